@@ -1,0 +1,16 @@
+"""What traffic recorded and what it cost, as tables. One file per subject; import from here."""
+
+from billing.models.ingestion import JournalCursor, OpenIntent
+from billing.models.prices import Price
+from billing.models.requests import AttemptRecord, RequestRecord
+from billing.models.usage import UsageByDay, UsageByHour
+
+__all__ = [
+    "AttemptRecord",
+    "JournalCursor",
+    "OpenIntent",
+    "Price",
+    "RequestRecord",
+    "UsageByDay",
+    "UsageByHour",
+]

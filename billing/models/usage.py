@@ -1,0 +1,70 @@
+"""What do all totals come from? Tables: usage_by_day, usage_by_hour (rollups, written with the records)."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class UsageByDay(models.Model):
+    """Sums by UTC day, tenant, project, key, deployment, price, policy. Null parts: refused, unpriced, unrouted."""
+
+    day = models.DateField()
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, related_name="+")
+    api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, related_name="+")
+    deployment = models.ForeignKey("policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+")
+    price = models.ForeignKey("billing.Price", null=True, on_delete=models.PROTECT, related_name="+")
+    policy = models.ForeignKey("policies.Policy", null=True, on_delete=models.PROTECT, related_name="+")
+    request_count = models.BigIntegerField()
+    error_count = models.BigIntegerField()
+    unpriced_count = models.BigIntegerField()
+    estimated_count = models.BigIntegerField()
+    unknown_count = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "tenant", "project", "api_key", "deployment", "price", "policy"],
+                nulls_distinct=False,
+                name="usage_by_day_unique",
+            )
+        ]
+        indexes = [models.Index(fields=["tenant", "day"], name="usage_by_day_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.day} key {self.api_key_id}"
+
+
+class UsageByHour(models.Model):
+    """Sums by UTC hour, tenant, deployment, with what is needed for mean latency."""
+
+    hour = models.DateTimeField()
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
+    deployment = models.ForeignKey("policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+")
+    request_count = models.BigIntegerField()
+    error_count = models.BigIntegerField()
+    unpriced_count = models.BigIntegerField()
+    estimated_count = models.BigIntegerField()
+    unknown_count = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+    duration_ms_sum = models.FloatField()
+    first_token_ms_sum = models.FloatField()
+    first_token_count = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["hour", "tenant", "deployment"], nulls_distinct=False, name="usage_by_hour_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour} tenant {self.tenant_id}"

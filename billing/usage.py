@@ -1,0 +1,41 @@
+"""What was counted, in whose terms? Normalised usage of one attempt.
+
+Pure. `wire/` turns a provider's usage object into this; `billing.rating` prices it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+UsageKind = Literal["reported", "estimated", "unknown"]
+
+# A provider that says more than this is broken or hostile (10^12 tokens); the usage is then not believed.
+MAX_TOKENS = 1_000_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counted units of one attempt. Totals include their parts.
+
+    `input_tokens` counts everything sent: uncached, `cache_read_tokens`, `cache_write_tokens` and
+    `audio_input_tokens` are inside it. `output_tokens` counts everything generated: `reasoning_tokens` and
+    `audio_output_tokens` are inside it. None means the provider did not say. `convention` names what the
+    provider's own numbers meant, so that a row can be read back ("openai", "xai_reasoning_outside", ...).
+    `reported_cost_nanousd` is the price that the provider itself stated, kept beside ours, never used for it.
+    """
+
+    kind: UsageKind = "unknown"
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    convention: str = ""
+    service_tier: str = ""
+    reported_cost_nanousd: int | None = None
+
+
+UNKNOWN_USAGE = Usage()

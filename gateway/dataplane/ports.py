@@ -1,0 +1,89 @@
+"""What must the data plane be handed? Protocols only; `gateway/asgi.py` fills them.
+
+Pure. Nothing here or below imports Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from billing.pricebook import PriceVersion
+from policies.snapshot import KeyGrant, RoutingSnapshot
+
+
+class Configuration(Protocol):
+    """The configuration in force. Attribute reads only: no call blocks and no call touches a database."""
+
+    snapshot: RoutingSnapshot
+    is_ready: bool
+
+    def find_key(self, secret: str, /) -> KeyGrant | None:
+        """The grant of an unrevoked key, None for any other text. Expiry is the caller's to check."""
+        ...
+
+    def find_price(self, deployment_id: int, at_unix_s: float, /) -> PriceVersion | None:
+        """The cost price in force at that time; None: unpriced."""
+        ...
+
+
+class RecordLookup(Protocol):
+    """Request records by id, for `GET /v1/requests/{id}`; the one port that may query, off the loop."""
+
+    async def find_request(self, request_id: str, key_id: int, /) -> Mapping[str, Any] | None:
+        """The record as the API shows it, None when there is none of this key."""
+        ...
+
+
+class Journal(Protocol):
+    """Durable append-only lines; see gateway/journal.py for their form."""
+
+    def append(self, line: Mapping[str, Any], /) -> None:
+        """Write one line; it survives `kill -9` when this returns. Raises JournalError when it cannot."""
+        ...
+
+
+class UpstreamResponse(Protocol):
+    """An answer whose head has arrived. Header names are lower-case. Closing twice is harmless."""
+
+    status: int
+    headers: list[tuple[str, str]]
+
+    async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
+        """The rest of the body. Raises UpstreamError (kinds timeout, broken, too_large)."""
+        ...
+
+    async def read_chunk(self, *, timeout_s: float) -> bytes:
+        """The next bytes as they came, b"" at the end. Raises UpstreamError (kinds timeout, broken)."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back when the body was read whole, else drop it, at once."""
+        ...
+
+
+class UpstreamClient(Protocol):
+    """Calls providers over HTTP/1.1. One per worker, on one event loop."""
+
+    async def send(
+        self,
+        *,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        connect_timeout_s: float,
+        head_timeout_s: float,
+        allow_private_network: bool,
+    ) -> UpstreamResponse:
+        """Send and wait for the answer's head. Cancelling frees the connection at once.
+
+        Raises UpstreamError with `kind` one of: refused_address, resolve, connect, tls, connect_timeout,
+        timeout, broken, bad_answer. `is_safe_to_retry` says that no byte of the request can have been acted on.
+        Redirects are answers, not followed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Drop all connections."""
+        ...

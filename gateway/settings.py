@@ -1,0 +1,165 @@
+"""How is this installation configured? Environment variables only; README lists them.
+
+Reads: environment, DATA_DIR/secrets.json, the embedded PostgreSQL's socket when DATABASE_URL is not set.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import environ
+
+from gateway.embedded import socket_directory
+from gateway.secrets_file import load_or_create_secrets
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+POINTSMAN_DATA_DIR = Path(env.str("POINTSMAN_DATA_DIR", str(BASE_DIR / "data"))).resolve()
+POINTSMAN_HOST = env.str("POINTSMAN_HOST", "127.0.0.1")
+POINTSMAN_PORT = env.int("POINTSMAN_PORT", 8000)
+POINTSMAN_WORKERS = env.int("POINTSMAN_WORKERS", 1)
+POINTSMAN_DEMO = env.bool("POINTSMAN_DEMO", True)
+POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
+POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}:{POINTSMAN_PORT}")
+
+_secrets = load_or_create_secrets(POINTSMAN_DATA_DIR)
+SECRET_KEY = env.str("POINTSMAN_SECRET_KEY", _secrets["secret_key"])
+POINTSMAN_KEY_PEPPER = env.str("POINTSMAN_KEY_PEPPER", _secrets["pepper"])
+POINTSMAN_CREDENTIAL_KEYS = env.str("POINTSMAN_CREDENTIAL_KEYS", _secrets["credential_keys"]).split(",")
+POINTSMAN_METRICS_TOKEN = env.str("POINTSMAN_METRICS_TOKEN", _secrets["metrics_token"])
+
+DEBUG = env.bool("POINTSMAN_DEBUG", False)
+ALLOWED_HOSTS = env.list("POINTSMAN_ALLOWED_HOSTS", default=["*"])
+CSRF_TRUSTED_ORIGINS = env.list("POINTSMAN_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "gateway.apps.GatewayConfig",
+    "billing.apps.BillingConfig",
+    "policies.apps.PoliciesConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "rest_framework",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gateway.security_headers.SecurityHeadersMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "gateway.urls"
+ASGI_APPLICATION = "gateway.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "gateway.navigation.navigation",
+            ],
+        },
+    },
+]
+
+if os.environ.get("DATABASE_URL"):
+    _database = env.db("DATABASE_URL")
+else:
+    # The embedded server listens on a socket file in its data directory; `manage.py up` starts it.
+    _database = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "pointsman",
+        "USER": "postgres",
+        "HOST": str(socket_directory(POINTSMAN_DATA_DIR)),
+    }
+DATABASES = {
+    "default": {
+        **_database,
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {**_database.get("OPTIONS", {}), "connect_timeout": 5},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "sign-in"
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = env.bool("POINTSMAN_HTTPS_ONLY", False)
+CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("POINTSMAN_BEHIND_PROXY", False) else None
+)
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = POINTSMAN_DATA_DIR / "static"
+# Serve straight from the source folders: `make run` needs no collectstatic step, and file names carry versions.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+
+_celery_folder = POINTSMAN_DATA_DIR / "celery"
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", "filesystem://")
+if CELERY_BROKER_URL.startswith("filesystem://"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(_celery_folder / "queue"),
+        "data_folder_out": str(_celery_folder / "queue"),
+        "control_folder": str(_celery_folder / "control"),
+    }
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE = {
+    "verify-usage-hourly": {"task": "billing.tasks.verify_usage", "schedule": 3600.0},
+    "prepare-partitions-daily": {"task": "billing.tasks.prepare_partitions", "schedule": 86400.0},
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("POINTSMAN_LOG_LEVEL", "INFO")},
+}

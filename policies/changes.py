@@ -1,0 +1,46 @@
+"""Who changed what, and how do workers hear of it?
+
+Writes: change_event. Every verb module calls `record_change` inside its transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection
+
+from policies.models import ChangeEvent
+
+# One lock for all writers of the feed: ids are then handed out in commit order, so that a reader that has
+# seen id N has seen everything below N. Configuration changes are rare, the wait is not.
+FEED_LOCK = 0x706F696E74
+
+
+def record_change(
+    *,
+    actor: str,
+    action: str,
+    object_type: str,
+    object_id: int,
+    object_name: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> ChangeEvent:
+    """Append one event to the audit log and change feed. Call inside `transaction.atomic`.
+
+    `before`/`after` hold changed fields as JSON values, never a secret.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [FEED_LOCK])
+    event = ChangeEvent.objects.create(
+        actor=actor,
+        action=action,
+        object_type=object_type,
+        object_id=object_id,
+        object_name=object_name,
+        before=before,
+        after=after,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify('pointsman_changes', %s)", [str(event.id)])
+    return event

@@ -1,0 +1,55 @@
+"""Which facts about a request may routing look at? Never prompt text.
+
+Pure. `gateway/wire/` reads them out of a request body; conditions, strategies and filters use them; request
+records keep them, so that a decision can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Facts about one request. `input_tokens` is an estimate from sizes, made before any provider counted.
+
+    `hour` (0-23) and `weekday` (1 Monday - 7 Sunday) are in the tenant's time zone. Empty string, 0 and None
+    mean that the caller said nothing.
+    """
+
+    requested_model: str = ""
+    endpoint: str = "chat"
+    tenant: str = ""
+    project: str = ""
+    key: str = ""
+    app: str = ""
+    task: str = ""
+    priority: str = ""
+    quality: str = ""
+    max_latency_ms: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    input_tokens: int = 0
+    max_output_tokens: int = 0
+    message_count: int = 0
+    turn: int = 0
+    choice_count: int = 1
+    has_images: bool = False
+    has_audio: bool = False
+    has_files: bool = False
+    has_tools: bool = False
+    has_schema: bool = False
+    has_logprobs: bool = False
+    is_tool_forced: bool = False
+    is_stream: bool = False
+    hour: int = 0
+    weekday: int = 1
+    budget_used_ratio: float = 0.0
+
+    def context(self, names: frozenset[str]) -> dict[str, Any]:
+        """The values of `names` alone: preparing a field for CEL costs more than evaluating a rule."""
+        return {name: getattr(self, name) for name in names}
+
+
+FEATURE_NAMES = frozenset(f.name for f in fields(Features))

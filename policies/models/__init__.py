@@ -1,0 +1,20 @@
+"""What an operator configures, as tables. One file per subject; import from here."""
+
+from policies.models.access import ApiKey
+from policies.models.catalog import Deployment, Model, Provider
+from policies.models.changes import ChangeEvent
+from policies.models.policy import Policy, PolicyDraft, PolicyVersion
+from policies.models.tenancy import Project, Tenant
+
+__all__ = [
+    "ApiKey",
+    "ChangeEvent",
+    "Deployment",
+    "Model",
+    "Policy",
+    "PolicyDraft",
+    "PolicyVersion",
+    "Project",
+    "Provider",
+    "Tenant",
+]

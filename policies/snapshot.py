@@ -1,0 +1,142 @@
+"""What does a worker know about tenants, catalog and policies while it routes? Frozen data.
+
+Pure. Built from rows by `gateway.snapshots`, replaced whole when configuration changes, never modified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Strategy = Literal["fixed", "priority", "weighted", "least_cost", "least_latency"]
+
+EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSnapshot:
+    """An upstream account. `secret` is the credential in the clear: never logged, never in a repr."""
+
+    id: int
+    name: str
+    wire_format: str
+    base_url: str
+    addressing: str = "openai"
+    auth_style: str = "bearer"
+    api_version: str = ""
+    extra_headers: tuple[tuple[str, str], ...] = ()
+    secret: str | None = field(default=None, repr=False)
+    credential_revision: int = 0
+    allow_private_network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """The name a client asks for, and what it can do. `endpoints` is never empty."""
+
+    id: int
+    name: str
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: frozenset[str] = frozenset()
+    endpoints: frozenset[str] = frozenset({"chat", "completions"})
+    output_limit_parameter: str = ""
+    created_unix_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSnapshot:
+    """One upstream model at one provider. Rates are for comparing costs; the money is in billing's prices.
+
+    `input_nanousd_per_mtok` / `output_nanousd_per_mtok` are None when the deployment has no price.
+    """
+
+    id: int
+    name: str
+    model: ModelSnapshot
+    provider: ProviderSnapshot
+    upstream_model: str
+    region: str = ""
+    input_nanousd_per_mtok: int | None = None
+    output_nanousd_per_mtok: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A deployment as a rule names it. `weight` matters to `weighted` only."""
+
+    deployment: DeploymentSnapshot
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSnapshot:
+    """Condition, strategy, deployments. `condition` is a compiled program; None matches always.
+
+    A condition is called with {feature name: value} for `feature_names` and returns a bool; it may raise.
+    """
+
+    name: str
+    strategy: Strategy
+    choices: tuple[Choice, ...]
+    when: str = ""
+    condition: Callable[[Mapping[str, Any]], bool] | None = None
+    feature_names: frozenset[str] = frozenset()
+    fallbacks: tuple[DeploymentSnapshot, ...] = ()
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySnapshot:
+    """The live version of a policy. `feature_names`: every feature that any of its rules names."""
+
+    id: int
+    public_id: str
+    version_id: int
+    version_number: int
+    rules: tuple[RuleSnapshot, ...]
+    feature_names: frozenset[str] = frozenset()
+    baseline_model: str = ""
+    created_unix_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSnapshot:
+    """Who is billed. `policy_ids` are public ids it may use; `allowed_regions` empty means any."""
+
+    id: int
+    name: str
+    time_zone: str = "UTC"
+    policy_ids: frozenset[str] = frozenset()
+    allowed_regions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """What the holder of one API key may do. `expires_unix_s` None: never. `allowed_models` empty: all."""
+
+    key_id: int
+    key_name: str
+    project_id: int
+    project_name: str
+    tenant: TenantSnapshot
+    is_pinned: bool = False
+    expires_unix_s: float | None = None
+    allowed_models: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSnapshot:
+    """Everything a decision needs, at one revision of the change feed.
+
+    `deployments` by deployment name; `deployments_by_model` by model name, in order of preference (name);
+    `policies` by public id. Only enabled rows are in it.
+    """
+
+    revision: int
+    deployments: Mapping[str, DeploymentSnapshot] = field(default_factory=dict)
+    deployments_by_model: Mapping[str, tuple[DeploymentSnapshot, ...]] = field(default_factory=dict)
+    policies: Mapping[str, PolicySnapshot] = field(default_factory=dict)
