@@ -1,0 +1,72 @@
+"""How large and how slow may a request be? Reads a body within bounds.
+
+Calls: the ASGI receive channel. Header size, header count and header time are the server's (`server.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from gateway.dataplane.errors import BadRequest, ClientGone, ClientTooSlow, RequestTooLarge
+
+Receive = Callable[[], Awaitable[Any]]
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+BODY_TIMEOUT_S = 60.0
+
+
+def check_declared_size(headers: Mapping[bytes, bytes], *, max_bytes: int = MAX_BODY_BYTES) -> None:
+    """Refuse a body that says it is too large, before any other work."""
+    declared = headers.get(b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def check_content_type(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse what says it is not JSON. A missing content type is taken as JSON, as OpenAI does."""
+    content_type = headers.get(b"content-type")
+    if content_type is not None and b"json" not in content_type.lower():
+        raise BadRequest(
+            "Send the request as JSON with 'Content-Type: application/json'.",
+            code="unsupported_content_type",
+            status=415,
+        )
+
+
+async def read_body(
+    receive: Receive, *, max_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S
+) -> bytes:
+    """Return the whole body. Raises RequestTooLarge, ClientTooSlow, or ClientGone when the client hung up."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body: bytes = message["body"]
+            if not message.get("more_body"):
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+                return body
+            parts = [body]
+            size = len(body)
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                parts.append(message["body"])
+                size += len(message["body"])
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+            return b"".join(parts)
+    except TimeoutError:
+        raise ClientTooSlow(
+            f"The request body did not arrive within {timeout_s:g} seconds.", code="request_timeout"
+        ) from None
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"The request body is larger than {max_bytes // (1024 * 1024)} MiB.", code="request_too_large"
+    )

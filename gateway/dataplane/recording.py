@@ -1,0 +1,126 @@
+"""What is written about a request? Intent and outcome lines of the journal.
+
+Pure: facts in, dictionaries out. The form of both lines: billing/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from billing.usage import UNKNOWN_USAGE, Usage
+from policies.features import Features
+from policies.snapshot import DeploymentSnapshot
+
+
+@dataclass(slots=True)
+class AttemptLog:
+    """One call to one deployment, filled in while it happens. Times are ms from the request's start."""
+
+    number: int
+    deployment: DeploymentSnapshot
+    offset_ms: float
+    outcome: str = "cancelled"
+    http_status: int | None = None
+    error_code: str = ""
+    error_message: str = ""
+    upstream_request_id: str = ""
+    first_byte_ms: float | None = None
+    end_ms: float = 0.0
+    usage: Usage | None = None
+    price_id: int | None = None
+    cost_nanousd: int | None = None
+
+    def as_line(self) -> dict[str, Any]:
+        return {
+            "n": self.number,
+            "deployment": self.deployment.id,
+            "outcome": self.outcome,
+            "http": self.http_status,
+            "error": self.error_code,
+            "message": self.error_message[:500],
+            "upstream_id": self.upstream_request_id[:200],
+            "at": round(self.offset_ms, 3),
+            "first": None if self.first_byte_ms is None else round(self.first_byte_ms, 3),
+            "ms": round(self.end_ms - self.offset_ms, 3),
+            "usage": None if self.usage is None else usage_as_line(self.usage),
+            "price": self.price_id,
+            "cost": self.cost_nanousd,
+        }
+
+
+def usage_as_line(usage: Usage) -> dict[str, Any]:
+    """Usage in the journal's short names."""
+    return {
+        "kind": usage.kind,
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cache_read": usage.cache_read_tokens,
+        "cache_write": usage.cache_write_tokens,
+        "reasoning": usage.reasoning_tokens,
+        "audio_in": usage.audio_input_tokens,
+        "audio_out": usage.audio_output_tokens,
+        "convention": usage.convention,
+        "tier": usage.service_tier,
+        "reported_cost": usage.reported_cost_nanousd,
+    }
+
+
+_UNKNOWN_LINE = usage_as_line(UNKNOWN_USAGE)
+# Named in columns of their own, or the same for every request of a key: not repeated in the features.
+_ELSEWHERE = frozenset({"requested_model", "endpoint", "tenant", "project", "key", "tags", "is_stream"})
+_RECORDED = tuple(name for name in Features.__dataclass_fields__ if name not in _ELSEWHERE)
+_DEFAULTS = Features()
+
+
+def features_as_line(features: Features) -> dict[str, Any]:
+    """The features that say something: a value that equals the default is left out."""
+    return {
+        name: value
+        for name in _RECORDED
+        if (value := getattr(features, name)) != getattr(_DEFAULTS, name)
+    }
+
+
+def outcome_line(
+    *,
+    request_id: str,
+    status: str,
+    http_status: int | None,
+    error_code: str,
+    duration_ms: float,
+    served_model: str = "",
+    finish_reason: str = "",
+    first_token_ms: float | None = None,
+    attempts: list[AttemptLog],
+) -> dict[str, Any]:
+    """The outcome. Usage is the last attempt's that has one; cost is the sum over all attempts that cost.
+
+    A request of which an attempt has usage and no price is `unpriced`: its cost is not known, so not stated.
+    """
+    used = [attempt for attempt in attempts if attempt.usage is not None and attempt.usage.kind != "unknown"]
+    last = used[-1] if used else None
+    is_unpriced = any(attempt.cost_nanousd is None for attempt in used)
+    cost: int | None = None
+    if not used:
+        cost = None if status == "ok" or any(a.first_byte_ms is not None for a in attempts) else 0
+    elif not is_unpriced:
+        cost = sum(attempt.cost_nanousd or 0 for attempt in used)
+    return {
+        "k": "outcome",
+        "v": 1,
+        "id": request_id,
+        "status": status,
+        "http": http_status,
+        "error": error_code,
+        "deployment": attempts[-1].deployment.id if attempts else None,
+        "served": served_model,
+        "finish": finish_reason,
+        "ms": round(duration_ms, 3),
+        "ttft": None if first_token_ms is None else round(first_token_ms, 3),
+        "usage": usage_as_line(last.usage) if last is not None and last.usage is not None else _UNKNOWN_LINE,
+        "price": last.price_id if last is not None else None,
+        "cost": cost,
+        "unpriced": is_unpriced,
+        "attempts": [attempt.as_line() for attempt in attempts],
+    }

@@ -1,0 +1,70 @@
+"""What does a complete OpenAI-format answer say: model, usage, finish reason, and how much was generated?
+
+Pure. The answer's bytes go to the client as they came; this only reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from billing.usage import Usage
+from gateway.wire.openai_usage import find_usage, read_usage
+
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFacts:
+    """`served_model` is the provider's own word for what answered."""
+
+    served_model: str
+    finish_reason: str
+    usage: Usage
+
+
+def read_answer(payload: Mapping[str, Any], *, estimated_input_tokens: int) -> AnswerFacts:
+    """Read a chat, completions or embeddings answer. Usage that is missing is estimated and marked so."""
+    model = payload.get("model")
+    finish = ""
+    choices = payload.get("choices")
+    if isinstance(choices, list):
+        for choice in choices:
+            reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+            if isinstance(reason, str) and reason:
+                finish = reason
+    usage = read_usage(find_usage(payload), service_tier=payload.get("service_tier"))
+    if usage.kind == "unknown":
+        usage = estimate_usage(
+            input_tokens=estimated_input_tokens, output_characters=_generated_characters(choices)
+        )
+    return AnswerFacts(model if isinstance(model, str) else "", finish[:60], usage)
+
+
+def estimate_usage(*, input_tokens: int, output_characters: int) -> Usage:
+    """Usage made from sizes, marked `estimated`: four characters a token, never zero for something generated."""
+    return Usage(
+        kind="estimated",
+        input_tokens=input_tokens,
+        output_tokens=-(-output_characters // CHARACTERS_PER_TOKEN),
+        convention="characters",
+    )
+
+
+def _generated_characters(choices: object) -> int:
+    if not isinstance(choices, list):
+        return 0
+    return sum(_characters(choice.get("message") or choice.get("text")) for choice in choices if isinstance(choice, dict))
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_characters(value.get(key)) for key in ("content", "refusal", "reasoning", "reasoning_content", "text")) + sum(
+            len(str(call)) for call in value.get("tool_calls") or ()
+        )
+    if isinstance(value, list):
+        return sum(_characters(part) for part in value)
+    return 0

@@ -1,0 +1,128 @@
+"""What did an OpenAI-format provider count? Its usage object -> Usage, in our terms.
+
+Pure. Providers agree on the names and on little else; each branch names who does it. Sources: recorded traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from billing.usage import MAX_TOKENS, UNKNOWN_USAGE, Usage
+
+
+def find_usage(payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The usage object of an answer or a chunk, wherever this provider puts it."""
+    usage = payload.get("usage")
+    if isinstance(usage, dict) and usage:
+        return usage
+    groq = payload.get("x_groq")  # Groq streams: only here, on the last chunk
+    if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
+        return groq["usage"] or None
+    return None
+
+
+def read_usage(raw: Mapping[str, Any] | None, *, service_tier: object = None) -> Usage:
+    """Return the usage; UNKNOWN_USAGE when the numbers are missing or cannot be believed.
+
+    A number that is negative, not finite, not whole, a text or absurdly large makes the whole object unknown:
+    half-believed usage would be money made up.
+    """
+    if not raw:
+        return UNKNOWN_USAGE
+    try:
+        return _read(raw, service_tier)
+    except _UnbelievableError:
+        return UNKNOWN_USAGE
+
+
+class _UnbelievableError(ValueError):
+    pass
+
+
+def _count(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:
+        raise _UnbelievableError
+    return value
+
+
+def _part(details: object, name: str) -> int:
+    if not isinstance(details, dict):
+        return 0
+    return _count(details.get(name)) or 0
+
+
+def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
+    get = raw.get
+    prompt = _count(get("prompt_tokens", get("input_tokens")))
+    completion = _count(get("completion_tokens", get("output_tokens")))
+    total = _count(get("total_tokens"))
+    if prompt is None and completion is None and total is None:
+        return UNKNOWN_USAGE
+    prompt_details = get("prompt_tokens_details", get("input_tokens_details"))
+    completion_details = get("completion_tokens_details", get("output_tokens_details"))
+    cached = _part(prompt_details, "cached_tokens")
+    if not cached:
+        # Top level: DeepSeek, Mistral, Moonshot and Together, Anthropic's surface.
+        for name in ("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"):
+            cached = _count(get(name)) or 0
+            if cached:
+                break
+    cache_write = _part(prompt_details, "cache_write_tokens") or _count(get("cache_creation_input_tokens")) or 0
+    audio_in = _part(prompt_details, "audio_tokens")
+    reasoning = _part(completion_details, "reasoning_tokens")
+    audio_out = _part(completion_details, "audio_tokens")
+    convention = "openai"
+    if prompt is None:
+        prompt = total if completion is None else (total or completion) - completion  # Voyage: only a total
+        convention = "total_only"
+        if prompt is None or prompt < 0:
+            raise _UnbelievableError
+    output = completion or 0
+    surplus = 0 if total is None else total - prompt - output
+    if surplus > 0:
+        if surplus == audio_in:
+            prompt += surplus  # Mistral: audio beside prompt_tokens
+            convention = "audio_beside_prompt"
+        else:
+            # xAI counts reasoning beside completion_tokens; Gemini's OpenAI surface does so without saying.
+            output += surplus
+            reasoning = max(reasoning, surplus)
+            convention = "reasoning_beside_completion"
+    elif reasoning > output:
+        output += reasoning
+        convention = "reasoning_beside_completion"
+    tier = service_tier if isinstance(service_tier, str) else get("service_tier")
+    return Usage(
+        kind="reported",
+        input_tokens=prompt,
+        output_tokens=output,
+        cache_read_tokens=cached,
+        cache_write_tokens=cache_write,
+        reasoning_tokens=reasoning,
+        audio_input_tokens=audio_in,
+        audio_output_tokens=audio_out,
+        convention=convention,
+        service_tier=tier[:40] if isinstance(tier, str) else "",
+        reported_cost_nanousd=_stated_cost_nanousd(raw),
+    )
+
+
+def _stated_cost_nanousd(raw: Mapping[str, Any]) -> int | None:
+    """What the provider says it charged: OpenRouter `cost`, Perplexity `cost.total_cost`, xAI ticks of 1e-10 USD.
+
+    Kept beside our own rating for reconciliation; a float is what the provider sent, so this is not our money.
+    """
+    ticks = raw.get("cost_in_usd_ticks")
+    if isinstance(ticks, int) and not isinstance(ticks, bool) and 0 <= ticks < 10**18:
+        return ticks // 10
+    cost = raw.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if isinstance(cost, (int, float)) and not isinstance(cost, bool) and 0 <= cost < 1e8:
+        return round(cost * 1_000_000_000)
+    return None
