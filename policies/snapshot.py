@@ -1,6 +1,8 @@
 """What does a worker know about tenants, catalog and policies while it routes? Frozen data.
 
 Pure. Built from rows by `gateway.snapshots`, replaced whole when configuration changes, never modified.
+Catalog entries compare by identity (`eq=False`): they key caches on the hot path, where hashing every field costs
+more than the look-up saves.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ Strategy = Literal["fixed", "priority", "weighted", "least_cost", "least_latency
 EMPTY: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ProviderSnapshot:
     """An upstream account. `secret` is the credential in the clear: never logged, never in a repr."""
 
@@ -31,7 +33,7 @@ class ProviderSnapshot:
     allow_private_network: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelSnapshot:
     """The name a client asks for, and what it can do. `endpoints` is never empty."""
 
@@ -45,7 +47,7 @@ class ModelSnapshot:
     created_unix_s: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DeploymentSnapshot:
     """One upstream model at one provider. Rates are for comparing costs; the money is in billing's prices.
 
