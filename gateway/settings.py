@@ -91,6 +91,7 @@ else:
         "NAME": "pointsman",
         "USER": "postgres",
         "HOST": str(socket_directory(POINTSMAN_DATA_DIR)),
+        "PORT": "5432",
     }
 DATABASES = {
     "default": {
