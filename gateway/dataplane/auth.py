@@ -21,7 +21,9 @@ def read_secret(headers: Mapping[bytes, bytes]) -> str | None:
     return other.strip().decode("latin-1") if other else None
 
 
-def authenticate(headers: Mapping[bytes, bytes], configuration: Configuration, *, now_unix_s: float) -> KeyGrant:
+def authenticate(
+    headers: Mapping[bytes, bytes], configuration: Configuration, *, now_unix_s: float
+) -> KeyGrant:
     """Return the grant. Raises Unauthorized."""
     secret = read_secret(headers)
     grant = configuration.find_key(secret) if secret else None

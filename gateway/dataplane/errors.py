@@ -55,7 +55,13 @@ class GatewayError(Exception):
 
     def body(self) -> bytes:
         """The JSON answer. Extra keys (a provider's own detail) never replace the four."""
-        error = {**self.extra, "message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        error = {
+            **self.extra,
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
         return orjson.dumps({"error": error})
 
 

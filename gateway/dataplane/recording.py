@@ -67,6 +67,7 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
 
 
 _UNKNOWN_LINE = usage_as_line(UNKNOWN_USAGE)
+_NOTHING_LINE = usage_as_line(Usage(kind="reported", input_tokens=0, output_tokens=0, convention="none"))
 # Named in columns of their own, or the same for every request of a key: not repeated in the features.
 _ELSEWHERE = frozenset({"requested_model", "endpoint", "tenant", "project", "key", "tags", "is_stream"})
 _RECORDED = tuple(name for name in Features.__dataclass_fields__ if name not in _ELSEWHERE)
@@ -76,9 +77,7 @@ _DEFAULTS = Features()
 def features_as_line(features: Features) -> dict[str, Any]:
     """The features that say something: a value that equals the default is left out."""
     return {
-        name: value
-        for name in _RECORDED
-        if (value := getattr(features, name)) != getattr(_DEFAULTS, name)
+        name: value for name in _RECORDED if (value := getattr(features, name)) != getattr(_DEFAULTS, name)
     }
 
 
@@ -96,16 +95,20 @@ def outcome_line(
 ) -> dict[str, Any]:
     """The outcome. Usage is the last attempt's that has one; cost is the sum over all attempts that cost.
 
+    An attempt that a provider refused used nothing; one that broke off used nobody knows what (`unknown`).
     A request of which an attempt has usage and no price is `unpriced`: its cost is not known, so not stated.
     """
     used = [attempt for attempt in attempts if attempt.usage is not None and attempt.usage.kind != "unknown"]
+    is_unknown = not used and any(attempt.usage is not None for attempt in attempts)
     last = used[-1] if used else None
     is_unpriced = any(attempt.cost_nanousd is None for attempt in used)
     cost: int | None = None
-    if not used:
-        cost = None if status == "ok" or any(a.first_byte_ms is not None for a in attempts) else 0
-    elif not is_unpriced:
+    if not is_unknown and not is_unpriced:
         cost = sum(attempt.cost_nanousd or 0 for attempt in used)
+    if last is not None and last.usage is not None:
+        usage = usage_as_line(last.usage)
+    else:
+        usage = _UNKNOWN_LINE if is_unknown else _NOTHING_LINE
     return {
         "k": "outcome",
         "v": 1,
@@ -118,7 +121,7 @@ def outcome_line(
         "finish": finish_reason,
         "ms": round(duration_ms, 3),
         "ttft": None if first_token_ms is None else round(first_token_ms, 3),
-        "usage": usage_as_line(last.usage) if last is not None and last.usage is not None else _UNKNOWN_LINE,
+        "usage": usage,
         "price": last.price_id if last is not None else None,
         "cost": cost,
         "unpriced": is_unpriced,

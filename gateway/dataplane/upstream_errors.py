@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 UpstreamErrorKind = Literal[
-    "refused_address", "resolve", "connect", "tls", "connect_timeout", "timeout", "broken", "bad_answer", "too_large"
+    "refused_address",
+    "resolve",
+    "connect",
+    "tls",
+    "connect_timeout",
+    "timeout",
+    "broken",
+    "bad_answer",
+    "too_large",
 ]
 
 

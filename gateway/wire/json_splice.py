@@ -30,7 +30,9 @@ def replace_members(body: bytes, changes: Mapping[str, bytes | None], *, present
     if len(old) == 1:
         ((name, value),) = old.items()
         spot = _only_place_of(body, name) if value is not None else None
-        body = body[: spot[0]] + value + body[spot[1] :] if spot and value is not None else _rebuild(body, old)
+        body = (
+            body[: spot[0]] + value + body[spot[1] :] if spot and value is not None else _rebuild(body, old)
+        )
     elif old:
         body = _rebuild(body, old)
     if added:

@@ -55,16 +55,21 @@ def estimate_usage(*, input_tokens: int, output_characters: int) -> Usage:
 def _generated_characters(choices: object) -> int:
     if not isinstance(choices, list):
         return 0
-    return sum(_characters(choice.get("message") or choice.get("text")) for choice in choices if isinstance(choice, dict))
+    return sum(
+        _characters(choice.get("message") or choice.get("text"))
+        for choice in choices
+        if isinstance(choice, dict)
+    )
 
 
 def _characters(value: object) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(_characters(value.get(key)) for key in ("content", "refusal", "reasoning", "reasoning_content", "text")) + sum(
-            len(str(call)) for call in value.get("tool_calls") or ()
-        )
+        return sum(
+            _characters(value.get(key))
+            for key in ("content", "refusal", "reasoning", "reasoning_content", "text")
+        ) + sum(len(str(call)) for call in value.get("tool_calls") or ())
     if isinstance(value, list):
         return sum(_characters(part) for part in value)
     return 0

@@ -21,7 +21,8 @@ _SECRET = re.compile(
     r"|\bAIza[\w\-]{10,}|bearer\s+[\w\-.=+/]{6,}|(?<=api[-_ ]key[:=])\s*\S{6,})"
 )
 _OVERFLOW = re.compile(
-    r"(?i)context[ _-]?(?:length|window)|maximum (?:context|prompt) length|prompt is too long|too many (?:input )?tokens"
+    r"(?i)context[ _-]?(?:length|window)|maximum (?:context|prompt) length|prompt is too long"
+    r"|too many (?:input )?tokens"
     r"|exceeds? the (?:available )?context|input (?:is )?too long|input length and .?max_tokens|token limit exceeded"
 )
 
@@ -62,7 +63,9 @@ def read_fault(body: bytes, status: int, *, secret: str | None = None) -> Provid
     """Read any error body seen in the wild. `secret`: the credential we sent, masked wherever it stands."""
     payload = _parse(body)
     inner: Any = payload.get("error") if isinstance(payload, dict) else None
-    source: dict[str, Any] = inner if isinstance(inner, dict) else payload if isinstance(payload, dict) else {}
+    source: dict[str, Any] = (
+        inner if isinstance(inner, dict) else payload if isinstance(payload, dict) else {}
+    )
     message = _message(source, payload, inner)
     if not message:
         message = f"The provider answered {status} without an explanation."

@@ -63,7 +63,9 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
     if model is None and models:
         model = models[0]
     if not isinstance(model, str) or not model:
-        raise BadRequest("you must provide a model parameter", code="missing_required_parameter", param="model")
+        raise BadRequest(
+            "you must provide a model parameter", code="missing_required_parameter", param="model"
+        )
     stream = get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise _wrong_type("stream", "true or false")
@@ -124,7 +126,11 @@ def _wrong_type(name: str, expected: str) -> BadRequest:
 def _texts(value: object, name: str) -> tuple[str, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or len(value) > 32 or not all(isinstance(item, str) and item for item in value):
+    if (
+        not isinstance(value, list)
+        or len(value) > 32
+        or not all(isinstance(item, str) and item for item in value)
+    ):
         raise _wrong_type(name, "a list of at most 32 names")
     return tuple(value)
 
@@ -147,9 +153,7 @@ def _tags(metadata: object) -> dict[str, str]:
     """Caller's metadata as routing tags: at most 16 short texts, as OpenAI allows. Others are passed on, not used."""
     if not isinstance(metadata, dict):
         return {}
-    return {
-        key[:64]: value[:512] for key, value in list(metadata.items())[:16] if isinstance(value, str)
-    }
+    return {key[:64]: value[:512] for key, value in list(metadata.items())[:16] if isinstance(value, str)}
 
 
 def _check_depth(payload: dict[str, Any]) -> None:

@@ -68,11 +68,18 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
     cached = _part(prompt_details, "cached_tokens")
     if not cached:
         # Top level: DeepSeek, Mistral, Moonshot and Together, Anthropic's surface.
-        for name in ("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"):
+        for name in (
+            "prompt_cache_hit_tokens",
+            "num_cached_tokens",
+            "cached_tokens",
+            "cache_read_input_tokens",
+        ):
             cached = _count(get(name)) or 0
             if cached:
                 break
-    cache_write = _part(prompt_details, "cache_write_tokens") or _count(get("cache_creation_input_tokens")) or 0
+    cache_write = (
+        _part(prompt_details, "cache_write_tokens") or _count(get("cache_creation_input_tokens")) or 0
+    )
     audio_in = _part(prompt_details, "audio_tokens")
     reasoning = _part(completion_details, "reasoning_tokens")
     audio_out = _part(completion_details, "audio_tokens")
@@ -93,9 +100,10 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
             output += surplus
             reasoning = max(reasoning, surplus)
             convention = "reasoning_beside_completion"
-    elif reasoning > output:
+    elif reasoning > output and total is None:
         output += reasoning
         convention = "reasoning_beside_completion"
+    reasoning = min(reasoning, output)  # OpenRouter: 11 of 10, with a total that counts 10
     tier = service_tier if isinstance(service_tier, str) else get("service_tier")
     return Usage(
         kind="reported",

@@ -1,0 +1,114 @@
+"""Which handler answers which path of the endpoint? Plain ASGI, before Django.
+
+Base URLs with and without `/v1` and with trailing slashes are the same; a redirect would drop the body. Paths of the
+OpenAI API that are not offered get JSON, never HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from gateway.dataplane.errors import GatewayError, MethodNotAllowed, NotFound, NotOffered
+from gateway.dataplane.exchange import Send
+from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.inference import send_error, serve
+from gateway.dataplane.limits import Receive
+from gateway.dataplane.listings import serve_listing
+from gateway.dataplane.request_ids import make_request_id
+from gateway.wire.openai_request import Endpoint
+
+INFERENCE: dict[str, Endpoint] = {
+    "chat/completions": "chat",
+    "completions": "completions",
+    "embeddings": "embeddings",
+}
+NOT_OFFERED = (
+    "responses", "messages", "moderations", "images", "audio", "files", "batches", "fine_tuning", "assistants",
+    "threads", "vector_stores", "uploads", "realtime", "evals", "rerank", "conversations", "containers", "videos",
+)  # fmt: skip
+# Without /v1 these are console pages too; a client shows itself by its key.
+ALSO_CONSOLE = ("models", "requests", "files")
+
+
+def endpoint_path(scope: Mapping[str, Any]) -> str | None:
+    """The path below the base URL when this request is the data plane's, else None (the console's)."""
+    path: str = scope["path"]
+    if path.startswith("/v1/"):
+        return path[4:].strip("/")
+    if path in ("/v1", "/healthz", "/readyz"):
+        return path[1:]
+    path = path.strip("/")
+    if path in INFERENCE:
+        return path
+    head = path.partition("/")[0]
+    if head in ALSO_CONSOLE or head in NOT_OFFERED:
+        for name, _ in scope["headers"]:
+            if name in (b"authorization", b"x-api-key", b"api-key"):
+                return path
+    return None
+
+
+class DataPlane:
+    """The ASGI application of the endpoint."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send, path: str) -> None:
+        """Answer a request whose `endpoint_path` is `path`."""
+        endpoint = INFERENCE.get(path)
+        if endpoint is not None and scope["method"] == "POST":
+            await serve(self.gateway, scope, receive, send, endpoint)
+            return
+        try:
+            await self._other(scope, send, path, endpoint)
+        except GatewayError as error:
+            await send_error(error, send, [(b"x-request-id", make_request_id().encode())])
+
+    async def _other(
+        self, scope: Mapping[str, Any], send: Send, path: str, endpoint: Endpoint | None
+    ) -> None:
+        method = scope["method"]
+        if path in ("healthz", "readyz"):
+            await self._send_health(send, is_ready_wanted=path == "readyz")
+            return
+        head, _, rest = path.partition("/")
+        is_listing = head in ("models", "requests") and (head == "models" or bool(rest))
+        allowed = "POST" if endpoint is not None else "GET"
+        if method == "OPTIONS":
+            await _send_plain(send, 204, b"", [(b"allow", f"{allowed}, OPTIONS".encode())])
+        elif endpoint is not None:
+            raise MethodNotAllowed("POST")
+        elif is_listing:
+            if method not in ("GET", "HEAD"):
+                raise MethodNotAllowed("GET")
+            kind = "request" if head == "requests" else "model" if rest else "models"
+            await serve_listing(self.gateway, scope, send, kind, _name(scope, rest))
+        elif head in NOT_OFFERED:
+            raise NotOffered(f"This gateway does not offer /v1/{head} yet.", code="not_offered")
+        else:
+            raise NotFound(
+                f"There is nothing at {scope['path'][:200]}. The endpoint's base URL ends in /v1.",
+                code="unknown_url",
+            )
+
+    async def _send_health(self, send: Send, *, is_ready_wanted: bool) -> None:
+        is_ready = self.gateway.configuration.is_ready and not self.gateway.is_draining
+        if is_ready_wanted and not is_ready:
+            state = b"draining" if self.gateway.is_draining else b"starting"
+            await _send_plain(send, 503, b'{"status":"%s"}' % state, [(b"content-type", b"application/json")])
+        else:
+            await _send_plain(send, 200, b'{"status":"ok"}', [(b"content-type", b"application/json")])
+
+
+def _name(scope: Mapping[str, Any], rest: str) -> str:
+    """Ids contain `/`, plain or as %2F."""
+    return unquote(rest)
+
+
+async def _send_plain(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

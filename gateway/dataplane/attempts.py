@@ -1,0 +1,413 @@
+"""Which deployment answers in the end? Retries and fallbacks over a decision's candidates, one deadline.
+
+Calls: providers, through the UpstreamClient port. Until something is returned from here nothing has been sent to
+the client, so every failure can still become another attempt or an honest status (the commit point).
+Numbers: DESIGN section 7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from gateway.dataplane.addressing import headers_of, url_of
+from gateway.dataplane.errors import Headers, UpstreamFailed
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.ports import UpstreamResponse
+from gateway.dataplane.recording import AttemptLog
+from gateway.dataplane.upstream_errors import UpstreamError
+from gateway.wire.openai_answer import read_answer
+from gateway.wire.openai_errors import ProviderFault, fault_in_answer, mask_secrets, read_fault
+from gateway.wire.openai_request import upstream_body
+from gateway.wire.openai_stream import OpenAIStream, StreamGarbageError
+from gateway.wire.openai_usage import read_usage
+from policies.snapshot import DeploymentSnapshot
+
+MAX_ATTEMPTS = 3
+BACKOFF_BASE_S = 0.25
+BACKOFF_BASE_AFTER_429_S = 1.0
+BACKOFF_CAP_S = 8.0
+MAX_RETRY_AFTER_S = 20.0
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_ERROR_BYTES = 1024 * 1024
+
+UPSTREAM_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
+
+
+@dataclass(slots=True)
+class JsonAnswer:
+    """A complete answer, read whole: its bytes are what the client gets."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+@dataclass(slots=True)
+class StreamAnswer:
+    """A stream whose first data event is here: `first` goes out first, then what `response` still brings."""
+
+    response: UpstreamResponse
+    stream: OpenAIStream
+    first: bytes
+    attempt: AttemptLog
+    is_ended: bool
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why an attempt brought no answer. `is_final`: the request caused it, so no other attempt would help."""
+
+    error: UpstreamFailed
+    kind: Literal["request", "rate_limit", "credential", "fault"]
+    retry_after_s: float | None = None
+    is_overflow: bool = False
+
+
+async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
+    """Walk the candidates until one answers. Raises UpstreamFailed with the last failure, made fit for a client."""
+    decision = exchange.decision
+    assert decision is not None
+    candidates = decision.candidates
+    gateway = exchange.gateway
+    limit = decision.max_attempts or MAX_ATTEMPTS
+    rule_timeout_s = decision.rule.timeout_s if decision.rule is not None else None
+    deadline_s = exchange.started_s + (rule_timeout_s or gateway.timeouts.total_s)
+    position = 0
+    while True:
+        deployment = candidates[position]
+        result = await _attempt(exchange, deployment, deadline_s)
+        if not isinstance(result, Failure):
+            return result
+        if result.kind == "request":
+            larger = _larger_context(candidates, position) if result.is_overflow else None
+            if larger is None or len(exchange.attempts) >= limit:
+                raise result.error
+            position = larger
+            continue
+        if len(exchange.attempts) >= limit or time.perf_counter() >= deadline_s:
+            raise result.error
+        if not gateway.health.may_retry(deployment.id, in_flight=gateway.stats.in_flight):
+            raise result.error
+        if position + 1 < len(candidates):
+            position += 1
+            continue
+        # Every candidate has been tried: once more from the start, after a pause. A credential that was refused
+        # stays refused.
+        position = 0
+        pause_s = _pause_s(exchange, result)
+        if result.kind == "credential" or pause_s is None or time.perf_counter() + pause_s >= deadline_s:
+            raise result.error
+        with gateway.health.retrying():
+            await asyncio.sleep(pause_s)
+
+
+def _larger_context(candidates: tuple[DeploymentSnapshot, ...], position: int) -> int | None:
+    """The next candidate whose model takes more context than the one that overflowed."""
+    known = candidates[position].model.context_tokens
+    for index in range(position + 1, len(candidates)):
+        context = candidates[index].model.context_tokens
+        if known is not None and (context is None or context > known):
+            return index
+    return None
+
+
+def _pause_s(exchange: Exchange, failure: Failure) -> float | None:
+    """Full jitter; Retry-After when the provider said so. None: it asks for longer than we wait."""
+    base = BACKOFF_BASE_AFTER_429_S if failure.kind == "rate_limit" else BACKOFF_BASE_S
+    ceiling = min(BACKOFF_CAP_S, base * 2 ** (len(exchange.attempts) - 1))
+    pause_s = exchange.gateway.draw() * ceiling
+    if failure.retry_after_s is not None:
+        if failure.retry_after_s > MAX_RETRY_AFTER_S:
+            return None
+        pause_s = max(pause_s, failure.retry_after_s)
+    return pause_s
+
+
+async def _attempt(
+    exchange: Exchange, deployment: DeploymentSnapshot, deadline_s: float
+) -> JsonAnswer | StreamAnswer | Failure:
+    """Call one deployment once. What happened is in `exchange.attempts` and in the health of the deployment."""
+    gateway = exchange.gateway
+    parsed = exchange.parsed
+    assert parsed is not None
+    log = AttemptLog(
+        number=len(exchange.attempts) + 1, deployment=deployment, offset_ms=exchange.elapsed_ms()
+    )
+    exchange.attempts.append(log)
+    provider = deployment.provider
+    remaining_s = max(0.05, deadline_s - time.perf_counter())
+    head_timeout_s = min(gateway.timeouts.first_event_s, remaining_s) if parsed.is_stream else remaining_s
+    response: UpstreamResponse | None = None
+    is_kept = False
+    gateway.health.begin(deployment.id)
+    try:
+        response = await gateway.client_for(provider.base_url).send(
+            method="POST",
+            url=url_of(deployment, exchange.endpoint),
+            headers=headers_of(provider),
+            body=upstream_body(
+                parsed,
+                upstream_model=deployment.upstream_model,
+                output_limit_parameter=deployment.model.output_limit_parameter,
+            ),
+            connect_timeout_s=min(gateway.timeouts.connect_s, remaining_s),
+            head_timeout_s=head_timeout_s,
+            allow_private_network=provider.allow_private_network,
+        )
+        log.http_status = response.status
+        log.upstream_request_id = _upstream_id(response)
+        if response.status >= 300:
+            result: JsonAnswer | StreamAnswer | Failure = await _read_refusal(exchange, log, response)
+        elif parsed.is_stream and _is_event_stream(response):
+            result = await _open_stream(exchange, log, response, head_timeout_s)
+            is_kept = isinstance(result, StreamAnswer)
+        else:
+            result = await _read_json(exchange, log, response, remaining_s)
+    except UpstreamError as error:
+        result = _transport_failure(exchange, log, error)
+    finally:
+        log.end_ms = exchange.elapsed_ms()
+        gateway.health.end(deployment.id)
+        if response is not None and not is_kept:
+            response.close()
+    if isinstance(result, Failure):
+        _note_failure(exchange, deployment, result)
+    elif not is_kept:
+        gateway.health.on_success(deployment, log.first_byte_ms)
+    gateway.stats.attempts[deployment.name, log.outcome] += 1
+    return result
+
+
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    return any(name == "content-type" and "event-stream" in value for name, value in response.headers)
+
+
+def _upstream_id(response: UpstreamResponse) -> str:
+    found = ""
+    for name, value in response.headers:
+        if name in UPSTREAM_ID_HEADERS:
+            if name == UPSTREAM_ID_HEADERS[0]:
+                return value
+            found = found or value
+    return found
+
+
+async def _read_json(
+    exchange: Exchange, log: AttemptLog, response: UpstreamResponse, timeout_s: float
+) -> JsonAnswer | Failure:
+    body = await response.read(limit_bytes=MAX_ANSWER_BYTES, timeout_s=timeout_s)
+    log.first_byte_ms = exchange.elapsed_ms()
+    try:
+        payload = orjson.loads(body)
+    except ValueError:
+        payload = None
+    if not isinstance(payload, dict):
+        log.usage = read_usage(None)
+        return _failed(
+            log, "bad_answer", 502, "provider_bad_answer", "The provider's answer is not a JSON object."
+        )
+    status = fault_in_answer(payload)
+    if status is not None:
+        return _refused(
+            exchange, log, read_fault(body, status, secret=log.deployment.provider.secret), response
+        )
+    parsed, features = exchange.parsed, exchange.features
+    assert parsed is not None and features is not None
+    facts = read_answer(payload, estimated_input_tokens=features.input_tokens)
+    exchange.served_model = facts.served_model
+    exchange.finish_reason = facts.finish_reason
+    exchange.charge(log, facts.usage)
+    log.outcome = "ok"
+    content_type = next(
+        (value for name, value in response.headers if name == "content-type"), "application/json"
+    )
+    return JsonAnswer(response.status, body, content_type)
+
+
+async def _open_stream(
+    exchange: Exchange, log: AttemptLog, response: UpstreamResponse, timeout_s: float
+) -> StreamAnswer | Failure:
+    """Read up to the first data event. Comments before it are kept, and do not count as an answer."""
+    parsed = exchange.parsed
+    assert parsed is not None
+    secret = log.deployment.provider.secret
+
+    def cost_of(usage: Mapping[str, Any], tier: object) -> float | None:
+        exchange.charge(log, read_usage(usage, service_tier=tier))
+        cost = exchange.cost_nanousd()
+        return None if cost is None else cost / 1_000_000_000  # a JSON number, for showing
+
+    stream = OpenAIStream(is_usage_wanted=parsed.wants_usage, cost_of=cost_of, secret=secret)
+    first: list[bytes] = []
+    give_up_s = time.perf_counter() + timeout_s
+    is_ended = False
+    try:
+        while not stream.event_count and not stream.is_done:
+            chunk = await response.read_chunk(timeout_s=max(0.01, give_up_s - time.perf_counter()))
+            if not chunk:
+                first.append(stream.finish())
+                is_ended = True
+                break
+            first.append(stream.feed(chunk))
+    except StreamGarbageError as garbage:
+        log.usage = read_usage(None)
+        return _failed(
+            log, "bad_answer", 502, "provider_bad_answer", f"The provider's stream holds {garbage}."
+        )
+    if not stream.event_count:
+        log.usage = read_usage(None)
+        return _failed(
+            log, "bad_answer", 502, "provider_bad_answer", "The provider's stream ended without an event."
+        )
+    if stream.error is not None and stream.event_count == 1:
+        status = fault_in_answer({"error": stream.error}) or 502
+        body = orjson.dumps({"error": stream.error})
+        return _refused(exchange, log, read_fault(body, status, secret=secret), response)
+    exchange.first_token_ms = log.first_byte_ms = exchange.elapsed_ms()
+    log.outcome = "ok"
+    return StreamAnswer(response, stream, b"".join(first), log, is_ended)
+
+
+async def _read_refusal(exchange: Exchange, log: AttemptLog, response: UpstreamResponse) -> Failure:
+    body = await response.read(limit_bytes=MAX_ERROR_BYTES, timeout_s=15.0)
+    log.first_byte_ms = exchange.elapsed_ms()
+    if response.status < 400:
+        return _failed(
+            log,
+            "bad_answer",
+            502,
+            "provider_redirects",
+            "The provider's address redirects; correct its base URL.",
+        )
+    fault = read_fault(body, response.status, secret=log.deployment.provider.secret)
+    return _refused(exchange, log, fault, response)
+
+
+def _refused(
+    exchange: Exchange, log: AttemptLog, fault: ProviderFault, response: UpstreamResponse
+) -> Failure:
+    """A provider's refusal -> what it means for the next attempt, and what the client would be told."""
+    status = fault.status
+    log.http_status = status
+    log.error_code = (fault.code or fault.type)[:80]
+    log.error_message = fault.message
+    headers = _retry_headers(response)
+    if status in (401, 403) and not fault.is_about_content:
+        log.outcome = "credential_rejected"
+        error = UpstreamFailed(
+            f"The provider '{log.deployment.provider.name}' refused this gateway's credential; "
+            "an operator must renew it.",
+            code="provider_credential_rejected",
+            headers=[(b"x-should-retry", b"false")],
+        )
+        return Failure(error, "credential")
+    error = UpstreamFailed(
+        fault.message,
+        code=_code_of(fault),
+        status=status,
+        type=fault.type,
+        param=fault.param
+        or ("messages" if fault.is_context_overflow and exchange.endpoint == "chat" else None),
+        headers=headers,
+        extra=fault.extra,
+    )
+    if fault.is_context_overflow and status != 429:
+        log.outcome = "context_overflow"
+        return Failure(error, "request", is_overflow=True)
+    if status == 429:
+        log.outcome = "rate_limited"
+        return Failure(
+            error, "rate_limit", retry_after_s=_retry_after_s(response), is_overflow=fault.is_context_overflow
+        )
+    if status == 408 or status >= 500:
+        log.outcome = "http_error"
+        return Failure(error, "fault", retry_after_s=_retry_after_s(response))
+    log.outcome = "refused"
+    return Failure(error, "request")
+
+
+def _code_of(fault: ProviderFault) -> str | None:
+    if fault.is_context_overflow:
+        return "context_length_exceeded"
+    if fault.code is None and fault.status == 429:
+        return "rate_limit_exceeded"
+    return fault.code
+
+
+def _retry_headers(response: UpstreamResponse) -> Headers:
+    passed = ("retry-after", "retry-after-ms", "x-should-retry")
+    return [
+        (name.encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in response.headers
+        if name in passed
+    ]
+
+
+def _retry_after_s(response: UpstreamResponse) -> float | None:
+    """Seconds from retry-after-ms or Retry-After. An HTTP date counts as 'later than we wait'."""
+    found: float | None = None
+    for name, value in response.headers:
+        if name == "retry-after":
+            try:
+                found = max(found or 0.0, float(value))
+            except ValueError:
+                found = MAX_RETRY_AFTER_S + 1
+        elif name == "retry-after-ms":
+            try:
+                found = max(found or 0.0, float(value) / 1000)
+            except ValueError:
+                continue
+    return found
+
+
+def _failed(log: AttemptLog, outcome: str, status: int, code: str, message: str) -> Failure:
+    log.outcome = outcome
+    log.error_code = code
+    log.error_message = message
+    return Failure(UpstreamFailed(message, code=code, status=status), "fault")
+
+
+def _transport_failure(exchange: Exchange, log: AttemptLog, error: UpstreamError) -> Failure:
+    """A call that broke below HTTP. Whether it used anything is unknown once the request had been sent."""
+    name = log.deployment.provider.name
+    if error.kind in ("refused_address", "resolve", "connect", "tls", "connect_timeout"):
+        failure = _failed(
+            log,
+            "connect_error",
+            502,
+            "provider_unreachable",
+            f"The provider '{name}' cannot be reached ({error.kind}).",
+        )
+    elif error.kind == "timeout":
+        log.usage = read_usage(None)
+        failure = _failed(
+            log, "timeout", 504, "provider_timeout", f"The provider '{name}' did not answer in time."
+        )
+    else:
+        log.usage = read_usage(None)
+        failure = _failed(
+            log,
+            "broken",
+            502,
+            "provider_connection_broken",
+            f"The provider '{name}' broke the connection off.",
+        )
+    log.error_message = mask_secrets(f"{failure.error.message} {error}")
+    return failure
+
+
+def _note_failure(exchange: Exchange, deployment: DeploymentSnapshot, failure: Failure) -> None:
+    """Tell the deployment's health. What the request itself caused never counts."""
+    health = exchange.gateway.health
+    if failure.kind == "fault":
+        health.on_failure(deployment, exchange.attempts[-1].outcome)
+    elif failure.kind == "rate_limit":
+        health.on_rate_limited(deployment, failure.retry_after_s)
+    elif failure.kind == "credential":
+        health.on_credential_rejected(deployment)

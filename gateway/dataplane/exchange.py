@@ -1,0 +1,215 @@
+"""What is known about the request being served? The state that its steps share, and what is written about it.
+
+Writes: the journal, through its port. One object per request; nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from policies.decision import Decision
+from policies.explaining import decision_record
+
+from billing.rating import rate
+from billing.usage import Usage
+from gateway.dataplane.errors import GatewayUnready, Headers
+from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
+from gateway.dataplane.request_ids import make_request_id
+from gateway.journal import JournalError
+from gateway.wire.openai_request import ParsedRequest
+from policies.features import Features
+from policies.snapshot import DeploymentSnapshot, KeyGrant
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Exchange:
+    """One request from its first byte to its outcome line."""
+
+    __slots__ = (
+        "attempts",
+        "decision",
+        "endpoint",
+        "features",
+        "finish_reason",
+        "first_token_ms",
+        "gateway",
+        "grant",
+        "has_intent",
+        "is_client_gone",
+        "is_committed",
+        "is_pinned",
+        "is_recorded",
+        "parsed",
+        "request_id",
+        "served_model",
+        "started_at_unix_s",
+        "started_s",
+    )
+
+    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+        self.gateway = gateway
+        self.endpoint = endpoint
+        self.started_s = time.perf_counter()
+        unix_ns = time.time_ns()
+        self.started_at_unix_s = unix_ns / 1e9
+        self.request_id = make_request_id(unix_ns // 1_000_000)
+        self.grant: KeyGrant | None = None
+        self.parsed: ParsedRequest | None = None
+        self.features: Features | None = None
+        self.decision: Decision | None = None
+        self.attempts: list[AttemptLog] = []
+        self.served_model = ""
+        self.finish_reason = ""
+        self.first_token_ms: float | None = None
+        self.is_pinned = False
+        self.is_client_gone = False
+        self.is_committed = False
+        self.has_intent = False
+        self.is_recorded = False
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request's first byte."""
+        return (time.perf_counter() - self.started_s) * 1000
+
+    def write_intent(self) -> None:
+        """Write the intent line. Raises GatewayUnready when the journal cannot take it: then nothing is called."""
+        grant = self.grant
+        assert grant is not None
+        decision = self.decision
+        policy = decision.policy if decision is not None else None
+        parsed = self.parsed
+        try:
+            self.gateway.journal.append(
+                {
+                    "k": "intent",
+                    "v": 1,
+                    "id": self.request_id,
+                    "tenant": grant.tenant.id,
+                    "project": grant.project_id,
+                    "key": grant.key_id,
+                    "endpoint": self.endpoint,
+                    "model": parsed.model[:300] if parsed is not None else "",
+                    "stream": parsed.is_stream if parsed is not None else False,
+                    "pinned": self.is_pinned,
+                    "policy": policy.id if policy is not None else None,
+                    "version": policy.version_id if policy is not None else None,
+                    "rule": decision.rule.name if decision is not None and decision.rule is not None else "",
+                    "tags": parsed.tags if parsed is not None else {},
+                    "features": features_as_line(self.features) if self.features is not None else {},
+                    "decision": decision_record(decision) if decision is not None else {},
+                }
+            )
+        except JournalError as error:
+            self.gateway.stats.journal_errors += 1
+            raise GatewayUnready(
+                "The gateway cannot write its journal, so it accepts no request it could lose.",
+                code="journal_unavailable",
+            ) from error
+        self.has_intent = True
+
+    def write_outcome(self, status: str, *, http_status: int | None, error_code: str = "") -> None:
+        """Write the outcome line once; later calls change nothing."""
+        if self.is_recorded:
+            return
+        self.is_recorded = True
+        duration_ms = self.elapsed_ms()
+        stats = self.gateway.stats
+        stats.requests[self.endpoint, status] += 1
+        stats.duration_ms.observe(duration_ms)
+        if self.first_token_ms is not None:
+            stats.first_token_ms.observe(self.first_token_ms)
+        if self.grant is None:
+            stats.refusals[error_code] += 1
+            return
+        if not self.has_intent:
+            self.write_intent()
+        try:
+            self.gateway.journal.append(
+                outcome_line(
+                    request_id=self.request_id,
+                    status=status,
+                    http_status=http_status,
+                    error_code=error_code,
+                    duration_ms=duration_ms,
+                    served_model=self.served_model[:300],
+                    finish_reason=self.finish_reason[:60],
+                    first_token_ms=self.first_token_ms,
+                    attempts=self.attempts,
+                )
+            )
+        except JournalError:
+            # The answer exists and may be paid for: the client gets it. The intent line is there, so the
+            # request is not lost; it becomes `interrupted` when this worker ends.
+            stats.journal_errors += 1
+
+    def charge(self, attempt: AttemptLog, usage: Usage) -> None:
+        """Put usage on an attempt, rated with the price in force at request start."""
+        attempt.usage = usage
+        price = self.gateway.configuration.find_price(attempt.deployment.id, self.started_at_unix_s)
+        if price is not None and usage.kind != "unknown":
+            rated = rate(usage, price)
+            attempt.price_id = price.id
+            attempt.cost_nanousd = rated.total_nanousd
+
+    def cost_nanousd(self) -> int | None:
+        """The request's cost so far; None when something is unknown or unpriced."""
+        total = 0
+        for attempt in self.attempts:
+            if attempt.usage is None:
+                continue
+            if attempt.cost_nanousd is None:
+                return None
+            total += attempt.cost_nanousd
+        return total
+
+    def response_headers(self) -> Headers:
+        """Headers of every answer to this request: its id, and who served it once that is known."""
+        request_id = self.request_id.encode()
+        headers: Headers = [(b"x-request-id", request_id), (b"x-pointsman-request-id", request_id)]
+        if self.attempts:
+            headers += _deployment_headers(self.attempts[-1].deployment)
+            headers.append((b"x-pointsman-attempts", b"%d" % len(self.attempts)))
+        decision = self.decision
+        if decision is not None:
+            policy = decision.policy
+            if policy is not None:
+                headers.append((b"x-pointsman-policy", _header_text(policy.public_id)))
+                headers.append((b"x-pointsman-policy-version", b"%d" % policy.version_number))
+            if decision.rule is not None:
+                headers.append((b"x-pointsman-rule", _header_text(decision.rule.name)))
+        if self.is_pinned:
+            headers.append((b"x-pointsman-pin", b"1"))
+        return headers
+
+
+def _header_text(text: str) -> bytes:
+    """A header value: printable ASCII as it is, everything else percent-encoded as UTF-8."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(
+        char
+        if char.isascii() and char.isprintable()
+        else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "replace"))
+        for char in text
+    ).encode()
+
+
+_DEPLOYMENT_HEADERS: dict[DeploymentSnapshot, Headers] = {}
+
+
+def _deployment_headers(deployment: DeploymentSnapshot) -> Headers:
+    headers = _DEPLOYMENT_HEADERS.get(deployment)
+    if headers is None:
+        if len(_DEPLOYMENT_HEADERS) > 4096:
+            _DEPLOYMENT_HEADERS.clear()
+        headers = [
+            (b"x-pointsman-model", _header_text(deployment.model.name)),
+            (b"x-pointsman-provider", _header_text(deployment.provider.name)),
+            (b"x-pointsman-deployment", _header_text(deployment.name)),
+        ]
+        _DEPLOYMENT_HEADERS[deployment] = headers
+    return headers

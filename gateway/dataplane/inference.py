@@ -1,0 +1,309 @@
+"""How is one chat, completions or embeddings request served? From headers to the outcome line.
+
+Calls: journal, providers and the client's channel, through the exchange. Every way out writes one outcome line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from policies.decision import Ask, Decision, RoutingError, decide
+
+from gateway.dataplane.attempts import JsonAnswer, StreamAnswer, first_answer
+from gateway.dataplane.auth import authenticate
+from gateway.dataplane.errors import (
+    BadRequest,
+    ClientGone,
+    GatewayError,
+    GatewayUnready,
+    NoCandidate,
+    NotFound,
+)
+from gateway.dataplane.exchange import Exchange, Send
+from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
+from gateway.dataplane.streaming import error_event, relay, settle
+from gateway.wire.openai_answer import estimate_usage
+from gateway.wire.openai_request import Endpoint, parse_request
+from gateway.wire.openai_usage import read_usage
+from policies.features import Features
+from policies.snapshot import KeyGrant
+
+
+async def serve(
+    gateway: Gateway, scope: Mapping[str, Any], receive: Receive, send: Send, endpoint: Endpoint
+) -> None:
+    """Serve one request to its end."""
+    exchange = Exchange(gateway, endpoint)
+    gateway.stats.in_flight += 1
+    answer: JsonAnswer | StreamAnswer | None = None
+    watch: _DisconnectWatch | None = None
+    try:
+        headers = dict(scope["headers"])
+        await _prepare(exchange, headers, receive)
+        watch = _DisconnectWatch(exchange, receive)
+        exchange.write_intent()
+        answer = await first_answer(exchange)
+        if isinstance(answer, StreamAnswer):
+            await relay(exchange, answer, send)
+        else:
+            await _send_json(exchange, answer, send)
+    except ClientGone:
+        exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")
+    except GatewayError as error:
+        await _send_error(exchange, error, send)
+    except asyncio.CancelledError:
+        _settle_cancelled(exchange, answer)
+        if watch is None or not watch.has_fired:
+            raise
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+    except Exception:
+        exchange.write_outcome("error", http_status=500, error_code="internal_error")
+        if exchange.is_committed:
+            await send(
+                {"type": "http.response.body", "body": error_event("internal_error", "The gateway failed.")}
+            )
+        raise
+    finally:
+        gateway.stats.in_flight -= 1
+        if watch is not None:
+            watch.stop()
+
+
+async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: Receive) -> None:
+    """Check, read, decide. Raises GatewayError; the exchange then says how far it came."""
+    gateway = exchange.gateway
+    configuration = gateway.configuration
+    if not configuration.is_ready:
+        raise GatewayUnready(
+            "The gateway is starting and has not loaded its configuration yet.",
+            code="gateway_starting",
+            headers=[(b"retry-after", b"1")],
+        )
+    check_declared_size(headers)
+    grant = authenticate(headers, configuration, now_unix_s=exchange.started_at_unix_s)
+    exchange.grant = grant
+    check_content_type(headers)
+    body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
+    parsed = parse_request(body, exchange.endpoint)  # type: ignore[arg-type]
+    exchange.parsed = parsed
+    exchange.is_pinned = grant.is_pinned or _is_yes(headers.get(b"x-pointsman-pin"))
+    policy = configuration.snapshot.policies.get(parsed.model)
+    features = _features(
+        exchange, headers, grant, needs_time=policy is not None and bool(policy.feature_names & _TIME)
+    )
+    exchange.features = features
+    ask = Ask(
+        requested_model=parsed.model,
+        models=parsed.models,
+        is_pinned=exchange.is_pinned,
+        endpoint=exchange.endpoint,
+        provider_order=parsed.provider_order,
+        provider_only=parsed.provider_only,
+        provider_ignore=parsed.provider_ignore,
+        allow_fallbacks=parsed.allow_fallbacks,
+    )
+    try:
+        decision = decide(ask, features, configuration.snapshot, grant, gateway.health, draw=gateway.draw())
+    except RoutingError as error:
+        raise _routing_error(error) from None
+    exchange.decision = decision
+    for trace in decision.trace:
+        if trace.outcome == "failed" and decision.policy is not None:
+            gateway.stats.rule_failures[decision.policy.public_id, trace.rule] += 1
+    if not decision.candidates:
+        raise _no_candidate(decision)
+
+
+_TIME = frozenset({"hour", "weekday"})
+_NO_FACTS: dict[str, Any] = {}
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def _features(
+    exchange: Exchange, headers: Mapping[bytes, bytes], grant: KeyGrant, *, needs_time: bool
+) -> Features:
+    parsed = exchange.parsed
+    assert parsed is not None
+    extra: dict[str, Any] = _NO_FACTS
+    get = headers.get
+    metadata = parsed.tags
+    task = _text(get(b"x-pointsman-task")) or metadata.get("task", "")
+    priority = _text(get(b"x-pointsman-priority")) or metadata.get("priority", "")
+    quality = _text(get(b"x-pointsman-quality")) or metadata.get("quality", "")
+    latency = _text(get(b"x-pointsman-max-latency-ms")) or metadata.get("max_latency_ms", "")
+    app = _text(get(b"x-title")) or _text(get(b"http-referer")) or _text(get(b"referer"))
+    if needs_time:
+        local = datetime.fromtimestamp(exchange.started_at_unix_s, _zone(grant.tenant.time_zone))
+        extra = {"hour": local.hour, "weekday": local.isoweekday()}
+    return Features(
+        requested_model=parsed.model,
+        endpoint=exchange.endpoint,
+        tenant=grant.tenant.name,
+        project=grant.project_name,
+        key=grant.key_name,
+        app=app,
+        task=task,
+        priority=priority,
+        quality=quality,
+        max_latency_ms=_whole(latency),
+        tags=metadata,
+        is_stream=parsed.is_stream,
+        **parsed.facts,
+        **extra,
+    )
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("latin-1")[:200] if value else ""
+
+
+def _whole(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise BadRequest(
+            "x-pointsman-max-latency-ms must be a whole number of milliseconds.",
+            code="invalid_value",
+            param="x-pointsman-max-latency-ms",
+        )
+    return int(text)
+
+
+def _is_yes(value: bytes | None) -> bool:
+    return value is not None and value.strip().lower() in (b"1", b"true", b"yes")
+
+
+def _routing_error(error: RoutingError) -> GatewayError:
+    """A routing refusal as an answer: 404 for a name this key cannot use, else 400."""
+    kind: Callable[..., GatewayError] = NotFound if error.status == 404 else BadRequest
+    return kind(str(error), code=error.code, param=error.param)
+
+
+def _no_candidate(decision: Decision) -> NoCandidate:
+    reasons = {dropped.deployment: dropped.reason for dropped in decision.dropped}
+    listed = (
+        "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no rule matched this request"
+    )
+    if decision.is_never_possible:
+        return NoCandidate(
+            f"No deployment behind '{decision.requested_model}' can serve this request ({listed}).",
+            code="no_capable_deployment",
+            param="model",
+            status=400,
+            type="invalid_request_error",
+            extra={"reasons": reasons},
+        )
+    return NoCandidate(
+        f"No deployment behind '{decision.requested_model}' can be called right now ({listed}).",
+        code="no_candidate",
+        headers=[(b"retry-after", b"5")],
+        extra={"reasons": reasons},
+    )
+
+
+async def _send_json(exchange: Exchange, answer: JsonAnswer, send: Send) -> None:
+    headers = exchange.response_headers()
+    cost = exchange.cost_nanousd()
+    if cost is not None:
+        headers.append((b"x-pointsman-cost-usd", b"%d.%09d" % divmod(cost, 1_000_000_000)))
+    headers.append((b"content-type", answer.content_type.encode("latin-1", "replace")))
+    headers.append((b"content-length", b"%d" % len(answer.body)))
+    exchange.write_outcome("ok", http_status=answer.status)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _send_error(exchange: Exchange, error: GatewayError, send: Send) -> None:
+    status = "error" if exchange.attempts else "refused"
+    try:
+        exchange.write_outcome(
+            status, http_status=error.status, error_code=str(error.code or error.type)[:80]
+        )
+    except GatewayUnready as unready:
+        error = unready
+    await send_error(error, send, exchange.response_headers())
+
+
+async def send_error(error: GatewayError, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    """Send an error answer; the one place where the error tree becomes HTTP."""
+    body = error.body()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+                *error.headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _settle_cancelled(exchange: Exchange, answer: JsonAnswer | StreamAnswer | None) -> None:
+    """The client went away: charge what was produced, estimated where the provider said nothing."""
+    if isinstance(answer, StreamAnswer) and not exchange.is_recorded:
+        settle(exchange, answer)
+        answer.attempt.outcome = "cancelled"
+    elif exchange.attempts and exchange.attempts[-1].outcome == "cancelled":
+        attempt, features = exchange.attempts[-1], exchange.features
+        attempt.end_ms = exchange.elapsed_ms()
+        if attempt.first_byte_ms is not None and features is not None:
+            exchange.charge(attempt, estimate_usage(input_tokens=features.input_tokens, output_characters=0))
+        else:
+            attempt.usage = read_usage(None)
+    exchange.write_outcome(
+        "cancelled",
+        http_status=200 if exchange.is_committed else None,
+        error_code="client_disconnected" if exchange.is_client_gone else "gateway_stopped",
+    )
+
+
+class _DisconnectWatch:
+    """Cancels the request's task when the client hangs up.
+
+    Waiting costs a task, so it begins only when the request has lasted a moment; most are over by then.
+    """
+
+    __slots__ = ("_exchange", "_handle", "_owner", "_receive", "_task", "has_fired")
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._owner = asyncio.current_task()
+        self._task: asyncio.Task[None] | None = None
+        self.has_fired = False
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(exchange.gateway.timeouts.disconnect_watch_s, self._begin)
+
+    def stop(self) -> None:
+        self._handle.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                break
+        self.has_fired = True
+        self._exchange.is_client_gone = True
+        if self._owner is not None:
+            self._owner.cancel()
