@@ -1,0 +1,358 @@
+"""What may a configuration file say, and where exactly is it wrong?
+
+Pure. YAML text -> checked entries, each with its path in the file (`deployments[2].price.input_usd_per_mtok`).
+A field that an entry does not mention is absent from `values`, and stays as it is in the database.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from billing.pricebook import RATE_NAMES, PriceError, parse_rates
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where, and what."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class FileError(Exception):
+    """A configuration file that cannot be applied; lists every problem that was found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of the file: its path, and the fields that it mentions."""
+
+    path: str
+    values: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.values.get(name, default)
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """Those of the named fields that the entry mentions."""
+        return {name: self.values[name] for name in names if name in self.values}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationFile:
+    """A whole file, section by section, in its order."""
+
+    providers: tuple[Entry, ...] = ()
+    models: tuple[Entry, ...] = ()
+    deployments: tuple[Entry, ...] = ()
+    policies: tuple[Entry, ...] = ()
+    tenants: tuple[Entry, ...] = ()
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Collects problems while readers walk the document. A reader that finds one returns None."""
+
+    folder: Path
+    problems: list[Problem] = field(default_factory=list)
+
+    def complain(self, path: str, text: str) -> None:
+        self.problems.append(Problem(path, text))
+
+    def entry(
+        self, raw: Any, path: str, fields: Mapping[str, _Field], *, required: Sequence[str] = ()
+    ) -> Entry:
+        """Read a mapping whose keys are `fields`; unknown keys are problems that name the nearest known one."""
+        if not isinstance(raw, Mapping):
+            self.complain(path, "a mapping (name: value) is needed")
+            return Entry(path, {})
+        values: dict[str, Any] = {}
+        for key, value in raw.items():
+            read = fields.get(key) if isinstance(key, str) else None
+            if read is None:
+                near = difflib.get_close_matches(str(key), list(fields), n=1, cutoff=0.0)
+                self.complain(
+                    join(path, str(key)), f"no such key; did you mean {near[0]}?" if near else "no such key"
+                )
+            elif value is not None:
+                values[key] = read(self, value, join(path, key))
+        for name in required:
+            if values.get(name) in (None, "") and not any(p.path == join(path, name) for p in self.problems):
+                self.complain(join(path, name), "is missing")
+        return Entry(path, values)
+
+    def entries(
+        self, raw: Any, path: str, fields: Mapping[str, _Field], *, key: str, required: Sequence[str] = ()
+    ) -> tuple[Entry, ...]:
+        """Read a list of mappings with distinct `key`s."""
+        if not isinstance(raw, list):
+            self.complain(path, "a list is needed")
+            return ()
+        found = tuple(
+            self.entry(item, f"{path}[{n}]", fields, required=[key, *required]) for n, item in enumerate(raw)
+        )
+        seen: dict[Any, str] = {}
+        for entry in found:
+            name = entry.get(key)
+            if isinstance(name, Hashable) and name in seen and name is not None:
+                self.complain(join(entry.path, key), f"{name!r} is already at {seen[name]}")
+            seen.setdefault(name, entry.path)
+        return found
+
+
+_Field = Callable[[_Reader, Any, str], Any]
+
+
+def join(path: str, key: str) -> str:
+    """Return the path of a key below a path."""
+    return f"{path}.{key}" if path else key
+
+
+def _text(reader: _Reader, raw: Any, path: str) -> str | None:
+    if isinstance(raw, str):
+        return raw.strip() if "\n" not in raw else raw
+    reader.complain(path, f"a text is needed, not {raw!r}: put it in quotes")
+    return None
+
+
+def _boolean(reader: _Reader, raw: Any, path: str) -> bool | None:
+    if isinstance(raw, bool):
+        return raw
+    reader.complain(path, "true or false is needed")
+    return None
+
+
+def _whole_number(reader: _Reader, raw: Any, path: str) -> int | None:
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0:
+        return raw
+    reader.complain(path, "a whole number above 0 is needed")
+    return None
+
+
+def _number(reader: _Reader, raw: Any, path: str) -> float | None:
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool) and 0 <= raw < float("inf"):
+        return raw
+    reader.complain(path, "a number of 0 or more is needed")
+    return None
+
+
+def _texts(reader: _Reader, raw: Any, path: str) -> list[str] | None:
+    if not isinstance(raw, list):
+        reader.complain(path, "a list of texts is needed")
+        return None
+    return [text for n, item in enumerate(raw) if (text := _text(reader, item, f"{path}[{n}]")) is not None]
+
+
+def _text_mapping(reader: _Reader, raw: Any, path: str) -> dict[str, str] | None:
+    if not isinstance(raw, Mapping):
+        reader.complain(path, "a mapping of names to texts is needed")
+        return None
+    return {
+        str(k): text for k, v in raw.items() if (text := _text(reader, v, join(path, str(k)))) is not None
+    }
+
+
+def _moment(reader: _Reader, raw: Any, path: str) -> dt.datetime | None:
+    """A date is its first moment in UTC; a time needs its zone."""
+    if isinstance(raw, str):
+        try:
+            raw = dt.datetime.fromisoformat(raw) if len(raw) > 10 else dt.date.fromisoformat(raw)
+        except ValueError:
+            reader.complain(path, f"{raw!r} is not a time like 2026-01-31 or 2026-01-31T12:00:00+01:00")
+            return None
+    if isinstance(raw, dt.datetime):
+        if raw.tzinfo is None:
+            reader.complain(path, "a time needs its zone, for example 2026-01-31T12:00:00Z")
+            return None
+        return raw.astimezone(dt.UTC)
+    if isinstance(raw, dt.date):
+        return dt.datetime(raw.year, raw.month, raw.day, tzinfo=dt.UTC)
+    reader.complain(path, "a time is needed, for example 2026-01-31T12:00:00Z")
+    return None
+
+
+def _reference(reader: _Reader, raw: Any, path: str) -> str | None:
+    """`env:NAME` or `file:PATH`; a relative path begins at the configuration file."""
+    if isinstance(raw, str):
+        kind, _, place = raw.strip().partition(":")
+        if kind == "env" and place:
+            return f"env:{place}"
+        if kind == "file" and place:
+            return f"file:{(reader.folder / place).resolve()}"
+    # What stands there may be the secret itself: not repeated.
+    reader.complain(path, "a secret is named, not written: env:NAME or file:PATH")
+    return None
+
+
+def _price(reader: _Reader, raw: Any, path: str) -> Entry:
+    entry = reader.entry(raw, path, _PRICE)
+    rates = entry.only(*RATE_NAMES)
+    if not rates and isinstance(raw, Mapping) and not any(p.path.startswith(path) for p in reader.problems):
+        reader.complain(path, "a price states at least one rate")
+    return Entry(path, {**entry.only("effective_from", "source", "book"), "rates": rates})
+
+
+def _rate(reader: _Reader, raw: Any, path: str) -> Decimal | None:
+    name = path.rpartition(".")[2]
+    try:
+        return parse_rates({name: raw})[name]
+    except PriceError as refusal:
+        reader.complain(path, str(refusal).removeprefix(f"{name}: "))
+        return None
+
+
+def _prices(reader: _Reader, raw: Any, path: str) -> list[Entry] | None:
+    if not isinstance(raw, list):
+        reader.complain(path, "a list of prices is needed")
+        return None
+    return [_price(reader, item, f"{path}[{n}]") for n, item in enumerate(raw)]
+
+
+def _choices(reader: _Reader, raw: Any, path: str) -> list[dict[str, Any]] | None:
+    """A rule's deployments: names, or mappings of name and weight."""
+    if not isinstance(raw, list):
+        reader.complain(path, "a list of deployments is needed")
+        return None
+    choices = []
+    for n, item in enumerate(raw):
+        if isinstance(item, str):
+            choices.append({"name": item})
+        else:
+            choices.append(dict(reader.entry(item, f"{path}[{n}]", _CHOICE, required=["name"]).values))
+    return choices
+
+
+def _list_of(fields: Mapping[str, _Field], *, key: str, required: Sequence[str] = ()) -> _Field:
+    return lambda reader, raw, path: reader.entries(raw, path, fields, key=key, required=required)
+
+
+_PRICE: dict[str, _Field] = {
+    **dict.fromkeys(RATE_NAMES, _rate),
+    "effective_from": _moment,
+    "source": _text,
+    "book": _text,
+}
+_CHOICE: dict[str, _Field] = {"name": _text, "weight": _number}
+_PROVIDER: dict[str, _Field] = {
+    "name": _text,
+    "wire_format": _text,
+    "base_url": _text,
+    "credential": _reference,
+    "addressing": _text,
+    "auth_style": _text,
+    "api_version": _text,
+    "extra_headers": _text_mapping,
+    "allow_private_network": _boolean,
+    "is_enabled": _boolean,
+}
+_MODEL: dict[str, _Field] = {
+    "name": _text,
+    "description": _text,
+    "context_tokens": _whole_number,
+    "max_output_tokens": _whole_number,
+    "capabilities": _texts,
+    "endpoints": _texts,
+    "output_limit_parameter": _text,
+    "is_enabled": _boolean,
+}
+_DEPLOYMENT: dict[str, _Field] = {
+    "name": _text,
+    "model": _text,
+    "provider": _text,
+    "upstream_model": _text,
+    "region": _text,
+    "price": _price,
+    "prices": _prices,
+    "is_enabled": _boolean,
+}
+_RULE: dict[str, _Field] = {
+    "name": _text,
+    "when": _text,
+    "strategy": _text,
+    "deployments": _choices,
+    "fallbacks": _texts,
+    "max_attempts": _whole_number,
+    "timeout_s": _number,
+    "is_enabled": _boolean,
+}
+_POLICY: dict[str, _Field] = {
+    "id": _text,
+    "description": _text,
+    "baseline": _text,
+    "session_stickiness": _boolean,
+    "rules": _list_of(_RULE, key="name"),
+}
+_KEY: dict[str, _Field] = {
+    "name": _text,
+    "secret": _reference,
+    "overlap_s": _number,
+    "owner": _text,
+    "is_pinned": _boolean,
+    "allowed_models": _texts,
+    "expires_at": _moment,
+}
+_PROJECT: dict[str, _Field] = {"name": _text, "is_enabled": _boolean, "keys": _list_of(_KEY, key="name")}
+_TENANT: dict[str, _Field] = {
+    "name": _text,
+    "time_zone": _text,
+    "allowed_regions": _texts,
+    "is_enabled": _boolean,
+    "policies": _texts,
+    "projects": _list_of(_PROJECT, key="name"),
+}
+_FILE: dict[str, _Field] = {
+    "providers": _list_of(_PROVIDER, key="name"),
+    "models": _list_of(_MODEL, key="name"),
+    "deployments": _list_of(_DEPLOYMENT, key="name"),
+    "policies": _list_of(_POLICY, key="id"),
+    "tenants": _list_of(_TENANT, key="name"),
+}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping; plain YAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                raise FileError([Problem("", f"line {line}: {key.value!r} stands twice in one mapping")])
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_configuration(text: str, *, folder: Path) -> ConfigurationFile:
+    """Read and check YAML text. Relative `file:` references begin at `folder`. Raises FileError."""
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as failure:
+        raise FileError([Problem("", f"this is not YAML: {failure}")]) from None
+    return read_document(raw if raw is not None else {}, folder=folder)
+
+
+def read_document(raw: Any, *, folder: Path) -> ConfigurationFile:
+    """Check a document that is already loaded. Raises FileError with every problem found."""
+    reader = _Reader(folder)
+    entry = reader.entry(raw, "", _FILE)
+    if reader.problems:
+        raise FileError(reader.problems)
+    return ConfigurationFile(**entry.values)
