@@ -1,0 +1,367 @@
+"""What does a journal line say, and is it fit to be stored? Bytes -> checked intents and outcomes.
+
+Pure. The form of the lines: billing/README.md. Everything that could fail in the database is refused or mended
+here: wrong types and numbers out of range are refused, long texts are cut, NUL characters and lone surrogates
+(which PostgreSQL cannot hold) are taken out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, NoReturn
+from uuid import UUID
+
+import orjson
+
+from billing.request_times import ForeignIdError, started_at_of
+from billing.usage import MAX_TOKENS
+
+MAX_BIGINT: Final = 2**63 - 1
+MAX_SMALLINT: Final = 2**15 - 1
+MAX_MS: Final = 1e12
+MAX_ATTEMPTS: Final = 1_000
+STATUSES: Final = frozenset({"ok", "error", "refused", "cancelled"})
+USAGE_KINDS: Final = frozenset({"reported", "estimated", "unknown"})
+NO_OBJECT: Final[Mapping[str, Any]] = {}
+
+
+class LineError(ValueError):
+    """A line that cannot be stored; the text says why."""
+
+
+# Named tuples, not dataclasses: several of them are made per request, at 10,000 requests a second.
+class Usage(NamedTuple):
+    """Usage as columns; `detail` is the JSON column (see `stored_usage`)."""
+
+    kind: str
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    convention: str
+    service_tier: str
+    detail: dict[str, Any]
+
+
+class Intent(NamedTuple):
+    """What is known before a provider is contacted."""
+
+    id: UUID
+    started_at: dt.datetime
+    tenant_id: int
+    project_id: int
+    api_key_id: int
+    endpoint: str
+    requested_model: str
+    is_stream: bool
+    is_pinned: bool
+    policy_id: int | None
+    policy_version_id: int | None
+    rule: str
+    tags: Mapping[str, Any]
+    features: Mapping[str, Any]
+    decision: Mapping[str, Any]
+
+
+class Attempt(NamedTuple):
+    """One call to one deployment. `usage` is empty when the call used nothing."""
+
+    number: int
+    deployment_id: int
+    outcome: str
+    http_status: int | None
+    error_code: str
+    error_message: str
+    upstream_request_id: str
+    offset_ms: float
+    first_byte_ms: float | None
+    duration_ms: float
+    usage: Mapping[str, Any]
+    price_id: int | None
+    cost_nanousd: int | None
+
+
+class Outcome(NamedTuple):
+    """What became of a request. `duration_ms` None: nobody saw it end."""
+
+    id: UUID
+    status: str
+    http_status: int | None
+    error_code: str
+    deployment_id: int | None
+    served_model: str
+    finish_reason: str
+    duration_ms: float | None
+    first_token_ms: float | None
+    usage: Usage
+    price_id: int | None
+    cost_nanousd: int | None
+    is_unpriced: bool
+    attempts: tuple[Attempt, ...]
+
+
+UNKNOWN_USAGE: Final = Usage("unknown", None, None, 0, 0, 0, "", "", {})
+
+
+def interrupted(intent: Intent) -> Outcome:
+    """The outcome of a request whose worker died: nobody knows what it used, so its cost is not known."""
+    return Outcome(
+        id=intent.id,
+        status="interrupted",
+        http_status=None,
+        error_code="",
+        deployment_id=None,
+        served_model="",
+        finish_reason="",
+        duration_ms=None,
+        first_token_ms=None,
+        usage=UNKNOWN_USAGE,
+        price_id=None,
+        cost_nanousd=None,
+        is_unpriced=False,
+        attempts=(),
+    )
+
+
+def read_line(raw: bytes) -> dict[str, Any]:
+    """Read one line as JSON, without NUL characters and lone surrogates. Raises LineError."""
+    try:
+        line = orjson.loads(raw)
+        if b"\\u0000" in raw:
+            line = _cleaned(line)
+    except orjson.JSONDecodeError:
+        line = _read_leniently(raw)
+    if type(line) is not dict:
+        raise LineError("not a JSON object")
+    return line
+
+
+def read_intent(line: Mapping[str, Any]) -> Intent:
+    """Check an intent line. Raises LineError naming the field."""
+    get = line.get
+    if get("k") != "intent" or get("v") != 1:
+        raise LineError("not an intent line of version 1")
+    request_id, started_at = _request_id(get("id"))
+    return Intent(
+        request_id,
+        started_at,
+        _id(get("tenant"), "tenant"),
+        _id(get("project"), "project"),
+        _id(get("key"), "key"),
+        _text(get("endpoint"), "endpoint", 20),
+        _text(get("model"), "model", 300),
+        _bool(get("stream"), "stream"),
+        _bool(get("pinned"), "pinned"),
+        _optional_id(get("policy"), "policy"),
+        _optional_id(get("version"), "version"),
+        _text(get("rule"), "rule", 200),
+        _object(get("tags"), "tags"),
+        _object(get("features"), "features"),
+        _object(get("decision"), "decision"),
+    )
+
+
+def read_outcome(line: Mapping[str, Any]) -> Outcome:
+    """Check an outcome line. Raises LineError naming the field."""
+    get = line.get
+    if get("k") != "outcome" or get("v") != 1:
+        raise LineError("not an outcome line of version 1")
+    status = get("status")
+    if type(status) is not str or status not in STATUSES:
+        raise LineError("status: not one we know")
+    attempts = get("attempts")
+    if type(attempts) is not list or len(attempts) > MAX_ATTEMPTS:
+        raise LineError("attempts: not a list of attempts")
+    return Outcome(
+        _request_id(get("id"))[0],
+        status,
+        _small(get("http"), "http"),
+        _text(get("error"), "error", 80),
+        _optional_id(get("deployment"), "deployment"),
+        _text(get("served"), "served", 300),
+        _text(get("finish"), "finish", 60),
+        _ms(get("ms"), "ms"),
+        _ms(get("ttft"), "ttft"),
+        _usage(get("usage")),
+        _optional_id(get("price"), "price"),
+        _amount(get("cost"), "cost"),
+        _bool(get("unpriced"), "unpriced"),
+        tuple([_attempt(attempt) for attempt in attempts]),
+    )
+
+
+def _attempt(raw: Any) -> Attempt:
+    if type(raw) is not dict:
+        raise LineError("attempts: not a list of objects")
+    get = raw.get
+    number = _small(get("n"), "attempt n")
+    offset_ms, duration_ms = _ms(get("at"), "attempt at"), _ms(get("ms"), "attempt ms")
+    if not number or offset_ms is None or duration_ms is None:
+        raise LineError("attempt: number or times are missing")
+    usage = get("usage")
+    return Attempt(
+        number,
+        _id(get("deployment"), "attempt deployment"),
+        _text(get("outcome"), "attempt outcome", 30),
+        _small(get("http"), "attempt http"),
+        _text(get("error"), "attempt error", 80),
+        _text(get("message"), "attempt message", 500),
+        _text(get("upstream_id"), "attempt upstream_id", 200),
+        offset_ms,
+        _ms(get("first"), "attempt first"),
+        duration_ms,
+        NO_OBJECT if usage is None else stored_usage(_usage(usage)),
+        _optional_id(get("price"), "attempt price"),
+        _amount(get("cost"), "attempt cost"),
+    )
+
+
+def stored_usage(usage: Usage) -> dict[str, Any]:
+    """Usage for the JSON column of an attempt: `billing.stored_usage` reads it back."""
+    stored: dict[str, Any] = {"kind": usage.kind}
+    if usage.input_tokens is not None:
+        stored["input_tokens"] = usage.input_tokens
+    if usage.output_tokens is not None:
+        stored["output_tokens"] = usage.output_tokens
+    if usage.cache_read_tokens:
+        stored["cache_read_tokens"] = usage.cache_read_tokens
+    if usage.cache_write_tokens:
+        stored["cache_write_tokens"] = usage.cache_write_tokens
+    if usage.reasoning_tokens:
+        stored["reasoning_tokens"] = usage.reasoning_tokens
+    if usage.convention:
+        stored["convention"] = usage.convention
+    if usage.service_tier:
+        stored["service_tier"] = usage.service_tier
+    if usage.detail:
+        stored.update(usage.detail)
+    return stored
+
+
+def _usage(raw: Any) -> Usage:
+    if type(raw) is not dict:
+        raise LineError("usage: not an object")
+    get = raw.get
+    kind = get("kind")
+    if type(kind) is not str or kind not in USAGE_KINDS:
+        raise LineError("usage kind: not one we know")
+    detail: dict[str, Any] = {}
+    if audio_input := _count(get("audio_in"), "audio_in"):
+        detail["audio_input_tokens"] = audio_input
+    if audio_output := _count(get("audio_out"), "audio_out"):
+        detail["audio_output_tokens"] = audio_output
+    reported_cost = _amount(get("reported_cost"), "reported_cost")
+    if reported_cost is not None:
+        detail["reported_cost_nanousd"] = reported_cost
+    return Usage(
+        kind,
+        _count(get("input"), "input"),
+        _count(get("output"), "output"),
+        _count(get("cache_read"), "cache_read") or 0,
+        _count(get("cache_write"), "cache_write") or 0,
+        _count(get("reasoning"), "reasoning") or 0,
+        _text(get("convention"), "convention", 40),
+        _text(get("tier"), "tier", 40),
+        detail,
+    )
+
+
+def _request_id(value: Any) -> tuple[UUID, dt.datetime]:
+    try:
+        request_id = UUID(value)
+        return request_id, started_at_of(request_id)
+    except (ForeignIdError, ValueError, TypeError, AttributeError):
+        raise LineError("id: not a request id of this gateway") from None
+
+
+def _id(value: Any, name: str) -> int:
+    if type(value) is not int or not 0 < value <= MAX_BIGINT:
+        raise LineError(f"{name}: not a database id")
+    return value
+
+
+def _optional_id(value: Any, name: str) -> int | None:
+    return None if value is None else _id(value, name)
+
+
+def _text(value: Any, name: str, limit: int) -> str:
+    if value is None:
+        return ""
+    if type(value) is not str:
+        raise LineError(f"{name}: not a text")
+    return value if len(value) <= limit else value[:limit]
+
+
+def _bool(value: Any, name: str) -> bool:
+    if type(value) is not bool:
+        raise LineError(f"{name}: not true or false")
+    return value
+
+
+def _small(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_SMALLINT:
+        raise LineError(f"{name}: not a number from 0 to {MAX_SMALLINT}")
+    return value
+
+
+def _count(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        raise LineError(f"{name}: not a number of tokens")
+    return value
+
+
+def _amount(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_BIGINT:
+        raise LineError(f"{name}: not an amount of nano-USD")
+    return value
+
+
+def _ms(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (float, int) or not 0 <= value <= MAX_MS:
+        raise LineError(f"{name}: not a number of milliseconds")
+    return float(value)
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if value is None:
+        return NO_OBJECT
+    if type(value) is not dict:
+        raise LineError(f"{name}: not an object")
+    return value
+
+
+def _read_leniently(raw: bytes) -> Any:
+    """What orjson refuses and still has one meaning: wrong UTF-8 and lone surrogates, replaced."""
+    try:
+        return _cleaned(json.loads(raw.decode("utf-8", "replace"), parse_constant=_refuse_constant))
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, LineError) else "not JSON"
+        raise LineError(reason) from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise LineError(f"{name} is not a number")
+
+
+def _cleaned(value: Any) -> Any:
+    if type(value) is str:
+        return value.replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if type(value) is dict:
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_cleaned(item) for item in value]
+    if type(value) is float and not math.isfinite(value):
+        raise LineError("a number is not finite")
+    return value
