@@ -1,0 +1,367 @@
+"""How does a configuration file become rows, changing only what differs?
+
+Writes: through the verb modules alone (cataloguing, pricing, publishing, tenancy_changes, issuing), in one
+transaction. Reads: the secrets that the file names. The form is gateway/configuration_file/format.py's.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from django.db import models, transaction
+from django.utils import timezone
+
+from billing import pricing
+from billing.models import Price
+from gateway.configuration_file.documents import canonical_document, describe_difference
+from gateway.configuration_file.format import ConfigurationFile, Entry, FileError, Problem, join
+from policies import cataloguing, credentials, issuing, publishing, tenancy_changes
+from policies.errors import ConfigurationError, InvalidValueError
+from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Project, Provider, Tenant
+from policies.provider_addresses import normalise_base_url
+from policies.row_changes import json_value
+
+Action = Literal[
+    "create", "change", "nothing", "add", "publish", "issue", "rotate", "delete", "disable", "revoke"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the plan: what happens to which object."""
+
+    action: Action
+    kind: str
+    name: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.action:<8} {self.kind:<10} {self.name}" + (f"  {self.detail}" if self.detail else "")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What applying did: the plan, remarks, and the secrets that were made (object -> secret), shown once."""
+
+    steps: list[Step] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_change(self) -> bool:
+        return any(step.action != "nothing" for step in self.steps)
+
+
+def apply_configuration(
+    file: ConfigurationFile, *, owner: str, now: dt.datetime | None = None, is_plan: bool = False
+) -> Outcome:
+    """Make the database agree with the file and return what was done; with `is_plan` nothing stays done.
+
+    `owner` is the actor of every change ("apply:FILE"). Raises FileError naming the place in the file.
+    """
+    applier = _Applier(owner=owner, now=now or timezone.now())
+    with transaction.atomic():
+        for entry in file.providers:
+            applier.provider(entry)
+        for entry in file.models:
+            applier.model(entry)
+        for entry in file.deployments:
+            applier.deployment(entry)
+        for entry in file.policies:
+            applier.policy(entry)
+        for entry in file.tenants:
+            applier.tenant(entry)
+        if is_plan:
+            transaction.set_rollback(True)
+            applier.outcome.secrets.clear()
+    return applier.outcome
+
+
+@contextmanager
+def at(path: str) -> Iterator[None]:
+    """Turn a verb's refusal into a problem at a place in the file."""
+    try:
+        yield
+    except InvalidValueError as refusal:
+        raise FileError(
+            [
+                Problem(join(path, name) if name else path, text)
+                for name, texts in refusal.problems.items()
+                for text in texts
+            ]
+        ) from None
+    except ConfigurationError as refusal:
+        raise FileError([Problem(path, str(refusal))]) from None
+    except publishing.PolicyError as refusal:
+        raise FileError([Problem(path, str(problem)) for problem in _problems_of(refusal)]) from None
+
+
+def _problems_of(refusal: Exception) -> list[Any]:
+    return list(getattr(refusal, "problems", None) or [refusal])
+
+
+@dataclass(slots=True)
+class _Applier:
+    owner: str
+    now: dt.datetime
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def note(self, action: Action, kind: str, name: str, detail: str = "") -> None:
+        self.outcome.steps.append(Step(action, kind, name, detail))
+
+    def upsert(
+        self,
+        *,
+        kind: str,
+        name: str,
+        row: models.Model | None,
+        wanted: Mapping[str, Any],
+        create: Callable[..., models.Model],
+        change: Callable[..., models.Model],
+    ) -> models.Model:
+        """Create the row, change what differs, or do nothing; note which."""
+        if row is None:
+            self.note("create", kind, name)
+            return create(actor=self.owner, **wanted)
+        different = {key: value for key, value in wanted.items() if getattr(row, key) != value}
+        if (
+            "is_enabled" not in wanted
+            and not getattr(row, "is_enabled", True)
+            and self.has_disabled(kind, row)
+        ):
+            different["is_enabled"] = True
+        if not different:
+            self.note("nothing", kind, name)
+            return row
+        parts = [f"{k}: {_show(getattr(row, k))} -> {_show(v)}" for k, v in different.items()]
+        self.note("change", kind, name, "; ".join(parts))
+        return change(row, actor=self.owner, **different)
+
+    def has_disabled(self, kind: str, row: models.Model) -> bool:
+        """Say whether it was this file (by an earlier --prune) that disabled the row, and nobody since."""
+        events = ChangeEvent.objects.filter(object_type=kind, object_id=row.pk, after__has_key="is_enabled")
+        last = events.order_by("-id").first()
+        return last is not None and last.actor == self.owner
+
+    def provider(self, entry: Entry) -> None:
+        row = Provider.objects.filter(name=entry["name"]).first()
+        wanted = dict(entry.values)
+        if row is None and "base_url" not in wanted:
+            raise FileError([Problem(join(entry.path, "base_url"), "is missing")])
+        if "base_url" in wanted:
+            wanted["base_url"] = normalise_base_url(wanted["base_url"])
+        if "credential" in wanted:
+            wanted["credential_reference"] = wanted.pop("credential")
+            self.warn_when_unreadable(wanted["credential_reference"], join(entry.path, "credential"))
+        with at(entry.path):
+            self.upsert(
+                kind="provider",
+                name=entry["name"],
+                row=row,
+                wanted=wanted,
+                create=cataloguing.create_provider,
+                change=lambda row, **fields: cataloguing.change_provider(provider=row, **fields),
+            )
+
+    def warn_when_unreadable(self, reference: str, path: str) -> None:
+        """The workers read it, maybe with another environment than ours: a remark, not a refusal."""
+        try:
+            credentials.read_reference(reference)
+        except ConfigurationError as problem:
+            self.outcome.warnings.append(f"{path}: {problem}")
+
+    def model(self, entry: Entry) -> None:
+        wanted = dict(entry.values)
+        for name in ("capabilities", "endpoints"):
+            if name in wanted:
+                wanted[name] = sorted(set(wanted[name]))
+        with at(entry.path):
+            self.upsert(
+                kind="model",
+                name=entry["name"],
+                row=Model.objects.filter(name=entry["name"]).first(),
+                wanted=wanted,
+                create=cataloguing.create_model,
+                change=lambda row, **fields: cataloguing.change_model(model=row, **fields),
+            )
+
+    def deployment(self, entry: Entry) -> None:
+        row = Deployment.objects.select_related("model", "provider").filter(name=entry["name"]).first()
+        wanted = entry.only("name", "upstream_model", "region", "is_enabled")
+        problems = []
+        for name, table in (("model", Model), ("provider", Provider)):
+            if name in entry.values:
+                wanted[name] = table._default_manager.filter(name=entry[name]).first()
+                if wanted[name] is None:
+                    problems.append(Problem(join(entry.path, name), f"no such {name}: {entry[name]}"))
+            elif row is None:
+                problems.append(Problem(join(entry.path, name), "is missing"))
+        if problems:
+            raise FileError(problems)
+        if row is None:
+            # A deployment that does not say otherwise is called upstream by its model's name.
+            wanted.setdefault("upstream_model", entry["model"])
+        with at(entry.path):
+            deployment = self.upsert(
+                kind="deployment",
+                name=entry["name"],
+                row=row,
+                wanted=wanted,
+                create=cataloguing.create_deployment,
+                change=lambda row, **fields: cataloguing.change_deployment(deployment=row, **fields),
+            )
+        assert isinstance(deployment, Deployment)
+        for price in ([entry["price"]] if "price" in entry.values else []) + list(entry.get("prices", [])):
+            self.price(deployment, price)
+
+    def price(self, deployment: Deployment, entry: Entry) -> None:
+        """Add a dated price unless the rates are already in force (or begin at the time that the file states)."""
+        book, since = entry.get("book", Price.Book.COST.value), entry.get("effective_from")
+        with at(entry.path):
+            rates = pricing.canonical_rates(entry["rates"])
+            if since is None:
+                price = pricing.find_price_in_force(deployment=deployment, at=self.now, book=book)
+            else:
+                price = Price.objects.filter(
+                    deployment=deployment, book=book, tenant=None, effective_from=since
+                ).first()
+            if price is not None and price.rates == rates:
+                self.note("nothing", "price", deployment.name)
+                return
+            if price is not None and since is not None:
+                text = "a price is never changed: state a later effective_from for the new rates"
+                raise FileError([Problem(join(entry.path, "effective_from"), text)])
+            pricing.add_price(
+                deployment=deployment,
+                rates=rates,
+                actor=self.owner,
+                effective_from=since or self.now,
+                source=entry.get("source", "") or self.owner,
+                book=book,
+            )
+        said = ", ".join(f"{name} {value}" for name, value in rates.items())
+        self.note("add", "price", deployment.name, f"{said}; from {(since or self.now).isoformat(timespec='seconds')}"
+                  if since else said)  # fmt: skip
+
+    def policy(self, entry: Entry) -> None:
+        public_id = entry["id"]
+        row = Policy.objects.select_related("live_version").filter(public_id=public_id).first()
+        with at(entry.path):
+            if row is None:
+                self.note("create", "policy", public_id)
+                row = publishing.create_policy(
+                    public_id=public_id, actor=self.owner, description=entry.get("description", "")
+                )
+            if "rules" not in entry.values:
+                return
+            wanted = canonical_document(entry.only("baseline", "session_stickiness", "rules"))
+            live = canonical_document(row.live_version.document) if row.live_version else None
+            if wanted == live:
+                self.note("nothing", "policy", public_id)
+                return
+            version = publishing.publish(policy=row, actor=self.owner, note=self.owner, document=wanted)
+        self.note("publish", "policy", public_id, f"v{version.number}: {describe_difference(live, wanted)}")
+
+    def tenant(self, entry: Entry) -> None:
+        wanted = entry.only("name", "time_zone", "allowed_regions", "is_enabled")
+        if "allowed_regions" in wanted:
+            wanted["allowed_regions"] = sorted(set(wanted["allowed_regions"]))
+        row = Tenant.objects.filter(name=entry["name"]).first()
+        with at(entry.path):
+            tenant = self.upsert(
+                kind="tenant",
+                name=entry["name"],
+                row=row,
+                wanted=wanted if row else {k: v for k, v in wanted.items() if k != "is_enabled"},
+                create=tenancy_changes.create_tenant,
+                change=lambda row, **fields: tenancy_changes.change_tenant(tenant=row, **fields),
+            )
+            assert isinstance(tenant, Tenant)
+            if row is None and wanted.get("is_enabled") is False:
+                tenant = tenancy_changes.change_tenant(tenant=tenant, actor=self.owner, is_enabled=False)
+        if "policies" in entry.values:
+            before = sorted(tenant.policies.values_list("public_id", flat=True))
+            if before != sorted(set(entry["policies"])):
+                self.note(
+                    "change",
+                    "tenant",
+                    tenant.name,
+                    f"policies: {_show(before)} -> {_show(entry['policies'])}",
+                )
+                with at(join(entry.path, "policies")):
+                    tenancy_changes.set_tenant_policies(
+                        tenant=tenant, public_ids=entry["policies"], actor=self.owner
+                    )
+        for project in entry.get("projects", ()):
+            self.project(tenant, project)
+
+    def project(self, tenant: Tenant, entry: Entry) -> None:
+        row = Project.objects.filter(tenant=tenant, name=entry["name"]).first()
+        wanted = entry.only("is_enabled")
+        with at(entry.path):
+            project = self.upsert(
+                kind="project",
+                name=f"{tenant}/{entry['name']}",
+                row=row,
+                wanted=wanted if row else {"tenant": tenant, "name": entry["name"]},
+                create=tenancy_changes.create_project,
+                change=lambda row, **fields: tenancy_changes.change_project(project=row, **fields),
+            )
+            assert isinstance(project, Project)
+            if row is None and wanted.get("is_enabled") is False:
+                project = tenancy_changes.change_project(project=project, actor=self.owner, is_enabled=False)
+        for key in entry.get("keys", ()):
+            self.key(project, key)
+
+    def key(self, project: Project, entry: Entry) -> None:
+        """Issue the key, or replace it when its secret changed, or change its settings."""
+        name = f"{project}/{entry['name']}"
+        secret: str | None = None
+        if "secret" in entry.values:
+            with at(join(entry.path, "secret")):
+                secret = credentials.read_reference(entry["secret"])
+        settings = entry.only("owner", "is_pinned", "allowed_models", "expires_at")
+        if "allowed_models" in settings:
+            settings["allowed_models"] = sorted(set(settings["allowed_models"]))
+        row = ApiKey.objects.filter(
+            project=project, name=entry["name"], revoked_at__isnull=True, replaced_by__isnull=True
+        ).first()
+        with at(entry.path):
+            if row is None:
+                _, made = issuing.issue_key(
+                    project=project, name=entry["name"], actor=self.owner, secret=secret, **settings
+                )
+                self.note("issue", "api_key", name)
+                if secret is None:
+                    self.outcome.secrets[name] = made
+                return
+            if secret is not None and not issuing.is_secret_of(row, secret):
+                overlap = dt.timedelta(seconds=entry.get("overlap_s", 0))
+                row, _ = issuing.rotate_key(key=row, overlap=overlap, actor=self.owner, secret=secret)
+                self.note("rotate", "api_key", name)
+            self.upsert(
+                kind="api_key",
+                name=name,
+                row=row,
+                wanted=settings,
+                create=_never,
+                change=lambda row, **fields: issuing.change_key(key=row, **fields),
+            )
+
+
+def _never(**fields: Any) -> models.Model:
+    raise AssertionError("a key that exists is not created")
+
+
+def _show(value: Any) -> str:
+    """Write a value for the plan: texts in quotes, lists in brackets."""
+    value = json_value(value)
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return "[" + ", ".join(_show(item) for item in value) + "]" if isinstance(value, list) else str(value)
