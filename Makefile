@@ -1,0 +1,74 @@
+# The two commands a newcomer needs are `make run` and `make test`; nothing but Python 3.11 or later is expected.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+TEST_PROCESSES ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast check lock clean
+
+help:
+	@echo "make run        start Pointsman: database, gateway, console, workers (Ctrl-C stops all)"
+	@echo "make test       run all tests but the nightly ones"
+	@echo "make test-fast  run the tests that take less than five seconds each"
+	@echo "make check      ruff, mypy, import contracts, migrations, templates"
+	@echo "make lock       renew both lock files"
+	@echo "make clean      remove caches and the virtual environment (never the data)"
+
+run: $(RUNTIME)
+	@exec $(BIN)/python manage.py up
+
+test: $(DEVELOPMENT)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not nightly"
+
+test-fast: $(DEVELOPMENT)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not nightly and not slow and not browser"
+
+check: $(DEVELOPMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/djade --check --target-version 5.2 $$(git ls-files --cached --others --exclude-standard 'templates/*.html')
+	@# Needs no database: where none answers, Django compares the models with the migration files alone.
+	@folder=$$(mktemp -d); POINTSMAN_DATA_DIR=$$folder $(BIN)/python -W ignore::RuntimeWarning \
+	  manage.py makemigrations --check --dry-run; status=$$?; rm -rf $$folder; exit $$status
+
+# A hash of the lock file, not its date, decides: a fresh clone or a switched branch installs exactly what it needs.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Pointsman needs Python 3.11 or later, and \`$(PYTHON)\` is not. Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(RUNTIME): requirements.lock | $(VENV)/bin/python
+	$(call install,requirements.lock,$@)
+
+$(DEVELOPMENT): requirements-dev.lock | $(VENV)/bin/python
+	$(call install,requirements-dev.lock,$@)
+	@# The development lock holds the runtime's packages too.
+	@sha256sum requirements.lock > $(RUNTIME)
+
+define install
+	@sha256sum --check --status $(2) 2>/dev/null || { echo "installing $(1) …"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1); }
+	@sha256sum $(1) > $(2)
+endef
+
+UV = $(shell command -v uv || echo $(BIN)/uv)
+COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-emit-index-url --no-emit-find-links
+
+lock:
+	@$(UV) --version >/dev/null 2>&1 || { echo "make lock needs uv: $(BIN)/pip install uv" >&2; exit 1; }
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --group dev --output-file requirements-dev.lock
+	@if grep -nE '(https?|file)://|--(extra-)?index-url|--find-links| @ ' requirements.lock requirements-dev.lock; then \
+	  echo "a lock file names a registry or a path" >&2; exit 1; fi
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
