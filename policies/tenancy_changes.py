@@ -25,7 +25,7 @@ def create_tenant(
     *, name: str, actor: str, time_zone: str = "UTC", allowed_regions: Sequence[str] = ()
 ) -> Tenant:
     """Create a tenant. Raises ConfigurationError."""
-    fields = {"name": name, "time_zone": time_zone, "allowed_regions": list(allowed_regions)}
+    fields = {"name": name, "time_zone": time_zone, "allowed_regions": allowed_regions}
     return _write_tenant(Tenant(), actor=actor, action="create", fields=fields)
 
 

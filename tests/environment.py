@@ -1,0 +1,32 @@
+"""What does every test run on? A data directory of its own and the embedded PostgreSQL in it.
+
+A pytest plugin (`-p tests.environment` in pyproject.toml) and not a conftest.py, because pytest-django reads
+the settings before any conftest is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Nothing of a developer's own installation may be touched by a test. With pytest-xdist each worker process
+# passes here and has a data directory and server of its own.
+DATA_DIR = Path(tempfile.mkdtemp(prefix="pmtest-"))
+DATA_DIR.chmod(0o755)
+for _name in [n for n in os.environ if n.startswith("POINTSMAN_")] + ["DATABASE_URL", "CELERY_BROKER_URL"]:
+    os.environ.pop(_name, None)
+os.environ["POINTSMAN_DATA_DIR"] = str(DATA_DIR)
+
+from gateway import embedded  # noqa: E402
+
+
+def pytest_configure(config: object) -> None:
+    # The kernel ends the server when this process is killed: no PostgreSQL is left behind.
+    embedded.start(DATA_DIR, is_for_tests=True, dies_with_us=True)
+
+
+def pytest_unconfigure(config: object) -> None:
+    embedded.stop(DATA_DIR)
+    shutil.rmtree(DATA_DIR, ignore_errors=True)
