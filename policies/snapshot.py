@@ -76,19 +76,21 @@ class Choice:
 class RuleSnapshot:
     """Condition, strategy, deployments. `condition` is a compiled program; None matches always.
 
-    A condition is called with {feature name: value} for `feature_names` and returns a bool; it may raise.
+    A condition is called with what `conditions.prepare` made for the policy's `feature_names` and returns a bool; it
+    may raise. `missing` are deployments that the document names and that are disabled or gone.
     """
 
     name: str
     strategy: Strategy
     choices: tuple[Choice, ...]
     when: str = ""
-    condition: Callable[[Mapping[str, Any]], bool] | None = None
+    condition: Callable[[Any], Any] | None = None
     feature_names: frozenset[str] = frozenset()
     fallbacks: tuple[DeploymentSnapshot, ...] = ()
     max_attempts: int | None = None
     timeout_s: float | None = None
     is_enabled: bool = True
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

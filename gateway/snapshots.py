@@ -1,0 +1,436 @@
+"""Which configuration is in force in this worker? Rows -> frozen snapshots, kept up to date.
+
+Reads: catalog, policies, tenants, keys, prices, the change feed. A thread with its own database connection follows
+the feed; requests read attributes that are replaced whole. While the database is away, what was loaded stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from billing.models import Price
+from billing.pricebook import PriceError, PriceVersion, parse_rates, price_at
+from policies.conditions import ConditionError
+from policies.credentials import resolve_credential
+from policies.documents import build_rules
+from policies.errors import CredentialError
+from policies.keys import hash_secret
+from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Provider, Tenant
+from policies.snapshot import (
+    DeploymentSnapshot,
+    KeyGrant,
+    ModelSnapshot,
+    PolicySnapshot,
+    ProviderSnapshot,
+    RoutingSnapshot,
+    TenantSnapshot,
+)
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 0.5
+START_WAIT_S = 5.0
+KEY_CHUNK = 2000
+# Changed so many keys at once, reading all of them is no slower.
+MAX_KEYS_ONE_BY_ONE = 500
+
+Grants = dict[bytes, KeyGrant]
+Prices = Mapping[int, Sequence[PriceVersion]]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Everything of one revision. `grants` by key hash; `hash_by_key_id` finds the entry of a changed key."""
+
+    routing: RoutingSnapshot
+    prices: Prices
+    grants: Grants
+    tenants: Mapping[int, TenantSnapshot]
+    hash_by_key_id: dict[int, bytes] = field(default_factory=dict)
+
+
+def load_snapshot() -> RoutingSnapshot:
+    """Load routing as it is now, for a process that serves no requests (console, commands)."""
+    revision = read_revision()
+    return _load_routing(revision, _load_prices())
+
+
+def read_revision() -> int:
+    """The newest change's id, 0 before the first."""
+    return ChangeEvent.objects.aggregate(newest=Max("id"))["newest"] or 0
+
+
+class WorkerConfiguration:
+    """The `Configuration` port: attribute reads only. Starts its thread at once; call `close` at the end.
+
+    Waits up to `start_wait_s` for the first load, so that a worker that starts beside a living database is ready
+    when it begins to listen.
+    """
+
+    def __init__(
+        self, *, start_wait_s: float = START_WAIT_S, poll_interval_s: float = POLL_INTERVAL_S
+    ) -> None:
+        self.snapshot = RoutingSnapshot(revision=0)
+        self.is_ready = False
+        self.checked_at_unix_s = 0.0  # when the feed was last read without an error
+        self._pepper = settings.POINTSMAN_KEY_PEPPER
+        self._poll_interval_s = poll_interval_s
+        self._grants: Grants = {}
+        self._prices: Prices = {}
+        self._loaded: Loaded | None = None
+        self._next_price_unix_s: float | None = None
+        self._is_closing = threading.Event()
+        self._is_loaded = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="configuration", daemon=True)
+        self._thread.start()
+        self._is_loaded.wait(start_wait_s)
+
+    def find_key(self, secret: str, /) -> KeyGrant | None:
+        """The grant of an unrevoked key, None for any other text. Expiry is the caller's to check."""
+        return self._grants.get(hash_secret(secret, pepper=self._pepper))
+
+    def find_price(self, deployment_id: int, at_unix_s: float, /) -> PriceVersion | None:
+        """The cost price in force at that time; None: unpriced."""
+        versions = self._prices.get(deployment_id)
+        return None if versions is None else price_at(versions, at_unix_s)
+
+    def close(self) -> None:
+        """End the thread and its connection."""
+        self._is_closing.set()
+        self._thread.join(timeout=5)
+
+    def _follow(self) -> None:
+        """Load, then follow the feed until closed. Nothing ends this thread but `close`."""
+        is_listening = False
+        while not self._is_closing.is_set():
+            try:
+                if not is_listening:
+                    connection.ensure_connection()
+                    with connection.cursor() as cursor:
+                        cursor.execute("LISTEN pointsman_changes")
+                    is_listening = True
+                self._check_feed()
+                self._wait_for_notice()
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning(
+                    "configuration cannot be read, revision %s stays in force: %s",
+                    self.snapshot.revision,
+                    str(error).strip().partition("\n")[0],
+                )
+                is_listening = False
+                connection.close()
+                self._is_closing.wait(self._poll_interval_s)
+            except Exception:
+                # An edge: a worker that silently stopped following would serve revoked keys for ever.
+                logger.exception("configuration cannot be built, revision %s stays", self.snapshot.revision)
+                self._is_closing.wait(self._poll_interval_s)
+        connection.close()
+
+    def _wait_for_notice(self) -> None:
+        """Wait for a notice of the feed, at most one poll interval. Lost notices cost that interval, no more."""
+        raw: Any = connection.connection
+        for _ in raw.notifies(timeout=self._poll_interval_s, stop_after=1):
+            break
+
+    def _check_feed(self) -> None:
+        revision = read_revision()
+        loaded = self._loaded
+        now_unix_s = time.time()
+        is_price_due = self._next_price_unix_s is not None and self._next_price_unix_s <= now_unix_s
+        if loaded is None or revision < loaded.routing.revision:
+            self._put_in_force(_load_everything(revision))
+        elif revision > loaded.routing.revision:
+            changed = list(
+                ChangeEvent.objects.filter(id__gt=loaded.routing.revision, id__lte=revision)
+                .values_list("object_type", "object_id")
+                .distinct()
+            )
+            self._put_in_force(_load_changes(loaded, revision, changed))
+        elif is_price_due:
+            prices = _load_prices()
+            loaded.routing, loaded.prices = _load_routing(revision, prices, loaded.routing), prices
+            self._put_in_force(loaded)
+        self.checked_at_unix_s = now_unix_s
+
+    def _put_in_force(self, loaded: Loaded) -> None:
+        # Attributes one after the other, each whole. Keys go last: a new key finds its policies already there.
+        self._loaded = loaded
+        self._prices = loaded.prices
+        self.snapshot = loaded.routing
+        self._grants = loaded.grants
+        now_unix_s = time.time()
+        self._next_price_unix_s = min(
+            (
+                version.effective_from_unix_s
+                for versions in loaded.prices.values()
+                for version in versions
+                if version.effective_from_unix_s > now_unix_s
+            ),
+            default=None,
+        )
+        self.is_ready = True
+        self._is_loaded.set()
+
+
+def _load_everything(revision: int) -> Loaded:
+    prices = _load_prices()
+    routing = _load_routing(revision, prices)
+    tenants = _load_tenants()
+    grants, hash_by_key_id = _load_grants(tenants)
+    return Loaded(routing, prices, grants, tenants, hash_by_key_id)
+
+
+def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, int]]) -> Loaded:
+    """What is in force after these changes. Rows are read after the revision, so they are as new or newer."""
+    changed = list(changed)
+    types = {object_type for object_type, _ in changed}
+    if types == {"api_key"} and len(changed) <= MAX_KEYS_ONE_BY_ONE:
+        grants = _change_grants(loaded, [object_id for _, object_id in changed])
+        return Loaded(
+            _with_revision(loaded.routing, revision),
+            loaded.prices,
+            grants,
+            loaded.tenants,
+            loaded.hash_by_key_id,
+        )
+    is_access = types & {"api_key", "tenant", "project", "policy"}
+    if types <= {"api_key", "tenant", "project"}:
+        routing, prices = _with_revision(loaded.routing, revision), loaded.prices
+    else:
+        prices = _load_prices()
+        routing = _load_routing(revision, prices, loaded.routing)
+    if not is_access:
+        return Loaded(routing, prices, loaded.grants, loaded.tenants, loaded.hash_by_key_id)
+    tenants = _load_tenants()
+    if types & {"api_key", "tenant", "project"} or tenants != loaded.tenants:
+        grants, hash_by_key_id = _load_grants(tenants)
+    else:
+        grants, hash_by_key_id = loaded.grants, loaded.hash_by_key_id
+    return Loaded(routing, prices, grants, tenants, hash_by_key_id)
+
+
+def _with_revision(routing: RoutingSnapshot, revision: int) -> RoutingSnapshot:
+    return RoutingSnapshot(revision, routing.deployments, routing.deployments_by_model, routing.policies)
+
+
+def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | None = None) -> RoutingSnapshot:
+    """Build routing from enabled rows. A policy that cannot be built keeps its previous form."""
+    providers = {row.pk: _build_provider(row) for row in Provider.objects.filter(is_enabled=True)}
+    models = {row.pk: _build_model(row) for row in Model.objects.filter(is_enabled=True)}
+    deployments: dict[str, DeploymentSnapshot] = {}
+    by_model: dict[str, list[DeploymentSnapshot]] = {}
+    now_unix_s = time.time()
+    for row in Deployment.objects.filter(is_enabled=True).order_by("name"):
+        model, provider = models.get(row.model_id), providers.get(row.provider_id)
+        if model is None or provider is None:
+            continue
+        price = price_at(prices.get(row.pk, ()), now_unix_s)
+        deployment = DeploymentSnapshot(
+            id=row.pk,
+            name=row.name,
+            model=model,
+            provider=provider,
+            upstream_model=row.upstream_model,
+            region=row.region,
+            input_nanousd_per_mtok=_rate_nanousd(price, "input_usd_per_mtok"),
+            output_nanousd_per_mtok=_rate_nanousd(price, "output_usd_per_mtok"),
+        )
+        deployments[row.name] = deployment
+        by_model.setdefault(model.name, []).append(deployment)
+    policies: dict[str, PolicySnapshot] = {}
+    for policy in Policy.objects.filter(is_enabled=True, live_version__isnull=False).select_related(
+        "live_version"
+    ):
+        try:
+            policies[policy.public_id] = _build_policy(policy, deployments)
+        except (ConditionError, KeyError, TypeError, ValueError, AttributeError) as error:
+            logger.error("policy %s cannot be used as published: %s", policy.public_id, error)
+            kept = previous.policies.get(policy.public_id) if previous is not None else None
+            if kept is not None:
+                policies[policy.public_id] = kept
+    return RoutingSnapshot(
+        revision=revision,
+        deployments=deployments,
+        deployments_by_model={name: tuple(rows) for name, rows in by_model.items()},
+        policies=policies,
+    )
+
+
+def _build_provider(row: Provider) -> ProviderSnapshot:
+    try:
+        secret = resolve_credential(row)
+    except CredentialError as error:
+        # Calls then fail as the provider says; the gateway must serve its other providers all the same.
+        logger.error("the credential of provider %s cannot be used: %s", row.name, error)
+        secret = None
+    return ProviderSnapshot(
+        id=row.pk,
+        name=row.name,
+        wire_format=row.wire_format,
+        base_url=row.base_url,
+        addressing=row.addressing,
+        auth_style=row.auth_style,
+        api_version=row.api_version,
+        extra_headers=tuple((str(name), str(value)) for name, value in row.extra_headers.items()),
+        secret=secret,
+        credential_revision=row.credential_revision,
+        allow_private_network=row.allow_private_network,
+    )
+
+
+def _build_model(row: Model) -> ModelSnapshot:
+    return ModelSnapshot(
+        id=row.pk,
+        name=row.name,
+        context_tokens=row.context_tokens,
+        max_output_tokens=row.max_output_tokens,
+        capabilities=frozenset(row.capabilities),
+        endpoints=frozenset(row.endpoints or ("chat", "completions")),
+        output_limit_parameter=row.output_limit_parameter,
+        created_unix_s=int(row.created_at.timestamp()),
+    )
+
+
+def _build_policy(row: Policy, deployments: Mapping[str, DeploymentSnapshot]) -> PolicySnapshot:
+    version = row.live_version
+    assert version is not None
+    rules = build_rules(version.document, deployments)
+    return PolicySnapshot(
+        id=row.pk,
+        public_id=row.public_id,
+        version_id=version.pk,
+        version_number=version.number,
+        rules=rules,
+        feature_names=frozenset().union(*(rule.feature_names for rule in rules if rule.is_enabled)),
+        baseline_model=version.document.get("baseline") or "",
+        created_unix_s=int(row.created_at.timestamp()),
+    )
+
+
+def _rate_nanousd(price: PriceVersion | None, name: str) -> int | None:
+    """A rate for comparing deployments. A price that does not state it charges nothing for it."""
+    return None if price is None else int(price.rates.get(name, Decimal(0)) * 1_000_000_000)
+
+
+def _load_prices() -> Prices:
+    """Cost prices by deployment, oldest first. Rows that cannot be read make their deployment unpriced."""
+    prices: dict[int, list[PriceVersion]] = {}
+    broken: set[int] = set()
+    rows = Price.objects.filter(book=Price.Book.COST, tenant__isnull=True).order_by("effective_from", "id")
+    for price_id, deployment_id, effective_from, rates in rows.values_list(
+        "id", "deployment_id", "effective_from", "rates"
+    ):
+        try:
+            version = PriceVersion(price_id, deployment_id, effective_from.timestamp(), parse_rates(rates))
+        except (PriceError, AttributeError) as error:
+            logger.error("price %s of deployment %s cannot be read: %s", price_id, deployment_id, error)
+            broken.add(deployment_id)
+            continue
+        prices.setdefault(deployment_id, []).append(version)
+    return {key: versions for key, versions in prices.items() if key not in broken}
+
+
+def _load_tenants() -> dict[int, TenantSnapshot]:
+    rows = Tenant.objects.filter(is_enabled=True).prefetch_related("policies")
+    return {
+        row.pk: TenantSnapshot(
+            id=row.pk,
+            name=row.name,
+            time_zone=row.time_zone,
+            policy_ids=frozenset(policy.public_id for policy in row.policies.all()),
+            allowed_regions=frozenset(row.allowed_regions),
+        )
+        for row in rows
+    }
+
+
+_KEY_COLUMNS = (
+    "id",
+    "secret_hash",
+    "name",
+    "project_id",
+    "project__name",
+    "project__tenant_id",
+    "is_pinned",
+    "expires_at",
+    "allowed_models",
+)
+
+
+def _usable_keys() -> Any:
+    """Keys that are neither revoked nor long expired, of enabled projects and tenants.
+
+    A key that expires while it is loaded stays: `expires_unix_s` says so to each request.
+    """
+    return ApiKey.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now() - timedelta(days=1)),
+        revoked_at__isnull=True,
+        project__is_enabled=True,
+        project__tenant__is_enabled=True,
+    ).order_by()
+
+
+def _load_grants(tenants: Mapping[int, TenantSnapshot]) -> tuple[Grants, dict[int, bytes]]:
+    grants: Grants = {}
+    hash_by_key_id: dict[int, bytes] = {}
+    builder = _GrantBuilder(tenants)
+    for row in _usable_keys().values_list(*_KEY_COLUMNS).iterator(chunk_size=KEY_CHUNK):
+        grant = builder.build(row)
+        if grant is not None:
+            secret_hash = bytes(row[1])
+            grants[secret_hash] = grant
+            hash_by_key_id[grant.key_id] = secret_hash
+    return grants, hash_by_key_id
+
+
+def _change_grants(loaded: Loaded, key_ids: Sequence[int]) -> Grants:
+    """The grants with these keys read anew; those that are no longer usable are gone."""
+    grants = dict(loaded.grants)
+    for key_id in key_ids:
+        secret_hash = loaded.hash_by_key_id.pop(key_id, None)
+        if secret_hash is not None:
+            grants.pop(secret_hash, None)
+    builder = _GrantBuilder(loaded.tenants)
+    for row in _usable_keys().filter(pk__in=key_ids).values_list(*_KEY_COLUMNS):
+        grant = builder.build(row)
+        if grant is not None:
+            grants[bytes(row[1])] = grant
+            loaded.hash_by_key_id[grant.key_id] = bytes(row[1])
+    return grants
+
+
+class _GrantBuilder:
+    """Builds grants that share what is equal: a hundred thousand keys have few tenants, projects and lists."""
+
+    def __init__(self, tenants: Mapping[int, TenantSnapshot]) -> None:
+        self._tenants = tenants
+        self._shared: dict[Any, Any] = {}
+
+    def build(self, row: Sequence[Any]) -> KeyGrant | None:
+        key_id, _, name, project_id, project_name, tenant_id, is_pinned, expires_at, allowed = row
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            return None
+        models = frozenset(allowed)
+        return KeyGrant(
+            key_id=key_id,
+            key_name=self._shared.setdefault(name, name),
+            project_id=self._shared.setdefault(project_id, project_id),
+            project_name=self._shared.setdefault(project_name, project_name),
+            tenant=tenant,
+            is_pinned=is_pinned,
+            expires_unix_s=expires_at.timestamp() if expires_at is not None else None,
+            allowed_models=self._shared.setdefault(models, models),
+        )

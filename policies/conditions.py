@@ -1,0 +1,163 @@
+"""Does a rule's condition hold for a request? CEL text -> a program over features.
+
+Pure. A program runs over a context that `prepare` makes once per request: preparing costs about a microsecond a
+field, running a program about 0.2 µs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cel
+
+from policies.features import FEATURE_NAMES, Features
+
+MAX_CHARACTERS = 2000
+# Nested macros over literal lists multiply: three levels are more than any rule needs.
+MAX_MACROS = 3
+
+# What a CEL program can raise while it runs. A key that a map lacks is a KeyError.
+RUN_TIME_ERRORS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)
+
+_FUNCTIONS = frozenset(
+    {"size", "contains", "startsWith", "endsWith", "matches"}
+    | {"int", "uint", "double", "string", "bytes", "timestamp", "duration", "type", "dyn"}
+    | {"getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"}
+    | {"getHours", "getMinutes", "getSeconds", "getMilliseconds"}
+)
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_WHERE = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
+_TAG = re.compile(r"""tags\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(["'])(.*?)\2\s*\])""")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ConditionError(ValueError):
+    """A condition that cannot be used. `column` is 1-based, None where the place is not known."""
+
+    def __init__(self, message: str, *, column: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A compiled condition. `program(context)` is True or False, or raises one of RUN_TIME_ERRORS."""
+
+    text: str
+    program: Callable[[Any], Any]
+    feature_names: frozenset[str]
+
+
+def compile_condition(text: str) -> Condition:
+    """Compile a condition and try it on two sample requests. Raises ConditionError."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConditionError(f"a condition has at most {MAX_CHARACTERS} characters")
+    if "\0" in text or _SURROGATE.search(text):
+        raise ConditionError("a condition holds no NUL character and no lone surrogate")
+    if not text.strip():
+        raise ConditionError("the condition is empty")
+    bound = _MACRO.findall(text)
+    if len(bound) > MAX_MACROS:
+        raise ConditionError(f"a condition uses at most {MAX_MACROS} of all, exists, exists_one, map, filter")
+    try:
+        program = cel.compile(text)
+    except ValueError as error:
+        raise _syntax_error(text, str(error)) from None
+    names = frozenset(program.variables()) - set(bound)
+    for name in sorted(names - FEATURE_NAMES):
+        raise ConditionError(f"there is no feature named {name!r}", column=_column_of(text, name))
+    for name in program.functions():
+        if name.isidentifier() and not name.startswith("_") and name not in _FUNCTIONS:
+            raise ConditionError(f"there is no function named {name!r}", column=_column_of(text, name))
+    condition = Condition(text, program.execute, names & FEATURE_NAMES)
+    _try_on_samples(condition)
+    return condition
+
+
+def prepare(features: Features, names: frozenset[str]) -> Any:
+    """Make the context of one request, holding only the features `names`."""
+    values = features.context(names)
+    try:
+        return cel.Context(values)
+    except ValueError:
+        # Lone surrogates in what a caller sent: the conversion refuses the whole context for them.
+        return cel.Context({name: _storable(value) for name, value in values.items()})
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if hasattr(value, "items"):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
+
+
+def _syntax_error(text: str, raised: str) -> ConditionError:
+    found = _WHERE.search(raised, raised.find("': ERROR: ") if "': ERROR: " in raised else 0)
+    if found is None:
+        return ConditionError("the condition is not CEL, or is nested too deeply")
+    line, column, said = int(found[1]), int(found[2]), found[3]
+    if "<EOF>' expecting {" in said:
+        said = "the condition ends too early"
+    elif " expecting {" in said:
+        said = said.partition(" expecting {")[0]
+    # Count columns over the whole text, so that an editor of one field can point at the place.
+    start = sum(len(part) for part in text.splitlines(keepends=True)[: line - 1])
+    return ConditionError(said, column=start + column)
+
+
+def _column_of(text: str, name: str) -> int | None:
+    found = re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text) or re.search(re.escape(name), text)
+    return found.start() + 1 if found else None
+
+
+def _try_on_samples(condition: Condition) -> None:
+    """Raise ConditionError when a sample gives something else than true or false, or when none gives a result.
+
+    One sample has every feature empty, the other has every feature set, with each tag that the text names.
+    """
+    tags = {plain or quoted: "1" for plain, _, quoted in _TAG.findall(condition.text)}
+    failure: Exception | None = None
+    is_tried = False
+    for sample in (Features(), Features(**_set_values(tags))):
+        try:
+            outcome = condition.program(prepare(sample, condition.feature_names))
+        except LookupError:
+            is_tried = True  # a tag that this sample lacks
+        except RUN_TIME_ERRORS as error:
+            failure = error
+        else:
+            is_tried = True
+            if not isinstance(outcome, bool):
+                raise ConditionError(f"the condition gives {_kind_of(outcome)}, not true or false")
+    if not is_tried:
+        raise ConditionError(first_line(failure))
+
+
+def _set_values(tags: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in fields(Features):
+        if field.name == "tags":
+            values["tags"] = tags
+        elif field.type == "str":
+            values[field.name] = "1"
+        elif field.type == "bool":
+            values[field.name] = True
+        else:
+            values[field.name] = 0.5 if field.type == "float" else 7
+    return values
+
+
+def _kind_of(value: object) -> str:
+    names = {int: "a number", float: "a number", str: "a text", list: "a list", dict: "a map"}
+    return names.get(type(value), type(value).__name__)
+
+
+def first_line(error: BaseException | None) -> str:
+    """What a CEL program said when it failed, in one short line."""
+    text = str(error).partition("\n")[0].partition(". Check ")[0].partition(". CEL does not")[0]
+    return text[:200]

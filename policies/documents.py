@@ -1,0 +1,317 @@
+"""Is a policy document sound, and what does it become in a worker?
+
+Pure. The document's form: policies/README.md. `check_document` finds what is wrong, `normalise_document` writes every
+setting out, `build_rules` turns a sound document into rules for `policies.decision`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from policies.conditions import ConditionError, compile_condition
+from policies.snapshot import Choice, DeploymentSnapshot, RuleSnapshot, Strategy
+
+STRATEGIES: tuple[Strategy, ...] = ("fixed", "priority", "weighted", "least_cost", "least_latency")
+MAX_RULES = 200
+MAX_DEPLOYMENTS = 50
+MAX_NAME_CHARACTERS = 200
+MAX_ATTEMPTS = 10
+MAX_TIMEOUT_S = 600.0
+MAX_WEIGHT = 1e9
+
+_DOCUMENT_MEMBERS = frozenset({"baseline", "session_stickiness", "rules"})
+_RULE_MEMBERS = frozenset(
+    {
+        "name",
+        "when",
+        "strategy",
+        "deployments",
+        "fallbacks",
+        "max_attempts",
+        "timeout_s",
+        "is_enabled",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong at a place. `path` is like `rules[2].when`, "" for the whole; `column` is 1-based."""
+
+    path: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+    column: int | None = None
+
+
+def check_document(
+    document: object,
+    *,
+    deployment_names: Collection[str],
+    model_names: Collection[str],
+    disabled_names: Collection[str] = (),
+) -> list[Problem]:
+    """Find everything wrong with a document. Errors forbid publishing, warnings do not.
+
+    `deployment_names` and `model_names` are those of the catalog; `disabled_names` are the deployments among them
+    that are switched off.
+    """
+    if not isinstance(document, Mapping):
+        return [Problem("", "a policy document is an object")]
+    problems = [
+        Problem(str(name), "there is no such setting") for name in document if name not in _DOCUMENT_MEMBERS
+    ]
+    baseline = document.get("baseline")
+    if baseline is not None and not isinstance(baseline, str):
+        problems.append(Problem("baseline", "the baseline is the name of a model"))
+    elif baseline and baseline not in model_names:
+        problems.append(Problem("baseline", f"there is no model named {baseline!r}"))
+    if not isinstance(document.get("session_stickiness", False), bool):
+        problems.append(Problem("session_stickiness", "true or false"))
+    rules = document.get("rules")
+    if not isinstance(rules, list) or not rules:
+        return [*problems, Problem("rules", "a policy has at least one rule")]
+    if len(rules) > MAX_RULES:
+        problems.append(Problem("rules", f"a policy has at most {MAX_RULES} rules"))
+    known = frozenset(deployment_names)
+    disabled = frozenset(disabled_names)
+    for index, rule in enumerate(rules[:MAX_RULES]):
+        problems.extend(_check_rule(f"rules[{index}]", rule, known, disabled))
+    problems.extend(_check_order(rules[:MAX_RULES]))
+    return problems
+
+
+def has_errors(problems: list[Problem]) -> bool:
+    """Say whether any of the problems forbids publishing."""
+    return any(problem.severity == "error" for problem in problems)
+
+
+def normalise_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Write every setting of a sound document out, so that equal policies are equal documents."""
+    return {
+        "baseline": document.get("baseline") or "",
+        "session_stickiness": bool(document.get("session_stickiness", False)),
+        "rules": [
+            {
+                "name": rule["name"].strip(),
+                "when": (rule.get("when") or "").strip(),
+                "strategy": rule.get("strategy", "priority"),
+                "deployments": [
+                    {"name": name, "weight": weight} for name, weight in _named(rule["deployments"])
+                ],
+                "fallbacks": list(rule.get("fallbacks") or []),
+                "max_attempts": rule.get("max_attempts"),
+                "timeout_s": rule.get("timeout_s"),
+                "is_enabled": rule.get("is_enabled", True),
+            }
+            for rule in document["rules"]
+        ],
+    }
+
+
+def build_rules(
+    document: Mapping[str, Any], deployments: Mapping[str, DeploymentSnapshot]
+) -> tuple[RuleSnapshot, ...]:
+    """Build the rules of a published document. Deployments that are not among `deployments` become `missing`.
+
+    Raises ConditionError when a condition no longer compiles.
+    """
+    rules = []
+    for rule in normalise_document(document)["rules"]:
+        condition = compile_condition(rule["when"]) if rule["when"] else None
+        named = [choice["name"] for choice in rule["deployments"]]
+        missing = (name for name in [*named, *rule["fallbacks"]] if name not in deployments)
+        rules.append(
+            RuleSnapshot(
+                name=rule["name"],
+                strategy=rule["strategy"],
+                choices=tuple(
+                    Choice(deployments[choice["name"]], float(choice["weight"]))
+                    for choice in rule["deployments"]
+                    if choice["name"] in deployments
+                ),
+                when=rule["when"],
+                condition=None if condition is None else condition.program,
+                feature_names=frozenset() if condition is None else condition.feature_names,
+                fallbacks=tuple(deployments[name] for name in rule["fallbacks"] if name in deployments),
+                max_attempts=rule["max_attempts"],
+                timeout_s=rule["timeout_s"],
+                is_enabled=rule["is_enabled"],
+                missing=tuple(dict.fromkeys(missing)),
+            )
+        )
+    return tuple(rules)
+
+
+def _named(entries: list[Any]) -> Iterator[tuple[str, float]]:
+    """Deployments with weights, from either form: a name alone, or an object."""
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry, 1
+        else:
+            yield entry["name"], entry.get("weight", 1)
+
+
+def _check_rule(path: str, rule: object, known: frozenset[str], disabled: frozenset[str]) -> list[Problem]:
+    if not isinstance(rule, Mapping):
+        return [Problem(path, "a rule is an object")]
+    problems = [
+        Problem(f"{path}.{name}", "there is no such setting") for name in rule if name not in _RULE_MEMBERS
+    ]
+    name = rule.get("name")
+    if not isinstance(name, str) or not name.strip():
+        problems.append(Problem(f"{path}.name", "a rule has a name"))
+    elif len(name.strip()) > MAX_NAME_CHARACTERS or not _is_storable(name):
+        problems.append(
+            Problem(f"{path}.name", f"a name is printable and has at most {MAX_NAME_CHARACTERS} characters")
+        )
+    strategy = rule.get("strategy", "priority")
+    if strategy not in STRATEGIES:
+        problems.append(Problem(f"{path}.strategy", f"one of {', '.join(STRATEGIES)}"))
+    problems.extend(_check_condition(f"{path}.when", rule.get("when")))
+    problems.extend(_check_choices(path, rule, cast(str, strategy), known, disabled))
+    problems.extend(_check_limits(path, rule))
+    return problems
+
+
+def _check_condition(path: str, when: object) -> list[Problem]:
+    if when is None or (isinstance(when, str) and not when.strip()):
+        return []
+    if not isinstance(when, str):
+        return [Problem(path, "a condition is a text")]
+    try:
+        compile_condition(when.strip())
+    except ConditionError as error:
+        # The editor shows the text as it was typed, with the leading white space that is not compiled.
+        lead = len(when) - len(when.lstrip())
+        column = None if error.column is None else error.column + lead
+        return [Problem(path, error.message, column=column)]
+    return []
+
+
+def _check_choices(
+    path: str, rule: Mapping[str, Any], strategy: str, known: frozenset[str], disabled: frozenset[str]
+) -> list[Problem]:
+    problems: list[Problem] = []
+    entries = rule.get("deployments")
+    if not isinstance(entries, list) or not entries:
+        problems.append(Problem(f"{path}.deployments", "a rule has at least one deployment"))
+        entries = []
+    seen: set[str] = set()
+    weights: list[float] = []
+    for index, entry in enumerate(entries):
+        place = f"{path}.deployments[{index}]"
+        if isinstance(entry, Mapping):
+            problems.extend(
+                Problem(f"{place}.{name}", "there is no such setting")
+                for name in entry
+                if name not in ("name", "weight")
+            )
+            weight = entry.get("weight", 1)
+            if _is_number(weight, minimum=0, maximum=MAX_WEIGHT):
+                weights.append(weight)
+            else:
+                problems.append(Problem(f"{place}.weight", f"a number from 0 to {MAX_WEIGHT:.0f}"))
+            entry = entry.get("name")
+        else:
+            weights.append(1)
+        problems.extend(_check_name(place, entry, seen, known, disabled))
+    fallbacks = rule.get("fallbacks")
+    if fallbacks is None:
+        fallbacks = []
+    if not isinstance(fallbacks, list):
+        problems.append(Problem(f"{path}.fallbacks", "a list of deployment names"))
+        fallbacks = []
+    for index, name in enumerate(fallbacks):
+        problems.extend(_check_name(f"{path}.fallbacks[{index}]", name, seen, known, disabled))
+    if max(len(entries), len(fallbacks)) > MAX_DEPLOYMENTS:
+        problems.append(Problem(f"{path}.deployments", f"a rule names at most {MAX_DEPLOYMENTS} deployments"))
+    if strategy == "weighted" and entries and len(weights) == len(entries) and sum(weights) == 0:
+        problems.append(Problem(f"{path}.deployments", "at least one weight is more than 0"))
+    if strategy == "fixed" and len(entries) > 1:
+        problems.append(
+            Problem(
+                f"{path}.deployments", "the strategy fixed takes one deployment; use priority for several"
+            )
+        )
+    return problems
+
+
+def _check_name(
+    path: str, name: object, seen: set[str], known: frozenset[str], disabled: frozenset[str]
+) -> list[Problem]:
+    if not isinstance(name, str) or not name:
+        return [Problem(path, "the name of a deployment is needed")]
+    problems = []
+    if name not in known:
+        problems.append(Problem(path, f"there is no deployment named {name!r}"))
+    elif name in disabled:
+        problems.append(Problem(path, f"{name} is disabled and is passed over", "warning"))
+    if name in seen:
+        problems.append(Problem(path, f"{name} is named twice in this rule"))
+    seen.add(name)
+    return problems
+
+
+def _check_limits(path: str, rule: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    attempts = rule.get("max_attempts")
+    if attempts is not None and not (
+        isinstance(attempts, int) and _is_number(attempts, minimum=1, maximum=MAX_ATTEMPTS)
+    ):
+        problems.append(Problem(f"{path}.max_attempts", f"a whole number from 1 to {MAX_ATTEMPTS}"))
+    timeout_s = rule.get("timeout_s")
+    if timeout_s is not None and not _is_number(timeout_s, minimum=0.1, maximum=MAX_TIMEOUT_S):
+        problems.append(Problem(f"{path}.timeout_s", f"a number of seconds from 0.1 to {MAX_TIMEOUT_S:.0f}"))
+    if not isinstance(rule.get("is_enabled", True), bool):
+        problems.append(Problem(f"{path}.is_enabled", "true or false"))
+    return problems
+
+
+def _check_order(rules: list[Any]) -> list[Problem]:
+    """Names that repeat, rules that nothing reaches, and requests that no rule takes."""
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    catcher: str | None = None
+    for index, rule in enumerate(rules):
+        if not isinstance(rule, Mapping) or not isinstance(rule.get("name"), str):
+            continue
+        name = rule["name"].strip()
+        if name in seen:
+            problems.append(
+                Problem(f"rules[{index}].name", f"rule {seen[name] + 1} has the same name {name!r}")
+            )
+        seen.setdefault(name, index)
+        if rule.get("is_enabled", True) is False:
+            continue
+        if catcher is not None:
+            problems.append(
+                Problem(f"rules[{index}]", f"never reached: {catcher!r} before it matches always", "warning")
+            )
+        elif _matches_always(rule.get("when")):
+            catcher = name
+    if catcher is None:
+        problems.append(
+            Problem("rules", "no rule matches always: a request that none takes is refused", "warning")
+        )
+    return problems
+
+
+def _matches_always(when: object) -> bool:
+    return when is None or (isinstance(when, str) and when.strip() in ("", "true"))
+
+
+def _is_number(value: object, *, minimum: float, maximum: float) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and minimum <= value <= maximum
+    )
+
+
+def _is_storable(text: str) -> bool:
+    return text.isprintable() and not any("\ud800" <= char <= "\udfff" for char in text)

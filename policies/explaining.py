@@ -1,0 +1,151 @@
+"""Why was a request routed as it was? The decision for the record, and the record for people.
+
+Pure. The record is written for every request, so it holds names and codes, no sentences, and leaves out what is empty:
+
+    {"path": "routed", "draw": 0.25, "policy": "acme/support", "version": 3, "rule": "rest", "strategy": "weighted",
+     "candidates": ["a", "b"], "dropped": [["c", "vision"]], "scores": [["a", 1200], ["b", null]],
+     "trace": ["long prompts", ["tagged", "skipped", "no tag team"], ["rest", "matched"]], "max_attempts": 2}
+
+A rule in `trace` that is a text alone was skipped: its condition did not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from policies.decision import Decision
+
+MAX_DROPPED = 20
+MAX_NAME_CHARACTERS = 200
+
+_REASONS = {
+    "disabled": "it is switched off",
+    "endpoint_unsupported": "its model does not offer this kind of request",
+    "context_window": "the request does not fit into its context window",
+    "vision": "the request holds images, which its model is not listed to read",
+    "audio": "the request holds audio, which its model is not listed to handle",
+    "files": "the request holds files, which its model is not listed to read",
+    "tools": "the request uses tools, which its model is not listed to use",
+    "json_schema": "the request wants answers after a JSON schema, which its model is not listed to give",
+    "logprobs": "the request wants log probabilities, which its model is not listed to give",
+    "region": "its region is not among those the tenant allows",
+    "provider_only": "the caller asked for other providers only",
+    "provider_ignored": "the caller asked not to use its provider",
+    "ejected": "it failed too often and is left out for a while",
+    "cooling": "its provider asked for a pause (429)",
+    "credential_rejected": "its provider refused the gateway's credential",
+    "no_fallbacks": "the caller allowed no fallback",
+    "pinned": "the request is pinned to one deployment",
+    "model_not_found": "there is no such model, or this key may not use it",
+}
+_STRATEGIES = {
+    "fixed": "as listed",
+    "priority": "in the order listed",
+    "weighted": "drawn by weight",
+    "least_cost": "the cheapest first",
+    "least_latency": "the fastest first",
+}
+
+
+def decision_record(decision: Decision) -> dict[str, Any]:
+    """The decision as the journal and the request record keep it: JSON values, under 1 kB on average."""
+    record: dict[str, Any] = {"path": decision.path, "draw": decision.draw}
+    policy, rule = decision.policy, decision.rule
+    if policy is not None:
+        record["policy"] = policy.public_id
+        record["version"] = policy.version_number
+    if rule is not None:
+        record["rule"] = rule.name
+        record["strategy"] = rule.strategy
+    record["candidates"] = [deployment.name for deployment in decision.candidates]
+    if decision.dropped:
+        record["dropped"] = [
+            [name[:MAX_NAME_CHARACTERS], reason] for name, reason in decision.dropped[:MAX_DROPPED]
+        ]
+        if len(decision.dropped) > MAX_DROPPED:
+            record["dropped_more"] = len(decision.dropped) - MAX_DROPPED
+    if decision.scores:
+        record["scores"] = [[name, _short(value)] for name, value in decision.scores]
+    if decision.trace:
+        record["trace"] = [
+            name
+            if outcome == "skipped" and not detail
+            else [name, outcome, detail]
+            if detail
+            else [name, outcome]
+            for name, outcome, detail in decision.trace
+        ]
+    if decision.max_attempts is not None:
+        record["max_attempts"] = decision.max_attempts
+    if not decision.candidates:
+        record["never_possible"] = decision.is_never_possible
+    return record
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Say the decision in plain English, one fact a sentence, in the order in which it was made."""
+    if not record:
+        return ["The request was refused before it was routed."]
+    told = [_path_sentence(record)]
+    told += [_rule_sentence(entry) for entry in record.get("trace", [])]
+    if record.get("policy") and not record.get("rule"):
+        told.append("No rule took the request.")
+    candidates = list(record.get("candidates", []))
+    for name, reason in record.get("dropped", []):
+        told.append(f"{name} was left out: {_REASONS.get(reason, reason)} ({reason}).")
+    if record.get("dropped_more"):
+        told.append(f"{record['dropped_more']} more were left out.")
+    if candidates:
+        how = _STRATEGIES.get(record.get("strategy", ""), "in the order of their names")
+        if len(candidates) == 1:
+            told.append(f"One deployment could be tried: {candidates[0]}.")
+        else:
+            told.append(f"To be tried, {how}: {', then '.join(candidates)}.")
+        if record.get("strategy") == "weighted":
+            told.append(f"The number drawn was {record['draw']:.4f}.")
+        told += _score_sentences(record)
+    elif record.get("never_possible"):
+        told.append("No deployment could ever serve this request as it is.")
+    else:
+        told.append("No deployment could be called at that moment.")
+    return told
+
+
+def _path_sentence(record: Mapping[str, Any]) -> str:
+    if record.get("policy"):
+        return f"Policy {record['policy']}, version {record.get('version')}, decided."
+    if record["path"] == "pinned":
+        return "The request was pinned: exactly the deployment asked for, no fallback."
+    return "The model was asked for by name; no policy was involved."
+
+
+def _rule_sentence(entry: Any) -> str:
+    if isinstance(entry, str):
+        return f"Rule “{entry}”: its condition did not hold."
+    name, outcome, *details = entry
+    detail = f" ({details[0]})" if details else ""
+    if outcome == "matched":
+        return f"Rule “{name}” matched."
+    if outcome == "disabled":
+        return f"Rule “{name}” is switched off."
+    if outcome == "failed":
+        return f"Rule “{name}”: its condition failed and so did not hold{detail}."
+    return f"Rule “{name}”: its condition did not hold{detail}."
+
+
+def _score_sentences(record: Mapping[str, Any]) -> list[str]:
+    scores = record.get("scores", [])
+    if not scores:
+        return []
+    if record.get("strategy") == "least_cost":
+        shown = [
+            f"{name} {'unpriced' if value is None else f'{value / 1e9:.6f} USD'}" for name, value in scores
+        ]
+        return [f"Expected cost: {', '.join(shown)}."]
+    shown = [f"{name} {'not measured yet' if value is None else f'{value:.0f} ms'}" for name, value in scores]
+    return [f"Time to the first token so far: {', '.join(shown)}."]
+
+
+def _short(value: float | None) -> float | None:
+    return round(value, 1) if isinstance(value, float) else value

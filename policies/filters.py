@@ -1,0 +1,103 @@
+"""Which deployments can serve a request at all? Hard filters, each with a reason code.
+
+Pure. Codes, in the order in which they are looked at:
+
+    endpoint_unsupported   the model does not offer this endpoint
+    context_window         input and the most output asked for do not fit
+    vision audio files tools json_schema logprobs   the request needs it, the model does not list it
+    region                 outside the regions the tenant allows
+    provider_only provider_ignored                  the caller's provider preferences
+
+and, found elsewhere: `disabled` (a rule names it, an operator switched it off), `ejected`, `cooling`,
+`credential_rejected` (this worker's health view), `no_fallbacks` (the caller allows one candidate only), `pinned`
+(a further name of a pinned request), `model_not_found` (a further name that does not exist or is not allowed).
+
+What a model does not list among its capabilities it does not offer. A model that lists none at all is one about
+which nobody has said anything: it is let through, so that a catalog entry of two lines works. An operator who lists
+one capability speaks for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from policies.features import Features
+from policies.snapshot import DeploymentSnapshot, KeyGrant
+
+CAPABILITY_BY_FEATURE = {
+    "has_images": "vision",
+    "has_audio": "audio",
+    "has_files": "files",
+    "has_tools": "tools",
+    "has_schema": "json_schema",
+    "has_logprobs": "logprobs",
+}
+# Nothing that a caller changes about the request would help; time or an operator may.
+TEMPORARY_REASONS = frozenset({"disabled", "ejected", "cooling", "credential_rejected"})
+
+
+class Needs(NamedTuple):
+    """What one request asks of a deployment. `tokens` 0: unknown, or not limited by the context window."""
+
+    endpoint: str
+    tokens: int
+    capabilities: tuple[str, ...]
+    regions: frozenset[str]
+    provider_only: frozenset[str]
+    provider_ignore: frozenset[str]
+
+
+def needs_of(
+    features: Features,
+    grant: KeyGrant,
+    *,
+    endpoint: str,
+    provider_only: tuple[str, ...] = (),
+    provider_ignore: tuple[str, ...] = (),
+) -> Needs:
+    """Collect what the filters look at, once per request."""
+    capabilities: tuple[str, ...] = ()
+    if (
+        features.has_tools
+        or features.has_images
+        or features.has_schema
+        or features.has_files
+        or features.has_audio
+        or features.has_logprobs
+    ):
+        capabilities = tuple(
+            capability for name, capability in CAPABILITY_BY_FEATURE.items() if getattr(features, name)
+        )
+    return Needs(
+        endpoint,
+        # An embeddings request is a batch: its inputs share no window, so their sum says nothing.
+        0 if endpoint == "embeddings" else features.input_tokens + features.max_output_tokens,
+        capabilities,
+        grant.tenant.allowed_regions,
+        frozenset(name.lower() for name in provider_only) if provider_only else _NONE,
+        frozenset(name.lower() for name in provider_ignore) if provider_ignore else _NONE,
+    )
+
+
+def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
+    """Return the code of the first reason why this deployment cannot serve the request, None when it can."""
+    endpoint, tokens, capabilities, regions, only, ignored = needs
+    model = deployment.model
+    if endpoint not in model.endpoints:
+        return "endpoint_unsupported"
+    if model.context_tokens is not None and tokens > model.context_tokens:
+        return "context_window"
+    if capabilities and model.capabilities:
+        for capability in capabilities:
+            if capability not in model.capabilities:
+                return capability
+    if regions and deployment.region not in regions:
+        return "region"
+    if only and deployment.provider.name.lower() not in only:
+        return "provider_only"
+    if ignored and deployment.provider.name.lower() in ignored:
+        return "provider_ignored"
+    return None
+
+
+_NONE: frozenset[str] = frozenset()
