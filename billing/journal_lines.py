@@ -22,6 +22,8 @@ from billing.usage import MAX_TOKENS
 MAX_BIGINT: Final = 2**63 - 1
 MAX_SMALLINT: Final = 2**15 - 1
 MAX_MS: Final = 1e12
+# Ten million USD for one request is a mistake; believed, a few of them would overflow every sum.
+MAX_NANOUSD: Final = 10**16
 MAX_ATTEMPTS: Final = 1_000
 STATUSES: Final = frozenset({"ok", "error", "refused", "cancelled"})
 USAGE_KINDS: Final = frozenset({"reported", "estimated", "unknown"})
@@ -321,7 +323,7 @@ def _count(value: Any, name: str) -> int | None:
 def _amount(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= MAX_BIGINT:
+    if type(value) is not int or not 0 <= value <= MAX_NANOUSD:
         raise LineError(f"{name}: not an amount of nano-USD")
     return value
 

@@ -28,9 +28,15 @@ class RequestRecord(models.Model):
 
     id = models.UUIDField(primary_key=True)
     started_at = models.DateTimeField()
-    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, db_constraint=False, related_name="+")
-    project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, db_constraint=False, related_name="+")
-    api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    tenant = models.ForeignKey(
+        "policies.Tenant", on_delete=models.PROTECT, db_constraint=False, related_name="+"
+    )
+    project = models.ForeignKey(
+        "policies.Project", on_delete=models.PROTECT, db_constraint=False, related_name="+"
+    )
+    api_key = models.ForeignKey(
+        "policies.ApiKey", on_delete=models.PROTECT, db_constraint=False, related_name="+"
+    )
     endpoint = models.CharField(max_length=20)
     requested_model = models.CharField(max_length=300)
     is_stream = models.BooleanField()

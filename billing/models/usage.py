@@ -12,7 +12,9 @@ class UsageByDay(models.Model):
     tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
     project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, related_name="+")
     api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, related_name="+")
-    deployment = models.ForeignKey("policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+")
+    deployment = models.ForeignKey(
+        "policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+"
+    )
     price = models.ForeignKey("billing.Price", null=True, on_delete=models.PROTECT, related_name="+")
     policy = models.ForeignKey("policies.Policy", null=True, on_delete=models.PROTECT, related_name="+")
     request_count = models.BigIntegerField()
@@ -46,7 +48,9 @@ class UsageByHour(models.Model):
 
     hour = models.DateTimeField()
     tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
-    deployment = models.ForeignKey("policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+")
+    deployment = models.ForeignKey(
+        "policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+"
+    )
     request_count = models.BigIntegerField()
     error_count = models.BigIntegerField()
     unpriced_count = models.BigIntegerField()

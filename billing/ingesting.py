@@ -1,0 +1,433 @@
+"""How do journal lines become records? Tails the segments of all workers, batch by batch.
+
+Reads: DATA_DIR/journal. Writes: records, rollups and open lines (through `storing`), journal_cursor;
+DATA_DIR/journal/rejected.jsonl; DATA_DIR/run/ingest.json. Deletes segments and folders that are done with.
+
+One transaction a batch holds rows and cursors, so a crash anywhere repeats a batch or does not, and repeating
+changes nothing. Lines that cannot be stored are written to rejected.jsonl before the commit: after a crash they
+may stand there twice, never not at all.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from django.db import DatabaseError, connection, transaction
+
+from billing import journal_files, storing
+from billing.journal_files import SourceLine
+from billing.journal_lines import (
+    Intent,
+    LineError,
+    Outcome,
+    interrupted,
+    read_intent,
+    read_line,
+    read_outcome,
+)
+from billing.models import JournalCursor, OpenIntent
+from billing.partitions import ensure_months, month_of
+from billing.request_times import started_at_of
+from billing.storing import KnownIds, OpenLine, Pair, Refused
+
+logger = logging.getLogger(__name__)
+
+BATCH_LINES = 10_000
+BATCH_BYTES = 8 * 1024 * 1024
+READ_BYTES = 1024 * 1024
+POLL_S = 0.2
+IDLE_POLL_S = 0.4
+IDLE_AFTER_S = 10.0
+HOUSEKEEPING_S = 1.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 5.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Lines of any workers, and how far each segment is read when they are stored."""
+
+    lines: list[SourceLine] = field(default_factory=list)
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    torn: list[Refused] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this process has done since it started."""
+
+    line_count: int = 0
+    record_count: int = 0
+    rejected_count: int = 0
+    batch_count: int = 0
+
+
+class Alone(NamedTuple):
+    """A line whose other half is not in the batch."""
+
+    checked: Intent | Outcome
+    open_line: OpenLine
+
+
+class Ingester:
+    """Ingests one data directory. One process at a time: see `hold_lock`."""
+
+    def __init__(
+        self, data_dir: Path, *, batch_lines: int = BATCH_LINES, batch_bytes: int = BATCH_BYTES
+    ) -> None:
+        self.journal = data_dir / "journal"
+        self._run = data_dir / "run"
+        self._batch_lines = batch_lines
+        self._batch_bytes = batch_bytes
+        self._offsets: dict[str, dict[int, int]] = {}
+        self._known = KnownIds()
+        self._turn = 0
+        self.counters = Counters()
+
+    @contextmanager
+    def hold_lock(self, stop: threading.Event) -> Iterator[bool]:
+        """Be the only ingester of this data directory; wait for another to end. False: told to stop."""
+        self.journal.mkdir(parents=True, exist_ok=True)
+        with (self.journal / "ingester.lock").open("w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if stop.wait(POLL_S):
+                        yield False
+                        return
+            yield True
+
+    def run(self, stop: threading.Event) -> None:
+        """Ingest until told to stop. While the database is away, wait and try again: nothing is lost."""
+        backoff_s = FIRST_BACKOFF_S
+        last_work_s = time.monotonic()
+        housekeeping_due_s = 0.0
+        while not stop.is_set():
+            try:
+                is_due = time.monotonic() >= housekeeping_due_s
+                has_worked = self.ingest_available(stop, with_housekeeping=is_due)
+                if is_due:
+                    housekeeping_due_s = time.monotonic() + HOUSEKEEPING_S
+                    self.write_status()
+            except DatabaseError as error:
+                logger.warning("The database cannot be written, next try in %.1f s: %s", backoff_s, error)
+                self.reset()
+                stop.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+                continue
+            if backoff_s > FIRST_BACKOFF_S:
+                logger.info("The database can be written again.")
+                backoff_s = FIRST_BACKOFF_S
+            now_s = time.monotonic()
+            if has_worked:
+                last_work_s = now_s
+            stop.wait(POLL_S if now_s - last_work_s < IDLE_AFTER_S else IDLE_POLL_S)
+
+    def reset(self) -> None:
+        """Forget what was only in memory, the database connection included: the database is the truth."""
+        self._offsets.clear()
+        self._known.forget()
+        connection.close()
+
+    def ingest_available(
+        self, stop: threading.Event | None = None, *, with_housekeeping: bool = True
+    ) -> bool:
+        """Ingest all complete lines there are now; say whether there were any. Raises DatabaseError."""
+        has_worked = False
+        while not (stop is not None and stop.is_set()):
+            batch = self._read_batch(journal_files.list_workers(self.journal))
+            if not batch.offsets:
+                break
+            self._store(batch)
+            has_worked = True
+        if with_housekeeping:
+            for worker in journal_files.list_workers(self.journal):
+                if stop is not None and stop.is_set():
+                    break
+                self._look_after(worker)
+        return has_worked
+
+    # Reading
+
+    def _read_batch(self, workers: Sequence[Path], *, is_final: bool = False) -> Batch:
+        """The next lines of all workers. Another worker begins each time, so that a busy one cannot starve them."""
+        batch = Batch()
+        self._turn += 1
+        for position in range(len(workers)):
+            worker = workers[(position + self._turn) % len(workers)]
+            segments = journal_files.list_segments(worker)
+            for segment in segments:
+                # Listed before it is read: once a later segment is there, this one grows no more.
+                is_closed = is_final or segment != segments[-1]
+                if not self._read_segment(batch, worker, segment, is_closed=is_closed):
+                    break
+            if self._is_full(batch):
+                break
+        return batch
+
+    def _read_segment(self, batch: Batch, worker: Path, segment: int, *, is_closed: bool) -> bool:
+        """Add a segment's new lines; say whether all of it is read."""
+        path = journal_files.segment_path(worker, segment)
+        start = offset = self._offset_of(worker.name, segment)
+        size = journal_files.size_of(path)
+        while offset < size and not self._is_full(batch):
+            chunk = journal_files.read_chunk(
+                path, offset, max_bytes=READ_BYTES, max_lines=self._batch_lines - len(batch.lines)
+            )
+            if not chunk.lines:
+                if is_closed:
+                    tail = journal_files.read_tail(path, offset)
+                    batch.torn.append(Refused(SourceLine(worker.name, segment, tail), "torn line"))
+                    logger.warning("%s/%d ends in a torn line, which is skipped", worker.name, segment)
+                    offset += len(tail)
+                break
+            batch.lines += [SourceLine(worker.name, segment, raw) for raw in chunk.lines]
+            batch.size_bytes += chunk.end_bytes - offset
+            offset = chunk.end_bytes
+        if offset != start:
+            batch.offsets[worker.name, segment] = offset
+        return offset >= size
+
+    def _is_full(self, batch: Batch) -> bool:
+        return len(batch.lines) >= self._batch_lines or batch.size_bytes >= self._batch_bytes
+
+    def _offset_of(self, worker: str, segment: int) -> int:
+        offsets = self._offsets.get(worker)
+        if offsets is None:
+            rows = JournalCursor.objects.filter(worker=worker).values_list("segment", "offset_bytes")
+            offsets = self._offsets[worker] = dict(rows)
+        return offsets.get(segment, 0)
+
+    # Storing
+
+    def _store(self, batch: Batch) -> None:
+        pairs, alone, refused = match_lines(batch.lines)
+        refused = batch.torn + refused
+        ensure_months({month_of(pair.intent.started_at) for pair in pairs})
+        with transaction.atomic():
+            more_pairs, closed_ids, kept_refused = join_with_open(alone)
+            refused += kept_refused
+            ensure_months({month_of(pair.intent.started_at) for pair in more_pairs})
+            count = self._store_pairs(pairs + more_pairs, refused)
+            if closed_ids:
+                storing.forget_open(closed_ids)
+            save_cursors(batch.offsets)
+            self._reject(refused)
+        for (worker, segment), offset in batch.offsets.items():
+            self._offsets.setdefault(worker, {})[segment] = offset
+        self.counters.line_count += len(batch.lines)
+        self.counters.batch_count += 1
+        self.counters.record_count += count
+        self.counters.rejected_count += len(refused)
+
+    def _store_pairs(self, pairs: Sequence[Pair], refused: list[Refused]) -> int:
+        """Store what can be stored, add the rest to `refused`; return how many requests were new."""
+        usable, unknown = self._known.split(pairs)
+        refused += [Refused(source, reason) for pair, reason in unknown for source in pair.sources]
+        count, by_database = storing.store_pairs(usable)
+        if by_database or unknown:
+            self._known.forget()
+        refused += by_database
+        return count
+
+    def _reject(self, refused: Iterable[Refused]) -> None:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        lines = [
+            orjson.dumps(
+                {
+                    "at": now,
+                    "worker": source.worker,
+                    "segment": source.segment,
+                    "reason": reason,
+                    "line": source.raw.decode("utf-8", "backslashreplace"),
+                },
+                option=orjson.OPT_APPEND_NEWLINE,
+            )
+            for source, reason in refused
+        ]
+        if lines:
+            logger.warning(
+                "%d journal lines cannot be stored: see %s", len(lines), self.journal / "rejected.jsonl"
+            )
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self.journal / "rejected.jsonl", flags, 0o600)
+            try:
+                with os.fdopen(descriptor, "ab", closefd=False) as file:
+                    file.write(b"".join(lines))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    # Looking after workers
+
+    def _look_after(self, worker: Path) -> None:
+        """Take over a dead worker; delete a living one's segments that are read."""
+        with journal_files.held_as_dead(worker) as is_dead:
+            if is_dead:
+                self._finish(worker)
+                return
+        segments = journal_files.list_segments(worker)
+        for segment in segments[:-1]:
+            path = journal_files.segment_path(worker, segment)
+            if self._offset_of(worker.name, segment) < journal_files.size_of(path):
+                break
+            # The file first: a cursor without a file is harmless, a file without a cursor is read again.
+            path.unlink(missing_ok=True)
+            JournalCursor.objects.filter(worker=worker.name, segment=segment).delete()
+
+    def _finish(self, worker: Path) -> None:
+        """Ingest the rest of a dead worker, close its open requests, remove it. May be repeated at any point."""
+        while (batch := self._read_batch([worker], is_final=True)).offsets:
+            self._store(batch)
+        self._interrupt_open(worker.name)
+        journal_files.remove_segments(worker)
+        JournalCursor.objects.filter(worker=worker.name).delete()
+        self._offsets.pop(worker.name, None)
+        journal_files.remove_folder(worker)
+        logger.info("Worker %s is dead; its journal is ingested and removed.", worker.name)
+
+    def _interrupt_open(self, worker: str) -> None:
+        """Turn what a dead worker left open into `interrupted` records: usage and cost unknown, never nothing."""
+        pairs: list[Pair] = []
+        refused: list[Refused] = []
+        rows = list(OpenIntent.objects.filter(worker=worker).values_list("id", "line"))
+        for _, line in rows:
+            source = SourceLine(worker, 0, orjson.dumps(line))
+            try:
+                intent = read_intent(line)
+                pairs.append(Pair(intent, interrupted(intent), (source,)))
+            except LineError:
+                refused.append(Refused(source, "an outcome whose intent never came"))
+        if not rows:
+            return
+        ensure_months({month_of(pair.intent.started_at) for pair in pairs})
+        with transaction.atomic():
+            count = self._store_pairs(pairs, refused)
+            storing.forget_open([row_id for row_id, _ in rows])
+            self._reject(refused)
+        self.counters.record_count += count
+        self.counters.rejected_count += len(refused)
+        logger.warning("%d requests were interrupted when worker %s died.", count, worker)
+
+    # Telling
+
+    def behind_bytes(self) -> int:
+        """Bytes that are written and not ingested."""
+        behind = 0
+        for worker in journal_files.list_workers(self.journal):
+            for segment in journal_files.list_segments(worker):
+                size = journal_files.size_of(journal_files.segment_path(worker, segment))
+                behind += max(0, size - self._offset_of(worker.name, segment))
+        return behind
+
+    def write_status(self) -> None:
+        """Write DATA_DIR/run/ingest.json for the console and /metrics."""
+        self._run.mkdir(parents=True, exist_ok=True)
+        status = {
+            "pid": os.getpid(),
+            "at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+            "lines": self.counters.line_count,
+            "records": self.counters.record_count,
+            "rejected": self.counters.rejected_count,
+            "batches": self.counters.batch_count,
+            "behind_bytes": self.behind_bytes(),
+        }
+        temporary = self._run / "ingest.json.new"
+        temporary.write_bytes(orjson.dumps(status))
+        temporary.replace(self._run / "ingest.json")
+
+
+def match_lines(lines: Iterable[SourceLine]) -> tuple[list[Pair], list[Alone], list[Refused]]:
+    """Check lines and put the two of each request together. Pure."""
+    intents: dict[UUID, tuple[Intent, SourceLine, dict[str, Any]]] = {}
+    outcomes: dict[UUID, tuple[Outcome, SourceLine, dict[str, Any]]] = {}
+    refused: list[Refused] = []
+    for source in lines:
+        if not source.raw:
+            continue
+        try:
+            line = read_line(source.raw)
+            kind = line.get("k")
+            if kind == "intent":
+                intent = read_intent(line)
+                intents.setdefault(intent.id, (intent, source, line))
+            elif kind == "outcome":
+                outcome = read_outcome(line)
+                outcomes.setdefault(outcome.id, (outcome, source, line))
+            else:
+                raise LineError("k: neither intent nor outcome")
+        except LineError as refusal:
+            refused.append(Refused(source, str(refusal)))
+    pairs: list[Pair] = []
+    alone: list[Alone] = []
+    for request_id, (outcome, source, line) in outcomes.items():
+        found = intents.pop(request_id, None)
+        if found is not None:
+            pairs.append(Pair(found[0], outcome, (found[1], source)))
+        else:
+            alone.append(Alone(outcome, OpenLine(request_id, started_at_of(request_id), source, line)))
+    for request_id, (intent, source, line) in intents.items():
+        alone.append(Alone(intent, OpenLine(request_id, intent.started_at, source, line)))
+    return pairs, alone, refused
+
+
+def join_with_open(alone: Sequence[Alone]) -> tuple[list[Pair], list[UUID], list[Refused]]:
+    """Find the other halves of lines among those that wait; keep the rest waiting.
+
+    Returns the pairs, the ids that wait no more, and the lines that cannot be kept. A line whose request has
+    its record already, or that waits already, is a repetition and changes nothing.
+    """
+    if not alone:
+        return [], [], []
+    waiting = storing.find_open_lines(one.open_line.id for one in alone)
+    pairs: list[Pair] = []
+    closed: list[UUID] = []
+    new: list[OpenLine] = []
+    for checked, open_line in alone:
+        other = waiting.get(open_line.id)
+        if other is None:
+            new.append(open_line)
+            continue
+        worker, line = other
+        sources = (SourceLine(worker, 0, orjson.dumps(line)), open_line.source)
+        if isinstance(checked, Outcome) and line.get("k") == "intent":
+            pairs.append(Pair(read_intent(line), checked, sources))
+            closed.append(open_line.id)
+        elif isinstance(checked, Intent) and line.get("k") == "outcome":
+            pairs.append(Pair(checked, read_outcome(line), sources))
+            closed.append(open_line.id)
+    if not new:
+        return pairs, closed, []
+    recorded = storing.find_recorded(new)
+    return pairs, closed, storing.keep_open([line for line in new if line.id not in recorded])
+
+
+def save_cursors(offsets: dict[tuple[str, int], int]) -> None:
+    """Move the cursors of a batch, in its transaction."""
+    keys = list(offsets)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_journalcursor (worker, segment, offset_bytes, updated_at)"
+            " SELECT *, now() FROM unnest(%s::text[], %s::int[], %s::bigint[])"
+            " ON CONFLICT (worker, segment)"
+            " DO UPDATE SET offset_bytes = excluded.offset_bytes, updated_at = excluded.updated_at",
+            [
+                [worker for worker, _ in keys],
+                [segment for _, segment in keys],
+                [offsets[key] for key in keys],
+            ],
+        )

@@ -1,0 +1,327 @@
+"""How does a batch of requests become rows? Records, attempts, rollups and open lines, once each.
+
+Writes: request_record, attempt_record, usage_by_day, usage_by_hour, open_intent. Call inside a transaction.
+Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that
+comes twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from django.db import DatabaseError, connection, transaction
+
+from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
+from billing.journal_files import SourceLine
+from billing.journal_lines import Intent, LineError, Outcome
+
+ROWS_PER_WRITE = 256
+# What is wrong with the data, as opposed to with the server: out of range, constraint, too large.
+POISON_CLASSES = frozenset({"22", "23", "54"})
+
+
+class Pair(NamedTuple):
+    """A request whose intent and outcome are both known. `sources` are its lines, should it be refused."""
+
+    intent: Intent
+    outcome: Outcome
+    sources: tuple[SourceLine, ...]
+
+
+class OpenLine(NamedTuple):
+    """One of a request's two lines, kept until the other comes. `line` is its JSON, cleaned."""
+
+    id: UUID
+    started_at: dt.datetime
+    source: SourceLine
+    line: dict[str, Any]
+
+
+class Refused(NamedTuple):
+    """A line that cannot be stored, and why."""
+
+    source: SourceLine
+    reason: str
+
+
+CREATE_TEMPORARY = """
+CREATE TEMPORARY TABLE IF NOT EXISTS new_request (LIKE billing_requestrecord) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS new_attempt (LIKE billing_attemptrecord) ON COMMIT DELETE ROWS;
+ALTER TABLE new_request ALTER ingested_at SET DEFAULT now();
+"""
+EMPTY_TEMPORARY = "DELETE FROM new_request; DELETE FROM new_attempt"
+
+_SHARED_SUMS = (
+    ("request_count", "count(*)"),
+    # What a client saw fail: `ok` was answered, `cancelled` was the client's own doing.
+    ("error_count", "count(*) FILTER (WHERE status NOT IN ('ok', 'cancelled'))"),
+    ("unpriced_count", "count(*) FILTER (WHERE is_unpriced)"),
+    ("estimated_count", "count(*) FILTER (WHERE usage_kind = 'estimated')"),
+    ("unknown_count", "count(*) FILTER (WHERE usage_kind = 'unknown')"),
+    ("input_tokens", "coalesce(sum(input_tokens), 0)"),
+    ("output_tokens", "coalesce(sum(output_tokens), 0)"),
+    ("cost_nanousd", "coalesce(sum(cost_nanousd), 0)"),
+)
+DAY_KEYS = (
+    ("day", "(started_at AT TIME ZONE 'UTC')::date"),
+    *(
+        (name, name)
+        for name in ("tenant_id", "project_id", "api_key_id", "deployment_id", "price_id", "policy_id")
+    ),
+)
+DAY_SUMS = (
+    *_SHARED_SUMS,
+    ("cache_read_tokens", "coalesce(sum(cache_read_tokens), 0)"),
+    ("cache_write_tokens", "coalesce(sum(cache_write_tokens), 0)"),
+    ("reasoning_tokens", "coalesce(sum(reasoning_tokens), 0)"),
+)
+HOUR_KEYS = (
+    ("hour", "date_trunc('hour', started_at, 'UTC')"),
+    *((name, name) for name in ("tenant_id", "deployment_id")),
+)
+HOUR_SUMS = (
+    *_SHARED_SUMS,
+    ("duration_ms_sum", "coalesce(sum(duration_ms), 0)"),
+    ("first_token_ms_sum", "coalesce(sum(first_token_ms), 0)"),
+    ("first_token_count", "count(first_token_ms)"),
+)
+
+
+def _upsert(table: str, keys: Sequence[tuple[str, str]], sums: Sequence[tuple[str, str]]) -> str:
+    columns = ", ".join(name for name, _ in (*keys, *sums))
+    values = ", ".join(expression for _, expression in (*keys, *sums))
+    key_names = ", ".join(name for name, _ in keys)
+    positions = ", ".join(str(index + 1) for index in range(len(keys)))
+    added = ", ".join(f"{name} = kept.{name} + excluded.{name}" for name, _ in sums)
+    return f"""INSERT INTO {table} AS kept ({columns})
+    SELECT {values} FROM inserted GROUP BY {positions} ORDER BY {positions}
+    ON CONFLICT ({key_names}) DO UPDATE SET {added}"""  # noqa: S608
+
+
+# All names are constants of this file.
+INSERT_NEW = f"""
+WITH inserted AS (
+    INSERT INTO billing_requestrecord ({REQUEST_COLUMNS}, ingested_at)
+    SELECT {REQUEST_COLUMNS}, ingested_at FROM new_request
+    ON CONFLICT DO NOTHING
+    RETURNING id, started_at, tenant_id, project_id, api_key_id, deployment_id, price_id, policy_id, status,
+        is_unpriced, usage_kind, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+        reasoning_tokens, cost_nanousd, duration_ms, first_token_ms
+), attempts AS (
+    INSERT INTO billing_attemptrecord ({ATTEMPT_COLUMNS})
+    SELECT {ATTEMPT_COLUMNS} FROM new_attempt WHERE request_id IN (SELECT id FROM inserted)
+    ON CONFLICT DO NOTHING
+), days AS (
+    {_upsert("billing_usagebyday", DAY_KEYS, DAY_SUMS)}
+), hours AS (
+    {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
+)
+SELECT count(*) FROM inserted
+"""  # noqa: S608
+
+REFERENCED = {
+    "tenant": "policies_tenant",
+    "project": "policies_project",
+    "key": "policies_apikey",
+    "policy": "policies_policy",
+    "policy version": "policies_policyversion",
+    "deployment": "policies_deployment",
+    "price": "billing_price",
+}
+
+
+class KnownIds:
+    """Which ids exist, remembered: a line that names a row that is gone must not stop the others."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[int]] = {name: set() for name in REFERENCED}
+
+    def forget(self) -> None:
+        """Look again at everything: a row may have been deleted since."""
+        for ids in self._known.values():
+            ids.clear()
+
+    def split(self, pairs: Sequence[Pair]) -> tuple[list[Pair], list[tuple[Pair, str]]]:
+        """Divide into pairs whose ids all exist, and the others with the reason."""
+        self._look_up(pairs)
+        known = self._known
+        usable: list[Pair] = []
+        others: list[tuple[Pair, str]] = []
+        for pair in pairs:
+            reason = next(
+                (
+                    f"there is no {name} {row_id}"
+                    for name, row_id in _references(pair)
+                    if row_id is not None and row_id not in known[name]
+                ),
+                None,
+            )
+            if reason is None:
+                usable.append(pair)
+            else:
+                others.append((pair, reason))
+        return usable, others
+
+    def _look_up(self, pairs: Sequence[Pair]) -> None:
+        wanted: dict[str, set[int]] = {name: set() for name in REFERENCED}
+        for pair in pairs:
+            for name, row_id in _references(pair):
+                if row_id is not None:
+                    wanted[name].add(row_id)
+        for name, ids in wanted.items():
+            unseen = ids - self._known[name]
+            if unseen:
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        f"SELECT id FROM {REFERENCED[name]} WHERE id = ANY(%s)",  # noqa: S608
+                        [sorted(unseen)],
+                    )
+                    self._known[name].update(row[0] for row in cursor.fetchall())
+
+
+def _references(pair: Pair) -> list[tuple[str, int | None]]:
+    intent, outcome, _ = pair
+    found: list[tuple[str, int | None]] = [
+        ("tenant", intent.tenant_id),
+        ("project", intent.project_id),
+        ("key", intent.api_key_id),
+        ("policy", intent.policy_id),
+        ("policy version", intent.policy_version_id),
+        ("deployment", outcome.deployment_id),
+        ("price", outcome.price_id),
+    ]
+    for attempt in outcome.attempts:
+        found.append(("deployment", attempt.deployment_id))
+        found.append(("price", attempt.price_id))
+    return found
+
+
+def store_pairs(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
+    """Insert what is new with its rollups; return how many requests were new, and what was refused.
+
+    A row that the database refuses costs only itself: the batch is halved until it stands alone. Errors of the
+    server (not of the data) are raised.
+    """
+    if not pairs:
+        return 0, []
+    try:
+        with transaction.atomic():
+            return _copy_and_insert(pairs)
+    except DatabaseError as error:
+        if not is_poison(error):
+            raise
+        if len(pairs) == 1:
+            reason = f"the database refuses it: {str(error).splitlines()[0]}"
+            return 0, [Refused(source, reason) for source in pairs[0].sources]
+    middle = len(pairs) // 2
+    first_count, first_refused = store_pairs(pairs[:middle])
+    second_count, second_refused = store_pairs(pairs[middle:])
+    return first_count + second_count, first_refused + second_refused
+
+
+def is_poison(error: DatabaseError) -> bool:
+    """Is it the data that is wrong, and not the server?"""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return state[:2] in POISON_CLASSES
+
+
+def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
+    refused: list[Refused] = []
+    attempts: list[str] = []
+    with connection.cursor() as cursor:
+        cursor.execute(CREATE_TEMPORARY)
+        cursor.execute(EMPTY_TEMPORARY)
+        # Rollups have foreign keys, deferred by Django: a violation has to show here, not at the commit.
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        with (
+            connection.wrap_database_errors,
+            cursor.copy(f"COPY new_request ({REQUEST_COLUMNS}) FROM STDIN") as copy,
+        ):
+            # PostgreSQL reads while the next rows are written out: two processors work.
+            for start in range(0, len(pairs), ROWS_PER_WRITE):
+                rows: list[str] = []
+                for pair in pairs[start : start + ROWS_PER_WRITE]:
+                    try:
+                        row, own = request_row(*pair[:2]), attempt_rows(*pair[:2])
+                    except LineError as refusal:
+                        refused += [Refused(source, str(refusal)) for source in pair.sources]
+                        continue
+                    rows.append(row)
+                    attempts.append(own)
+                copy.write("".join(rows))
+        with (
+            connection.wrap_database_errors,
+            cursor.copy(f"COPY new_attempt ({ATTEMPT_COLUMNS}) FROM STDIN") as copy,
+        ):
+            copy.write("".join(attempts))
+        cursor.execute(INSERT_NEW)
+        (inserted,) = cursor.fetchone()
+    return inserted, refused
+
+
+def find_open_lines(ids: Iterable[UUID]) -> dict[UUID, tuple[str, dict[str, Any]]]:
+    """The lines that wait for their other half: {id: (worker, line)}."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, worker, line::text FROM billing_openintent WHERE id = ANY(%s)", [list(ids)]
+        )
+        return {row[0]: (row[1], orjson.loads(row[2])) for row in cursor.fetchall()}
+
+
+def find_recorded(lines: Sequence[OpenLine]) -> set[UUID]:
+    """Which of these requests have their record already."""
+    times = [line.started_at for line in lines]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM billing_requestrecord"
+            " WHERE id = ANY(%s) AND started_at >= %s AND started_at <= %s",
+            [[line.id for line in lines], min(times), max(times)],
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def keep_open(lines: Sequence[OpenLine]) -> list[Refused]:
+    """Keep lines whose other half has not come; return those that cannot be kept."""
+    rows: list[tuple[OpenLine, str]] = []
+    refused: list[Refused] = []
+    for line in lines:
+        try:
+            rows.append((line, dump_json(line.line)))
+        except LineError as refusal:
+            refused.append(Refused(line.source, str(refusal)))
+    return refused + _insert_open(rows)
+
+
+def _insert_open(rows: Sequence[tuple[OpenLine, str]]) -> list[Refused]:
+    """Insert in one statement; when the data is refused, in halves."""
+    if not rows:
+        return []
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO billing_openintent (id, worker, line)"
+                " SELECT * FROM unnest(%s::uuid[], %s::text[], %s::jsonb[]) ON CONFLICT DO NOTHING",
+                [
+                    [line.id for line, _ in rows],
+                    [line.source.worker for line, _ in rows],
+                    [t for _, t in rows],
+                ],
+            )
+        return []
+    except DatabaseError as error:
+        if not is_poison(error):
+            raise
+        if len(rows) == 1:
+            return [Refused(rows[0][0].source, f"the database refuses it: {str(error).splitlines()[0]}")]
+    middle = len(rows) // 2
+    return _insert_open(rows[:middle]) + _insert_open(rows[middle:])
+
+
+def forget_open(ids: Iterable[UUID]) -> None:
+    """Delete the lines whose request has its record."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM billing_openintent WHERE id = ANY(%s)", [list(ids)])
