@@ -80,6 +80,9 @@ async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
     deadline_s = exchange.started_s + (rule_timeout_s or gateway.timeouts.total_s)
     position = 0
     while True:
+        # A deployment on probation takes one request at a time; the last candidate is called all the same.
+        while not gateway.health.may_call(candidates[position]) and position + 1 < len(candidates):
+            position += 1
         deployment = candidates[position]
         result = await _attempt(exchange, deployment, deadline_s)
         if not isinstance(result, Failure):
@@ -120,7 +123,7 @@ def _larger_context(candidates: tuple[DeploymentSnapshot, ...], position: int) -
 def _pause_s(exchange: Exchange, failure: Failure) -> float | None:
     """Full jitter; Retry-After when the provider said so. None: it asks for longer than we wait."""
     base = BACKOFF_BASE_AFTER_429_S if failure.kind == "rate_limit" else BACKOFF_BASE_S
-    ceiling = min(BACKOFF_CAP_S, base * 2 ** (len(exchange.attempts) - 1))
+    ceiling = min(BACKOFF_CAP_S, base * 2.0 ** (len(exchange.attempts) - 1))
     pause_s = exchange.gateway.draw() * ceiling
     if failure.retry_after_s is not None:
         if failure.retry_after_s > MAX_RETRY_AFTER_S:
@@ -145,7 +148,6 @@ async def _attempt(
     head_timeout_s = min(gateway.timeouts.first_event_s, remaining_s) if parsed.is_stream else remaining_s
     response: UpstreamResponse | None = None
     is_kept = False
-    gateway.health.begin(deployment.id)
     try:
         response = await gateway.client_for(provider.base_url).send(
             method="POST",
@@ -173,7 +175,6 @@ async def _attempt(
         result = _transport_failure(exchange, log, error)
     finally:
         log.end_ms = exchange.elapsed_ms()
-        gateway.health.end(deployment.id)
         if response is not None and not is_kept:
             response.close()
     if isinstance(result, Failure):

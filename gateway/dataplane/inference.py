@@ -12,8 +12,6 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from policies.decision import Ask, Decision, RoutingError, decide
-
 from gateway.dataplane.attempts import JsonAnswer, StreamAnswer, first_answer
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import (
@@ -31,6 +29,7 @@ from gateway.dataplane.streaming import error_event, relay, settle
 from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_request import Endpoint, parse_request
 from gateway.wire.openai_usage import read_usage
+from policies.decision import Ask, Decision, RoutingError, decide
 from policies.features import Features
 from policies.snapshot import KeyGrant
 
@@ -256,6 +255,8 @@ async def send_error(error: GatewayError, send: Send, headers: list[tuple[bytes,
 
 def _settle_cancelled(exchange: Exchange, answer: JsonAnswer | StreamAnswer | None) -> None:
     """The client went away: charge what was produced, estimated where the provider said nothing."""
+    if exchange.attempts:
+        exchange.gateway.health.abandon(exchange.attempts[-1].deployment)
     if isinstance(answer, StreamAnswer) and not exchange.is_recorded:
         settle(exchange, answer)
         answer.attempt.outcome = "cancelled"

@@ -43,7 +43,6 @@ async def relay(exchange: Exchange, answer: StreamAnswer, send: Send) -> None:
         keepalive.stop()
         # A half-read response is dropped, so that a provider stops generating for nobody.
         answer.response.close()
-        exchange.gateway.health.end_stream(answer.attempt.deployment)
     settle(exchange, answer)
     last = b""
     if problem is not None:
