@@ -97,11 +97,14 @@ def at(path: str) -> Iterator[None]:
     except ConfigurationError as refusal:
         raise FileError([Problem(path, str(refusal))]) from None
     except publishing.PolicyError as refusal:
-        raise FileError([Problem(path, str(problem)) for problem in _problems_of(refusal)]) from None
-
-
-def _problems_of(refusal: Exception) -> list[Any]:
-    return list(getattr(refusal, "problems", None) or [refusal])
+        raise FileError(
+            [
+                Problem(join(path, problem.path) if problem.path else path, problem.message)
+                for problem in refusal.problems
+                if problem.severity == "error"
+            ]
+            or [Problem(path, str(refusal))]
+        ) from None
 
 
 @dataclass(slots=True)
