@@ -1,14 +1,16 @@
 """Does a rule's condition hold for a request? CEL text -> a program over features.
 
-Pure. A program runs over a context that `prepare` makes once per request: preparing costs about a microsecond a
-field, running a program about 0.2 µs.
+Pure. A program runs over a context that `prepare` makes once per request: preparing costs 0.3 (number) to 3 µs (tags)
+a field that changed, running a program about 0.2 µs.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 import cel
@@ -18,6 +20,7 @@ from policies.features import FEATURE_NAMES, Features
 MAX_CHARACTERS = 2000
 # Nested macros over literal lists multiply: three levels are more than any rule needs.
 MAX_MACROS = 3
+MAX_KEPT_CONTEXTS = 256
 
 # What a CEL program can raise while it runs. A key that a map lacks is a KeyError.
 RUN_TIME_ERRORS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)
@@ -79,13 +82,56 @@ def compile_condition(text: str) -> Condition:
 
 
 def prepare(features: Features, names: frozenset[str]) -> Any:
-    """Make the context of one request, holding only the features `names`."""
-    values = features.context(names)
+    """Return the context of one request, holding only the features `names`.
+
+    It is good until the next call with the same names in the same thread: converting a value costs 0.3 to 3 µs, and
+    most values of a request equal those of the one before, so the context is kept and only what differs is replaced.
+    """
     try:
-        return cel.Context(values)
-    except ValueError:
-        # Lone surrogates in what a caller sent: the conversion refuses the whole context for them.
-        return cel.Context({name: _storable(value) for name, value in values.items()})
+        kept = _kept.by_names.get(names)
+    except AttributeError:
+        _kept.by_names = {}
+        kept = None
+    if kept is None:
+        if len(_kept.by_names) >= MAX_KEPT_CONTEXTS:
+            _kept.by_names.clear()
+        kept = _kept.by_names[names] = _Prepared(names)
+    return kept.update(features)
+
+
+class _Prepared:
+    """A context and the values that are in it."""
+
+    __slots__ = ("_context", "_names", "_read", "_values")
+
+    def __init__(self, names: frozenset[str]) -> None:
+        # `endpoint` comes along twice so that the getter returns a tuple whatever the number of names.
+        self._names = (*sorted(names), "endpoint", "endpoint")
+        self._read = attrgetter(*self._names)
+        self._context = cel.Context()
+        self._values: tuple[Any, ...] = (_UNSET,) * len(self._names)
+
+    def update(self, features: Features) -> Any:
+        values = self._read(features)
+        if values != self._values:
+            context = self._context
+            for name, new, old in zip(self._names, values, self._values, strict=True):
+                if new is not old and new != old:
+                    try:
+                        context.add_variable(name, new)
+                    except ValueError:
+                        # A lone surrogate in what a caller sent.
+                        context.add_variable(name, _storable(new))
+            self._values = values
+        return self._context
+
+
+class _Kept(threading.local):
+    by_names: dict[frozenset[str], _Prepared]
+
+
+_kept = _Kept()
+_UNSET = object()
 
 
 def _storable(value: Any) -> Any:

@@ -73,15 +73,15 @@ def _by_weight(
 
     A weight of 0 is never drawn while another has more: it is a fallback only.
     """
-    remaining = sorted(range(len(deployments)), key=lambda index: -weights[index])
+    # Stable also when reversed: equal weights stay as listed.
+    order = sorted(range(len(deployments)), key=weights.__getitem__, reverse=True)
     point = draw * sum(weights)
-    chosen = remaining[0] if remaining else 0
     for index, weight in enumerate(weights):
         if point < weight:
-            chosen = index
+            order.remove(index)
+            order.insert(0, index)
             break
         point -= weight
-    order = [chosen, *(index for index in remaining if index != chosen)] if remaining else []
     return [deployments[index] for index in order]
 
 
