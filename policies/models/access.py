@@ -19,7 +19,10 @@ class ApiKey(models.Model):
         default=False, help_text="Every request runs on exactly the deployment asked for: no fallback."
     )
     allowed_models = ArrayField(
-        models.CharField(max_length=200), default=list, blank=True, help_text="Model names and policy ids; empty: all."
+        models.CharField(max_length=200),
+        default=list,
+        blank=True,
+        help_text="Model names and policy ids; empty: all.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.CharField(max_length=150, blank=True, default="")

@@ -79,7 +79,8 @@ class Model(models.Model):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(context_tokens__isnull=True) | Q(context_tokens__gt=0), name="model_context_positive"
+                condition=Q(context_tokens__isnull=True) | Q(context_tokens__gt=0),
+                name="model_context_positive",
             )
         ]
 

@@ -10,7 +10,9 @@ class Tenant(models.Model):
     """Who is billed. Deleting one that has keys or history is refused (PROTECT)."""
 
     name = models.SlugField(max_length=100, unique=True)
-    time_zone = models.CharField(max_length=64, default="UTC", help_text="IANA name, for example Europe/Berlin.")
+    time_zone = models.CharField(
+        max_length=64, default="UTC", help_text="IANA name, for example Europe/Berlin."
+    )
     is_enabled = models.BooleanField(default=True)
     policies = models.ManyToManyField("policies.Policy", blank=True, related_name="tenants")
     allowed_regions = ArrayField(
@@ -35,7 +37,9 @@ class Project(models.Model):
 
     class Meta:
         ordering = ["tenant__name", "name"]
-        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="project_name_unique_in_tenant")]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="project_name_unique_in_tenant")
+        ]
 
     def __str__(self) -> str:
         return f"{self.tenant.name}/{self.name}"

@@ -1,0 +1,262 @@
+"""How does a policy come to be, get edited, go live and go back?
+
+Writes: policy, policy_draft, policy_version, change_event. The only writer of the first three. A version is never
+changed: rolling back publishes an older document again, as a new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from policies import changes
+from policies.documents import Problem, check_document, has_errors, normalise_document
+from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
+from policies.models import Deployment, Model, Policy, PolicyDraft, PolicyVersion, Tenant
+from policies.row_changes import save_checked, set_fields
+
+POLICY_FIELDS = ("description", "is_enabled")
+EMPTY_DOCUMENT: dict[str, Any] = {"baseline": "", "session_stickiness": False, "rules": []}
+MAX_DOCUMENT_DEPTH = 6
+
+
+class PolicyError(ConfigurationError):
+    """A document that cannot be published or stored. `problems` says where and why, warnings included."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        errors = [problem for problem in problems if problem.severity == "error"]
+        super().__init__(
+            "; ".join(
+                f"{problem.path}: {problem.message}" if problem.path else problem.message
+                for problem in errors
+            )
+        )
+
+
+class StaleDraftError(PolicyError):
+    """Somebody else saved the draft since it was read. `revision` is the one in force."""
+
+    def __init__(self, revision: int, edited_by: str) -> None:
+        self.revision = revision
+        who = f" by {edited_by}" if edited_by else ""
+        super().__init__([Problem("", f"the draft was changed{who} in the meantime (revision {revision})")])
+
+
+@transaction.atomic
+def create_policy(*, public_id: str, actor: str, description: str = "") -> Policy:
+    """Create a policy with an empty draft; it takes requests once a version is published.
+
+    Raises ConfigurationError; NameTakenError also when a model has this name.
+    """
+    if problem := _problem_of_public_id(public_id):
+        raise PolicyError([Problem("id", problem)])
+    if Model.objects.filter(name=public_id).exists():
+        raise NameTakenError(f"there is a model named {public_id}: clients could not tell the two apart")
+    policy = Policy(public_id=public_id, description=description)
+    save_checked(policy)
+    PolicyDraft.objects.create(policy=policy, document=EMPTY_DOCUMENT, edited_by=actor)
+    _record(policy, actor=actor, action="create", after={"description": description})
+    return policy
+
+
+@transaction.atomic
+def change_policy(*, policy: Policy, actor: str, **fields: Any) -> Policy:
+    """Change description or is_enabled. A disabled policy takes no requests. Raises ConfigurationError."""
+    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    before, after = set_fields(row, fields, allowed=POLICY_FIELDS)
+    if after:
+        save_checked(row)
+        _record(row, actor=actor, action="change", before=before, after=after)
+    return row
+
+
+@transaction.atomic
+def delete_policy(*, policy: Policy, actor: str) -> None:
+    """Delete a policy that was never published and that no tenant uses. Raises InUseError."""
+    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    if PolicyVersion.objects.filter(policy=row).exists():
+        raise InUseError(f"{row} has been published and stays for its history: disable it instead")
+    if Tenant.objects.filter(policies=row).exists():
+        raise InUseError(f"{row} is used by tenants: take it from them first")
+    policy_id, name = row.pk, row.public_id
+    row.delete()
+    changes.record_change(
+        actor=actor, action="delete", object_type="policy", object_id=policy_id, object_name=name
+    )
+
+
+@transaction.atomic
+def save_draft(
+    *, policy: Policy, document: Mapping[str, Any], expected_revision: int, actor: str
+) -> PolicyDraft:
+    """Store a draft, sound or not, and return it with its new revision. Equal documents change nothing.
+
+    Raises StaleDraftError when the draft is no longer at `expected_revision`, PolicyError for what cannot be stored.
+    """
+    _check_storable(document)
+    draft = _lock_draft(policy)
+    if draft.revision != expected_revision:
+        raise StaleDraftError(draft.revision, draft.edited_by)
+    if draft.document == dict(document):
+        return draft
+    _write_draft(draft, dict(document), actor)
+    _record(
+        policy,
+        actor=actor,
+        action="save_draft",
+        before={"revision": expected_revision},
+        after={"revision": draft.revision},
+    )
+    return draft
+
+
+@transaction.atomic
+def publish(
+    *, policy: Policy, actor: str, note: str = "", document: Mapping[str, Any] | None = None
+) -> PolicyVersion:
+    """Publish the draft (or `document`, which then becomes the draft) as a new version and make it live.
+
+    Publishing what is live already returns the live version. Raises PolicyError when the document has errors.
+    """
+    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    draft = _lock_draft(row)
+    sound = _checked(draft.document if document is None else document)
+    if document is not None and draft.document != sound:
+        _write_draft(draft, sound, actor)
+    live = row.live_version
+    if live is not None and live.document == sound:
+        return live
+    return _make_live(row, sound, actor=actor, note=note, action="publish")
+
+
+@transaction.atomic
+def roll_back(*, policy: Policy, number: int, actor: str) -> PolicyVersion:
+    """Publish the document of version `number` again, as a new version; the draft follows it.
+
+    Raises NotFoundError when there is no such version, PolicyError when its document is no longer sound.
+    """
+    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    older = PolicyVersion.objects.filter(policy=row, number=number).first()
+    if older is None:
+        raise NotFoundError(f"{row} has no version {number}")
+    draft = _lock_draft(row)
+    sound = _checked(older.document)
+    if draft.document != sound:
+        _write_draft(draft, sound, actor)
+    return _make_live(row, sound, actor=actor, note=f"rolled back to version {number}", action="roll_back")
+
+
+def list_problems(document: object) -> list[Problem]:
+    """Check a document against the catalog as it is now."""
+    enabled: dict[str, bool] = {
+        name: is_deployment_enabled and is_model_enabled and is_provider_enabled
+        for name, is_deployment_enabled, is_model_enabled, is_provider_enabled in Deployment.objects.values_list(
+            "name", "is_enabled", "model__is_enabled", "provider__is_enabled"
+        )
+    }
+    return check_document(
+        document,
+        deployment_names=enabled.keys(),
+        model_names=set(Model.objects.values_list("name", flat=True)),
+        disabled_names=[name for name, is_enabled in enabled.items() if not is_enabled],
+    )
+
+
+def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
+    problems = list_problems(document)
+    if has_errors(problems):
+        raise PolicyError(problems)
+    return normalise_document(document)
+
+
+def _make_live(row: Policy, document: dict[str, Any], *, actor: str, note: str, action: str) -> PolicyVersion:
+    newest = PolicyVersion.objects.filter(policy=row).aggregate(newest=Max("number"))["newest"] or 0
+    before = row.live_version.number if row.live_version is not None else None
+    version = PolicyVersion.objects.create(
+        policy=row, number=newest + 1, document=document, note=note, published_by=actor
+    )
+    row.live_version = version
+    row.save(update_fields=["live_version"])
+    _record(
+        row,
+        actor=actor,
+        action=action,
+        before={"version": before},
+        after={"version": version.number, "note": note},
+    )
+    return version
+
+
+def _lock_draft(policy: Policy) -> PolicyDraft:
+    draft = PolicyDraft.objects.select_for_update().filter(policy=policy).first()
+    return draft or PolicyDraft.objects.create(policy=policy, document=EMPTY_DOCUMENT)
+
+
+def _write_draft(draft: PolicyDraft, document: dict[str, Any], actor: str) -> None:
+    draft.document = document
+    draft.revision += 1
+    draft.edited_by = actor
+    draft.save()
+
+
+def _problem_of_public_id(public_id: str) -> str | None:
+    if not public_id or len(public_id) > 200:
+        return "an id has 1 to 200 characters"
+    if not public_id.isascii() or not public_id.isprintable() or " " in public_id:
+        return "an id is printable ASCII without spaces, because clients send it as the model"
+    return None
+
+
+def _check_storable(document: object) -> None:
+    """Raise PolicyError for what a JSON column cannot hold: NUL, lone surrogates, NaN, other types, great depth."""
+    if not isinstance(document, Mapping):
+        raise PolicyError([Problem("", "a policy document is an object")])
+    if problem := _storing_problem(document, depth=0):
+        raise PolicyError([Problem("", problem)])
+
+
+def _storing_problem(value: object, *, depth: int) -> str | None:
+    if depth > MAX_DOCUMENT_DEPTH:
+        return "the document is nested too deeply"
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            return "a NUL character or a lone surrogate cannot be stored"
+        return None
+    if value is None or isinstance(value, (bool, int)):
+        return None
+    if isinstance(value, float):
+        return None if abs(value) < float("inf") else "a number that is not finite cannot be stored"
+    parts: list[object]
+    if isinstance(value, Mapping):
+        parts = [*value.keys(), *value.values()]
+        if not all(isinstance(key, str) for key in value):
+            return "names of settings are texts"
+    elif isinstance(value, (list, tuple)):
+        parts = list(value)
+    else:
+        return f"a {type(value).__name__} cannot be stored"
+    problems = (_storing_problem(part, depth=depth + 1) for part in parts)
+    return next((problem for problem in problems if problem), None)
+
+
+def _record(
+    policy: Policy,
+    *,
+    actor: str,
+    action: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    changes.record_change(
+        actor=actor,
+        action=action,
+        object_type="policy",
+        object_id=policy.pk,
+        object_name=policy.public_id,
+        before=before,
+        after=after,
+    )
