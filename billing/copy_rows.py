@@ -57,10 +57,10 @@ def request_row(intent: Intent, outcome: Outcome) -> str:
 
 def attempt_rows(intent: Intent, outcome: Outcome) -> str:
     """The lines of `COPY attempt (ATTEMPT_COLUMNS)` of one request. Raises LineError."""
-    started_at = intent.started_at.isoformat()
+    started_at, request_id = intent.started_at.isoformat(), str(intent.id)
     return "".join(
         [
-            f"{attempt_id_of(intent.id, attempt.number)}\t{intent.id}\t{started_at}\t{attempt.number}\t"
+            f"{attempt_id_of(intent.id, attempt.number)}\t{request_id}\t{started_at}\t{attempt.number}\t"
             f"{attempt.deployment_id}\t{_text(attempt.outcome)}\t{_number(attempt.http_status)}\t"
             f"{_text(attempt.error_code)}\t{_text(attempt.error_message)}\t"
             f"{_text(attempt.upstream_request_id)}\t{attempt.offset_ms}\t{_number(attempt.first_byte_ms)}\t"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
+import gc
 import logging
 import os
 import threading
@@ -215,6 +216,14 @@ class Ingester:
     # Storing
 
     def _store(self, batch: Batch) -> None:
+        # A batch makes a million objects and no cycles: collecting in between is a tenth of its time.
+        gc.disable()
+        try:
+            self._store_batch(batch)
+        finally:
+            gc.enable()
+
+    def _store_batch(self, batch: Batch) -> None:
         pairs, alone, refused = match_lines(batch.lines)
         refused = batch.torn + refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})

@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID
 
@@ -178,6 +179,8 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
     attempts = get("attempts")
     if type(attempts) is not list or len(attempts) > MAX_ATTEMPTS:
         raise LineError("attempts: not a list of attempts")
+    raw_usage = get("usage")
+    usage = _usage(raw_usage)
     return Outcome(
         _request_id(get("id"))[0],
         status,
@@ -188,15 +191,15 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
         _text(get("finish"), "finish", 60),
         _ms(get("ms"), "ms"),
         _ms(get("ttft"), "ttft"),
-        _usage(get("usage")),
+        usage,
         _optional_id(get("price"), "price"),
         _amount(get("cost"), "cost"),
         _bool(get("unpriced"), "unpriced"),
-        tuple([_attempt(attempt) for attempt in attempts]),
+        tuple([_attempt(attempt, raw_usage, usage) for attempt in attempts]),
     )
 
 
-def _attempt(raw: Any) -> Attempt:
+def _attempt(raw: Any, request_raw_usage: Any, request_usage: Usage) -> Attempt:
     if type(raw) is not dict:
         raise LineError("attempts: not a list of objects")
     get = raw.get
@@ -204,7 +207,11 @@ def _attempt(raw: Any) -> Attempt:
     offset_ms, duration_ms = _ms(get("at"), "attempt at"), _ms(get("ms"), "attempt ms")
     if not number or offset_ms is None or duration_ms is None:
         raise LineError("attempt: number or times are missing")
-    usage = get("usage")
+    raw_usage = get("usage")
+    usage: Mapping[str, Any] = NO_OBJECT
+    if raw_usage is not None:
+        # The request's usage is nearly always that of its last attempt: read once.
+        usage = stored_usage(request_usage if raw_usage == request_raw_usage else _usage(raw_usage))
     return Attempt(
         number,
         _id(get("deployment"), "attempt deployment"),
@@ -216,7 +223,7 @@ def _attempt(raw: Any) -> Attempt:
         offset_ms,
         _ms(get("first"), "attempt first"),
         duration_ms,
-        NO_OBJECT if usage is None else stored_usage(_usage(usage)),
+        usage,
         _optional_id(get("price"), "attempt price"),
         _amount(get("cost"), "attempt cost"),
     )
@@ -274,10 +281,16 @@ def _usage(raw: Any) -> Usage:
 
 def _request_id(value: Any) -> tuple[UUID, dt.datetime]:
     try:
-        request_id = UUID(value)
-        return request_id, started_at_of(request_id)
+        return _parse_id(value)
     except (ForeignIdError, ValueError, TypeError, AttributeError):
         raise LineError("id: not a request id of this gateway") from None
+
+
+@lru_cache(maxsize=20_000)
+def _parse_id(text: str) -> tuple[UUID, dt.datetime]:
+    # Every id is read twice, by its intent and its outcome.
+    request_id = UUID(text)
+    return request_id, started_at_of(request_id)
 
 
 def _id(value: Any, name: str) -> int:

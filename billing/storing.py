@@ -147,33 +147,34 @@ class KnownIds:
 
     def split(self, pairs: Sequence[Pair]) -> tuple[list[Pair], list[tuple[Pair, str]]]:
         """Divide into pairs whose ids all exist, and the others with the reason."""
-        self._look_up(pairs)
-        known = self._known
+        missing = self._look_up(pairs)
+        if not any(missing.values()):
+            return list(pairs), []
         usable: list[Pair] = []
         others: list[tuple[Pair, str]] = []
         for pair in pairs:
-            reason = next(
-                (
-                    f"there is no {name} {row_id}"
-                    for name, row_id in _references(pair)
-                    if row_id is not None and row_id not in known[name]
-                ),
-                None,
-            )
-            if reason is None:
-                usable.append(pair)
+            gone = [f"{name} {row_id}" for name, row_id in _references(pair) if row_id in missing[name]]
+            if gone:
+                others.append((pair, f"there is no {gone[0]}"))
             else:
-                others.append((pair, reason))
+                usable.append(pair)
         return usable, others
 
-    def _look_up(self, pairs: Sequence[Pair]) -> None:
-        wanted: dict[str, set[int]] = {name: set() for name in REFERENCED}
-        for pair in pairs:
-            for name, row_id in _references(pair):
-                if row_id is not None:
-                    wanted[name].add(row_id)
+    def _look_up(self, pairs: Sequence[Pair]) -> dict[str, set[int]]:
+        wanted: dict[str, set[int | None]] = {
+            "tenant": {pair.intent.tenant_id for pair in pairs},
+            "project": {pair.intent.project_id for pair in pairs},
+            "key": {pair.intent.api_key_id for pair in pairs},
+            "policy": {pair.intent.policy_id for pair in pairs},
+            "policy version": {pair.intent.policy_version_id for pair in pairs},
+            "deployment": {pair.outcome.deployment_id for pair in pairs},
+            "price": {pair.outcome.price_id for pair in pairs},
+        }
+        wanted["deployment"].update(one.deployment_id for pair in pairs for one in pair.outcome.attempts)
+        wanted["price"].update(one.price_id for pair in pairs for one in pair.outcome.attempts)
+        missing: dict[str, set[int]] = {}
         for name, ids in wanted.items():
-            unseen = ids - self._known[name]
+            unseen = {row_id for row_id in ids if row_id is not None} - self._known[name]
             if unseen:
                 with connection.cursor() as cursor:
                     cursor.execute(
@@ -181,11 +182,13 @@ class KnownIds:
                         [sorted(unseen)],
                     )
                     self._known[name].update(row[0] for row in cursor.fetchall())
+            missing[name] = unseen - self._known[name]
+        return missing
 
 
 def _references(pair: Pair) -> list[tuple[str, int | None]]:
     intent, outcome, _ = pair
-    found: list[tuple[str, int | None]] = [
+    return [
         ("tenant", intent.tenant_id),
         ("project", intent.project_id),
         ("key", intent.api_key_id),
@@ -193,11 +196,9 @@ def _references(pair: Pair) -> list[tuple[str, int | None]]:
         ("policy version", intent.policy_version_id),
         ("deployment", outcome.deployment_id),
         ("price", outcome.price_id),
+        *(("deployment", attempt.deployment_id) for attempt in outcome.attempts),
+        *(("price", attempt.price_id) for attempt in outcome.attempts),
     ]
-    for attempt in outcome.attempts:
-        found.append(("deployment", attempt.deployment_id))
-        found.append(("price", attempt.price_id))
-    return found
 
 
 def store_pairs(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
