@@ -19,7 +19,6 @@ from pydantic import AnyUrl, BaseModel, TypeAdapter, create_model
 
 from gateway.dataplane.simulated_schema import MAX_NODES, build_instance
 
-
 KEYWORDS = (
     *("type", "enum", "const", "required", "properties", "items", "prefixItems", "anyOf", "allOf", "$ref"),
     *("minimum", "maximum", "multipleOf", "minItems", "uniqueItems", "minLength", "maxLength", "format"),
