@@ -1,0 +1,320 @@
+"""What do all totals come from? The one query layer over the rollups.
+
+Reads: usage_by_day, usage_by_hour; for percentiles and error codes of the last hour also request_record, at most
+10,000 of its newest rows. Days and hours are UTC. Every page, export and statement takes its sums from here, so
+they agree; what has no price or no known usage is counted beside every sum, never as zero inside it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from django.db import connection
+from django.db.models import Model, Sum
+
+from billing.models import UsageByDay, UsageByHour
+from policies.models import ApiKey, Deployment, Policy, Project, Tenant
+
+HOUR = dt.timedelta(hours=1)
+DAY = dt.timedelta(days=1)
+MAX_RAW_ROWS = 10_000
+
+Dimension = Literal["tenant", "project", "key", "deployment", "policy"]
+_DIMENSIONS: Mapping[Dimension, tuple[str, type[Model]]] = {
+    "tenant": ("tenant_id", Tenant),
+    "project": ("project_id", Project),
+    "key": ("api_key_id", ApiKey),
+    "deployment": ("deployment_id", Deployment),
+    "policy": ("policy_id", Policy),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over records. `error_count`: what clients saw fail (not answered and not cancelled).
+
+    `cost_nanousd` is the sum of what is known: `unpriced_count` requests had no price and `unknown_count` no
+    usage, and neither is in it. `estimated_count` are in it with counts of our own.
+    """
+
+    request_count: int = 0
+    error_count: int = 0
+    unpriced_count: int = 0
+    estimated_count: int = 0
+    unknown_count: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanousd: int = 0
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Errors per request, None without requests."""
+        return self.error_count / self.request_count if self.request_count else None
+
+
+T = TypeVar("T", bound=Totals)
+
+
+@dataclass(frozen=True, slots=True)
+class DayTotals(Totals):
+    """Totals with the token classes that only the rollup by day keeps. Classes are inside input and output."""
+
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HourTotals(Totals):
+    """Totals with what mean latency needs."""
+
+    duration_ms_sum: float = 0.0
+    first_token_ms_sum: float = 0.0
+    first_token_count: int = 0
+
+    @property
+    def mean_duration_ms(self) -> float | None:
+        """None without requests."""
+        return self.duration_ms_sum / self.request_count if self.request_count else None
+
+    @property
+    def mean_first_token_ms(self) -> float | None:
+        """None when no request had a first token."""
+        return self.first_token_ms_sum / self.first_token_count if self.first_token_count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose usage. None: everybody's."""
+
+    tenant_id: int | None = None
+    project_id: int | None = None
+    api_key_id: int | None = None
+    deployment_id: int | None = None
+    policy_id: int | None = None
+
+
+EVERYBODY = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The totals of one tenant, project, key, deployment or policy. Id None: requests that had none."""
+
+    id: int | None
+    name: str
+    totals: DayTotals
+
+
+@dataclass(frozen=True, slots=True)
+class DayPoint:
+    """One day of a series; days without requests are there too."""
+
+    day: dt.date
+    totals: DayTotals
+
+
+@dataclass(frozen=True, slots=True)
+class HourPoint:
+    """One hour of a series; hours without requests are there too."""
+
+    begins_at: dt.datetime
+    totals: HourTotals
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """How often an error code came up."""
+
+    status: str
+    error_code: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LastHour:
+    """The newest requests of the last 60 minutes. `is_cut`: there were more than are looked at."""
+
+    request_count: int
+    is_cut: bool
+    p50_duration_ms: float | None
+    p95_duration_ms: float | None
+    p50_first_token_ms: float | None
+    p95_first_token_ms: float | None
+    errors: tuple[ErrorCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TodaySummary:
+    """The home page. Yesterday's last, partial hour counts in proportion to the minutes that have passed."""
+
+    now: dt.datetime
+    today: HourTotals
+    yesterday_until_now: HourTotals
+    last_24_hours: tuple[HourPoint, ...]
+    top_keys: tuple[Group, ...]
+    last_hour: LastHour
+
+
+def totals(*, first_day: dt.date, last_day: dt.date, scope: Scope = EVERYBODY) -> DayTotals:
+    """Sum over days, both included."""
+    return _read(DayTotals, _days(first_day, last_day, scope).aggregate(**_sums(DayTotals)))
+
+
+def series_by_day(
+    *,
+    first_day: dt.date,
+    last_day: dt.date,
+    scope: Scope = EVERYBODY,
+) -> list[DayPoint]:
+    """One point a day, both ends included."""
+    rows = _days(first_day, last_day, scope).values("day").annotate(**_sums(DayTotals))
+    found = {row["day"]: _read(DayTotals, row) for row in rows}
+    days = (first_day + DAY * index for index in range((last_day - first_day).days + 1))
+    return [DayPoint(day, found.get(day, DayTotals())) for day in days]
+
+
+def series_by_hour(
+    *,
+    since: dt.datetime,
+    until: dt.datetime,
+    tenant_id: int | None = None,
+    deployment_id: int | None = None,
+) -> list[HourPoint]:
+    """One point an hour, from the hour of `since` to the hour of `until`, both included."""
+    first, last = _hour_of(since), _hour_of(until)
+    exact = {"tenant_id": tenant_id, "deployment_id": deployment_id}
+    rows = (
+        UsageByHour.objects.filter(hour__gte=first, hour__lte=last)
+        .filter(**{name: value for name, value in exact.items() if value is not None})
+        .values("hour")
+        .annotate(**_sums(HourTotals))
+    )
+    found = {row["hour"]: _read(HourTotals, row) for row in rows}
+    hours = (first + HOUR * index for index in range((last - first) // HOUR + 1))
+    return [HourPoint(hour, found.get(hour, HourTotals())) for hour in hours]
+
+
+def group_by(
+    dimension: Dimension,
+    *,
+    first_day: dt.date,
+    last_day: dt.date,
+    scope: Scope = EVERYBODY,
+    limit: int | None = None,
+) -> list[Group]:
+    """Totals by one dimension, dearest first. They sum to `totals` of the same days and scope."""
+    column, model = _DIMENSIONS[dimension]
+    rows = _days(first_day, last_day, scope).values(column).annotate(**_sums(DayTotals))
+    found = [(row[column], _read(DayTotals, row)) for row in rows]
+    found.sort(key=lambda pair: (-pair[1].cost_nanousd, -pair[1].request_count, pair[0] or 0))
+    names = _names(model, [row_id for row_id, _ in found[:limit] if row_id is not None])
+    return [
+        Group(row_id, names.get(row_id, f"{dimension} {row_id}") if row_id is not None else "", sums)
+        for row_id, sums in found[:limit]
+    ]
+
+
+def today_summary(now: dt.datetime) -> TodaySummary:
+    """Read everything the home page shows, in a handful of queries."""
+    now = now.astimezone(dt.UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    this_hour = _hour_of(now)
+    points = series_by_hour(since=min(midnight - DAY, this_hour - 23 * HOUR), until=now)
+    today = [point.totals for point in points if point.begins_at >= midnight]
+    yesterday = [point.totals for point in points if midnight - DAY <= point.begins_at < this_hour - DAY]
+    partial = next((point.totals for point in points if point.begins_at == this_hour - DAY), HourTotals())
+    passed_s = int((now - this_hour).total_seconds())
+    return TodaySummary(
+        now=now,
+        today=_add(today),
+        yesterday_until_now=_add([*yesterday, _share(partial, passed_s)]),
+        last_24_hours=tuple(points[-24:]),
+        top_keys=tuple(group_by("key", first_day=now.date(), last_day=now.date(), limit=5)),
+        last_hour=read_last_hour(now),
+    )
+
+
+def read_last_hour(now: dt.datetime) -> LastHour:
+    """Percentiles and errors of the last 60 minutes, over at most 10,000 of the newest requests."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH newest AS (
+                SELECT status, error_code, duration_ms, first_token_ms FROM billing_requestrecord
+                WHERE started_at > %s AND started_at <= %s ORDER BY started_at DESC, id DESC LIMIT %s
+            )
+            SELECT NULL, NULL, count(*),
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms),
+                percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms),
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY first_token_ms),
+                percentile_cont(0.95) WITHIN GROUP (ORDER BY first_token_ms)
+            FROM newest
+            UNION ALL
+            (SELECT status, error_code, count(*), NULL, NULL, NULL, NULL FROM newest
+            WHERE status NOT IN ('ok', 'cancelled') GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 5)
+            """,
+            [now - HOUR, now, MAX_RAW_ROWS + 1],
+        )
+        summary, *errors = sorted(cursor.fetchall(), key=lambda row: (row[0] is not None, -row[2]))
+    return LastHour(
+        request_count=min(summary[2], MAX_RAW_ROWS),
+        is_cut=summary[2] > MAX_RAW_ROWS,
+        p50_duration_ms=summary[3],
+        p95_duration_ms=summary[4],
+        p50_first_token_ms=summary[5],
+        p95_first_token_ms=summary[6],
+        errors=tuple(ErrorCount(status, code, count) for status, code, count, *_ in errors),
+    )
+
+
+def _days(first_day: dt.date, last_day: dt.date, scope: Scope) -> Any:
+    asked = {f.name: getattr(scope, f.name) for f in fields(scope) if getattr(scope, f.name) is not None}
+    return UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day, **asked).order_by()
+
+
+def _sums(kind: type[Totals]) -> dict[str, Any]:
+    # An annotation may not be called like a column.
+    return {f"sum_{f.name}": Sum(f.name) for f in fields(kind)}
+
+
+def _read(kind: type[T], row: Mapping[str, Any]) -> T:
+    return kind(**{f.name: _whole(f.type, row[f"sum_{f.name}"]) for f in fields(kind)})
+
+
+def _whole(kind: Any, value: Any) -> Any:
+    """PostgreSQL sums big integers as numerics: back to int; no rows is zero."""
+    return float(value or 0) if kind == "float" else int(value or 0)
+
+
+def _add(parts: Iterable[HourTotals]) -> HourTotals:
+    parts = list(parts)
+    return HourTotals(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(HourTotals)})
+
+
+def _share(part: HourTotals, passed_s: int) -> HourTotals:
+    """The part of an hour's totals that falls to its first seconds, money and counts rounded down."""
+    return HourTotals(
+        **{
+            f.name: getattr(part, f.name) * passed_s / 3600
+            if f.type == "float"
+            else getattr(part, f.name) * passed_s // 3600
+            for f in fields(HourTotals)
+        }
+    )
+
+
+def _hour_of(at: dt.datetime) -> dt.datetime:
+    return at.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _names(model: type[Model], ids: list[int]) -> dict[int, str]:
+    rows = model._default_manager.filter(pk__in=ids)
+    if model is ApiKey:
+        rows = rows.select_related("project__tenant")
+    elif model is Project:
+        rows = rows.select_related("tenant")
+    return {row.pk: str(row) for row in rows}

@@ -1,0 +1,93 @@
+"""Which requests match, newest first, a page at a time?
+
+Reads: request_record and the names of what it points to. Keyset paging: a page costs the same wherever it is.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+
+from django.db.models import Q, QuerySet
+
+from billing.models import RequestRecord
+from billing.request_times import ForeignIdError, started_at_of
+from billing.request_view import load_names
+from policies.models import Deployment
+
+MAX_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFilters:
+    """What to look for; everything that is None is not asked. `until` is exclusive.
+
+    `model` is a public name: what the client asked for, or the model of the deployment that served.
+    """
+
+    tenant_id: int | None = None
+    project_id: int | None = None
+    key_id: int | None = None
+    model: str | None = None
+    deployment_id: int | None = None
+    provider_id: int | None = None
+    policy_id: int | None = None
+    status: str | None = None
+    error_code: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    is_unpriced: bool | None = None
+    request_id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records with their names loaded. `next_after` asks for the following page; None: this is the last."""
+
+    records: tuple[RequestRecord, ...]
+    next_after: uuid.UUID | None
+
+
+def list_requests(*, filters: RequestFilters, after: uuid.UUID | None = None, limit: int = 50) -> Page:
+    """List a page, newest first. `after` is the id of the last record seen; a foreign id gives an empty page."""
+    limit = max(1, min(limit, MAX_PAGE))
+    try:
+        rows = filter_requests(filters)
+        if after is not None:
+            # Ids begin with their millisecond, so the id alone names a place in the order.
+            at = started_at_of(after)
+            rows = rows.filter(started_at__lte=at).filter(Q(started_at__lt=at) | Q(id__lt=after))
+    except ForeignIdError:
+        return Page((), None)
+    found = list(rows.order_by("-started_at", "-id")[: limit + 1])
+    records = found[:limit]
+    load_names(records)
+    return Page(tuple(records), records[-1].id if len(found) > limit else None)
+
+
+def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
+    """The matching records. Raises ForeignIdError when `request_id` is not an id of ours."""
+    rows = RequestRecord.objects.all()
+    exact = {
+        "tenant_id": filters.tenant_id,
+        "project_id": filters.project_id,
+        "api_key_id": filters.key_id,
+        "deployment_id": filters.deployment_id,
+        "policy_id": filters.policy_id,
+        "status": filters.status,
+        "error_code": filters.error_code,
+        "is_unpriced": filters.is_unpriced,
+        "started_at__gte": filters.since,
+        "started_at__lt": filters.until,
+    }
+    rows = rows.filter(**{name: value for name, value in exact.items() if value is not None})
+    if filters.request_id is not None:
+        rows = rows.filter(id=filters.request_id, started_at=started_at_of(filters.request_id))
+    if filters.provider_id is not None:
+        ids = Deployment.objects.filter(provider_id=filters.provider_id).values_list("id", flat=True)
+        rows = rows.filter(deployment_id__in=list(ids))
+    if filters.model is not None:
+        ids = Deployment.objects.filter(model__name=filters.model).values_list("id", flat=True)
+        rows = rows.filter(Q(requested_model=filters.model) | Q(deployment_id__in=list(ids)))
+    return rows

@@ -1,0 +1,213 @@
+"""Is every stored cost what usage and price say, and are the rollups what the records say?
+
+Reads: attempt_record, request_record, price, usage_by_day, usage_by_hour. Streams over server-side cursors, a
+month at a time: memory does not grow with the history. Months that were dropped cannot be checked any more.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from django.db import connection, transaction
+
+from billing.models import AttemptRecord, Price
+from billing.partitions import add_months, list_months
+from billing.pricebook import PriceVersion, parse_rates
+from billing.rating import UsageUnknownError, rate
+from billing.stored_usage import usage_from_json
+from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS
+
+CHUNK = 2_000
+MAX_KEPT = 100
+# Sums of milliseconds are floats: added in another order they differ in the last digits.
+MS_TOLERANCE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One number that is not what it should be."""
+
+    kind: str
+    what: str
+    stored: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome of a run. `differences` are the first hundred of `difference_count`."""
+
+    at: dt.datetime
+    month_count: int
+    attempt_count: int
+    difference_count: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether nothing differs."""
+        return self.difference_count == 0
+
+
+def verify(*, now: dt.datetime, months: Sequence[dt.date] | None = None) -> Verification:
+    """Check all months that have records (or the given ones)."""
+    chosen = list(list_months() if months is None else months)
+    prices: dict[int, PriceVersion] = {}
+    attempt_count = difference_count = 0
+    kept: list[Difference] = []
+    for month in chosen:
+        # One transaction: a server-side cursor lives in it.
+        with transaction.atomic():
+            for found in _differences(month, prices):
+                if found is None:
+                    attempt_count += 1
+                    continue
+                difference_count += 1
+                if len(kept) < MAX_KEPT:
+                    kept.append(found)
+    return Verification(
+        at=now,
+        month_count=len(chosen),
+        attempt_count=attempt_count,
+        difference_count=difference_count,
+        differences=tuple(kept),
+    )
+
+
+def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Difference | None]:
+    """Differences of a month; None for each attempt that was looked at."""
+    begin, end = _bounds(month)
+    attempts = AttemptRecord.objects.filter(started_at__gte=begin, started_at__lt=end).order_by()
+    columns = attempts.values_list("request_id", "number", "usage", "price_id", "cost_nanousd")
+    for request_id, number, usage, price_id, cost in columns.iterator(chunk_size=CHUNK):
+        yield None
+        expected = _expected_cost(usage, price_id, prices)
+        if expected != cost:
+            yield Difference("attempt cost", f"{request_id} #{number}", _shown(cost), _shown(expected))
+    yield from _request_differences(begin, end)
+    yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
+    yield from _rollup_differences("usage_by_hour", "billing_usagebyhour", HOUR_KEYS, HOUR_SUMS, month)
+
+
+def _expected_cost(
+    usage: dict[str, Any], price_id: int | None, prices: dict[int, PriceVersion]
+) -> int | None:
+    if price_id is None or not usage:
+        return None
+    price = prices.get(price_id)
+    if price is None:
+        row = Price.objects.get(pk=price_id)
+        price = prices[price_id] = PriceVersion(
+            id=row.pk,
+            deployment_id=row.deployment_id,
+            effective_from_unix_s=row.effective_from.timestamp(),
+            rates=parse_rates(row.rates),
+        )
+    try:
+        return rate(usage_from_json(usage), price).total_nanousd
+    except UsageUnknownError:
+        return None
+
+
+def _request_differences(begin: dt.datetime, end: dt.datetime) -> Iterator[Difference]:
+    """Requests whose cost is not the sum of their attempts' (null when unpriced or unknown)."""
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id, cost_nanousd, expected FROM (
+                SELECT r.id, r.cost_nanousd,
+                    CASE WHEN r.is_unpriced OR r.usage_kind = 'unknown' THEN NULL
+                        ELSE coalesce(a.total, 0) END AS expected
+                FROM billing_requestrecord r
+                LEFT JOIN (
+                    SELECT request_id, sum(cost_nanousd) AS total FROM billing_attemptrecord
+                    WHERE started_at >= %s AND started_at < %s GROUP BY request_id
+                ) a ON a.request_id = r.id
+                WHERE r.started_at >= %s AND r.started_at < %s
+            ) compared WHERE cost_nanousd IS DISTINCT FROM expected
+            """,
+            [begin, end, begin, end],
+        )
+        while rows := cursor.fetchmany(CHUNK):
+            for request_id, stored, expected in rows:
+                yield Difference("request cost", str(request_id), _shown(stored), _shown(expected))
+
+
+def _rollup_differences(
+    name: str,
+    table: str,
+    keys: Sequence[tuple[str, str]],
+    sums: Sequence[tuple[str, str]],
+    month: dt.date,
+) -> Iterator[Difference]:
+    """Rollup rows that are not the sums of their records: recomputed minus stored has to be zero."""
+    begin, end = _bounds(month)
+    key_names = [key for key, _ in keys]
+    sum_names = [column for column, _ in sums]
+    recomputed = ", ".join(f"{expression} AS {column}" for column, expression in (*keys, *sums))
+    positions = ", ".join(str(index + 1) for index in range(len(keys)))
+    differs = " OR ".join(
+        f"abs(sum(sign * {column})) > {MS_TOLERANCE if column.endswith('_ms_sum') else 0}"
+        for column in sum_names
+    )
+    stored_sums = ", ".join(f"sum({column}) FILTER (WHERE sign < 0)" for column in sum_names)
+    expected_sums = ", ".join(f"sum({column}) FILTER (WHERE sign > 0)" for column in sum_names)
+    columns = ", ".join([*key_names, *sum_names])
+    statement = f"""
+        SELECT {", ".join(key_names)}, {stored_sums}, {expected_sums} FROM (
+            SELECT 1 AS sign, recomputed.* FROM (
+                SELECT {recomputed} FROM billing_requestrecord
+                WHERE started_at >= %s AND started_at < %s GROUP BY {positions}
+            ) recomputed
+            UNION ALL
+            SELECT -1, {columns} FROM {table} WHERE {key_names[0]} >= %s AND {key_names[0]} < %s
+        ) both_sides GROUP BY {positions} HAVING {differs}
+    """  # noqa: S608  (names are constants of billing.storing)
+    first, last = (month, add_months(month, 1)) if key_names[0] == "day" else (begin, end)
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(statement, [begin, end, first, last])
+        while rows := cursor.fetchmany(CHUNK):
+            for row in rows:
+                what = ", ".join(
+                    f"{key} {value}" for key, value in zip(key_names, row, strict=False) if value is not None
+                )
+                stored = row[len(key_names) : len(key_names) + len(sum_names)]
+                expected = row[len(key_names) + len(sum_names) :]
+                for column, one, other in zip(sum_names, stored, expected, strict=True):
+                    if (one or 0) != (other or 0):
+                        yield Difference(f"{name}.{column}", what, _shown(one), _shown(other))
+
+
+def _bounds(month: dt.date) -> tuple[dt.datetime, dt.datetime]:
+    begin = dt.datetime(month.year, month.month, 1, tzinfo=dt.UTC)
+    following = add_months(month, 1)
+    return begin, dt.datetime(following.year, following.month, 1, tzinfo=dt.UTC)
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def write_result(verification: Verification, data_dir: Path) -> None:
+    """Keep the outcome in DATA_DIR/run/verify.json for the console and /metrics."""
+    folder = data_dir / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "at": verification.at.isoformat(),
+        "is_ok": verification.is_ok,
+        "month_count": verification.month_count,
+        "attempt_count": verification.attempt_count,
+        "difference_count": verification.difference_count,
+        "differences": [
+            {"kind": one.kind, "what": one.what, "stored": one.stored, "expected": one.expected}
+            for one in verification.differences
+        ],
+    }
+    temporary = folder / "verify.json.new"
+    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    temporary.replace(folder / "verify.json")
