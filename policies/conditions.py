@@ -144,8 +144,10 @@ def _storable(value: Any) -> Any:
 
 def _syntax_error(text: str, raised: str) -> ConditionError:
     found = _WHERE.search(raised, raised.find("': ERROR: ") if "': ERROR: " in raised else 0)
+    if "Recursion limit" in raised:
+        return ConditionError("the condition is nested too deeply")
     if found is None:
-        return ConditionError("the condition is not CEL, or is nested too deeply")
+        return ConditionError("the condition is not CEL")
     line, column, said = int(found[1]), int(found[2]), found[3]
     if "<EOF>' expecting {" in said:
         said = "the condition ends too early"
@@ -174,7 +176,12 @@ def _try_on_samples(condition: Condition) -> None:
             outcome = condition.program(prepare(sample, condition.feature_names))
         except LookupError:
             is_tried = True  # a tag that this sample lacks
+        except TypeError as error:
+            # Features have fixed types, so what does not fit together here never will.
+            raise ConditionError(first_line(error)) from None
         except RUN_TIME_ERRORS as error:
+            if "Undefined variable" in str(error):
+                raise ConditionError(first_line(error)) from None
             failure = error
         else:
             is_tried = True
