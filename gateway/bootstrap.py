@@ -37,26 +37,30 @@ Document = dict[str, Any]
 
 def bootstrap(*, environment: Mapping[str, str], with_demo: bool) -> dict[str, str]:
     """Make what is missing and return what is new, to be shown once: `password`, `api_key`."""
+    found = list_found_providers(environment) if with_demo else []
     news: dict[str, str] = {}
+    # One transaction: when the demo fails, the password that nobody saw is not kept either.
     with transaction.atomic():
         for name in GROUPS:
             Group.objects.get_or_create(name=name)
         if password := create_first_login():
             news["password"] = password
-    if not with_demo:
-        return news
+        if with_demo and (key := create_demo(found)):
+            news["api_key"] = key
+    return news
+
+
+def create_demo(found: Sequence[Document]) -> str | None:
+    """Set up the demo on an empty database, and found providers beside a demo; return a key's secret if issued."""
     is_empty = not Tenant.objects.exists() and not Provider.objects.exists()
     if not is_empty and not ChangeEvent.objects.filter(actor=ACTOR, object_type="tenant").exists():
         # Somebody set this installation up without the demo: nothing appears in it unasked.
-        return news
-    found = list_found_providers(environment)
+        return None
     if not is_empty and not found:
-        return news
+        return None
     document = build_document(found, is_first=is_empty)
     outcome = apply_configuration(read_document(document, folder=Path.cwd()), owner=ACTOR)
-    if "demo/playground/demo" in outcome.secrets:
-        news["api_key"] = outcome.secrets["demo/playground/demo"]
-    return news
+    return outcome.secrets.get("demo/playground/demo")
 
 
 def create_first_login() -> str | None:

@@ -141,7 +141,7 @@ REST_FRAMEWORK = {
 }
 
 _celery_folder = POINTSMAN_DATA_DIR / "celery"
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", "filesystem://")
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", "filesystem://localhost")
 if CELERY_BROKER_URL.startswith("filesystem://"):
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(_celery_folder / "queue"),

@@ -86,6 +86,15 @@ def at(path: str) -> Iterator[None]:
     """Turn a verb's refusal into a problem at a place in the file."""
     try:
         yield
+    except publishing.PolicyError as refusal:
+        raise FileError(
+            [
+                Problem(join(path, problem.path) if problem.path else path, problem.message)
+                for problem in refusal.problems
+                if problem.severity == "error"
+            ]
+            or [Problem(path, str(refusal))]
+        ) from None
     except InvalidValueError as refusal:
         raise FileError(
             [
@@ -96,15 +105,6 @@ def at(path: str) -> Iterator[None]:
         ) from None
     except ConfigurationError as refusal:
         raise FileError([Problem(path, str(refusal))]) from None
-    except publishing.PolicyError as refusal:
-        raise FileError(
-            [
-                Problem(join(path, problem.path) if problem.path else path, problem.message)
-                for problem in refusal.problems
-                if problem.severity == "error"
-            ]
-            or [Problem(path, str(refusal))]
-        ) from None
 
 
 @dataclass(slots=True)
@@ -254,19 +254,25 @@ class _Applier:
         public_id = entry["id"]
         row = Policy.objects.select_related("live_version").filter(public_id=public_id).first()
         with at(entry.path):
-            if row is None:
-                self.note("create", "policy", public_id)
-                row = publishing.create_policy(
-                    public_id=public_id, actor=self.owner, description=entry.get("description", "")
-                )
+            policy = self.upsert(
+                kind="policy",
+                name=public_id,
+                row=row,
+                wanted=entry.only("description", "is_enabled") if row else entry.only("description"),
+                create=lambda **fields: publishing.create_policy(public_id=public_id, **fields),
+                change=lambda row, **fields: publishing.change_policy(policy=row, **fields),
+            )
+            assert isinstance(policy, Policy)
+            if row is None and entry.get("is_enabled") is False:
+                policy = publishing.change_policy(policy=policy, actor=self.owner, is_enabled=False)
             if "rules" not in entry.values:
                 return
-            wanted = canonical_document(entry.only("baseline", "session_stickiness", "rules"))
-            live = canonical_document(row.live_version.document) if row.live_version else None
+            rules = [dict(rule.values) for rule in entry["rules"]]
+            wanted = canonical_document({**entry.only("baseline", "session_stickiness"), "rules": rules})
+            live = canonical_document(policy.live_version.document) if policy.live_version else None
             if wanted == live:
-                self.note("nothing", "policy", public_id)
                 return
-            version = publishing.publish(policy=row, actor=self.owner, note=self.owner, document=wanted)
+            version = publishing.publish(policy=policy, actor=self.owner, note=self.owner, document=wanted)
         self.note("publish", "policy", public_id, f"v{version.number}: {describe_difference(live, wanted)}")
 
     def tenant(self, entry: Entry) -> None:

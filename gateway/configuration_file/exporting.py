@@ -106,8 +106,7 @@ def _price(row: Price) -> dict[str, Any]:
 
 def _policy(row: Policy) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": row.public_id}
-    if row.description:
-        entry["description"] = row.description
+    entry |= _with_changes(row, (), ("description", "is_enabled"))
     if row.live_version is not None:
         document = canonical_document(row.live_version.document)
         entry |= {

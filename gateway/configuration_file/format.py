@@ -296,6 +296,7 @@ _RULE: dict[str, _Field] = {
 _POLICY: dict[str, _Field] = {
     "id": _text,
     "description": _text,
+    "is_enabled": _boolean,
     "baseline": _text,
     "session_stickiness": _boolean,
     "rules": _list_of(_RULE, key="name"),

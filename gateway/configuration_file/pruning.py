@@ -45,16 +45,12 @@ def prune(file: ConfigurationFile, *, owner: str, outcome: Outcome) -> None:
         if is_current and (key.project.tenant.name, key.project.name, key.name) not in named_keys:
             issuing.revoke_key(key=key, actor=owner)
             outcome.steps.append(Step("revoke", "api_key", str(key)))
-    for policy in _owned(Policy, owner, "policy", "create"):
-        if policy.public_id not in {entry["id"] for entry in file.policies} and policy.is_enabled:
-            # Versions are immutable and records name them, so a policy is never deleted.
-            publishing.set_enabled(policy=policy, is_enabled=False, actor=owner)
-            outcome.steps.append(Step("disable", "policy", policy.public_id))
     names = {
         "deployment": {entry["name"] for entry in file.deployments},
         "model": {entry["name"] for entry in file.models},
         "provider": {entry["name"] for entry in file.providers},
         "tenant": {entry["name"] for entry in file.tenants},
+        "policy": {entry["id"] for entry in file.policies},
     }
     for project in _owned(Project, owner, "project", "create").select_related("tenant"):
         if (project.tenant.name, project.name) not in named_projects:
@@ -68,13 +64,15 @@ def prune(file: ConfigurationFile, *, owner: str, outcome: Outcome) -> None:
             )
     rows: list[tuple[type[models.Model], str, Callable[..., Any], Callable[..., Any]]] = [
         (Tenant, "tenant", tenancy_changes.delete_tenant, tenancy_changes.change_tenant),
+        # Tenants before policies before deployments: what uses something goes first.
+        (Policy, "policy", publishing.delete_policy, publishing.change_policy),
         (Deployment, "deployment", cataloguing.delete_deployment, cataloguing.change_deployment),
         (Model, "model", cataloguing.delete_model, cataloguing.change_model),
         (Provider, "provider", cataloguing.delete_provider, cataloguing.change_provider),
     ]
     for table, kind, delete, change in rows:
         for row in _owned(table, owner, kind, "create"):
-            if row.name not in names[kind]:
+            if str(row) not in names[kind]:
                 _remove(row, kind, delete, change, owner, outcome)
 
 

@@ -54,6 +54,7 @@ class Command(BaseCommand):
                     self.say("creating the embedded PostgreSQL …")
                 embedded.start(data_dir, dies_with_us=True)
             news = prepare_database(self.say)
+            self.print_news(news)
             self.run_children(supervisor, port=port, news=news, begun_s=begun_s, is_embedded=is_embedded)
         except embedded.EmbeddedError as failure:
             raise CommandError(str(failure)) from None
@@ -90,24 +91,20 @@ class Command(BaseCommand):
                     self.say("PostgreSQL ended; starting it again")
                     embedded.start(data_dir, dies_with_us=True)
 
+    def print_news(self, news: dict[str, str]) -> None:
+        """Say at once what is kept nowhere: whatever fails later, it has been seen."""
+        if "password" in news:
+            self.say(f"  Sign in:   operator / {news['password']}   (shown once: keep it)")
+        if "api_key" in news:
+            self.say(f"  API key:   {news['api_key']}   (shown once: keep it)")
+
     def print_welcome(self, *, port: int, news: dict[str, str], seconds: float) -> None:
         url = settings.POINTSMAN_PUBLIC_URL
         if port != settings.POINTSMAN_PORT:
             url = f"http://{url_host(settings.POINTSMAN_HOST)}:{port}"
         key = news.get("api_key", "$POINTSMAN_KEY")
-        body = json.dumps({"model": "pointsman/auto", "messages": [{"role": "user", "content": "Hello"}]})
-        lines = [
-            "",
-            f"Pointsman is ready after {seconds:.1f} s.",
-            f"  Console:   {url}/",
-            f"  Endpoint:  {url}/v1",
-        ]
-        if "password" in news:
-            lines += [f"  Sign in:   operator / {news['password']}   (shown once: keep it)"]
-        if "api_key" in news:
-            lines += [f"  API key:   {key}   (shown once: keep it)"]
-        lines += [f"  Try it:    curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' "
-                  f'-H "Authorization: Bearer {key}" -d \'{body}\'']  # fmt: skip
+        lines = ["", f"Pointsman is ready after {seconds:.1f} s."]
+        lines += [f"  Console:   {url}/", f"  Endpoint:  {url}/v1", f"  Try it:    {curl_line(url, key)}"]
         if "api_key" not in news:
             lines += [
                 "             (a key: console > Keys, or manage.py issue_key --tenant T --project P --name N)"
@@ -125,6 +122,15 @@ class Command(BaseCommand):
             pass
 
 
+def curl_line(url: str, key: str) -> str:
+    """Return a first request to paste into a shell, which also expands $POINTSMAN_KEY."""
+    body = json.dumps({"model": "pointsman/auto", "messages": [{"role": "user", "content": "Hello"}]})
+    return (
+        f"curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"-H \"Authorization: Bearer {key}\" -d '{body}'"
+    )
+
+
 def list_children(data_dir: Path) -> list[ChildSpec]:
     """Which processes make an installation. Gateways drain first, then the ingester empties the journal."""
     manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
@@ -138,11 +144,11 @@ def list_children(data_dir: Path) -> list[ChildSpec]:
     # -P solo: tasks are few and short. Its start waits for the gateway, or 10 s.
     options = ["-P", "solo", "-s", str(celery_dir / "beat-schedule"), "--loglevel", "WARNING"]
     options += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    celery = [sys.executable, "-m", "celery", "-A", "gateway", "worker", "--beat", *options]
+    celery = [sys.executable, "-m", "celery", "-A", "gateway", "--quiet", "worker", "--beat", *options]
     return [
         *gateways,
         ChildSpec("ingester", [*manage, "ingest"], 2, 60.0),
-        ChildSpec("celery", celery, 3, 15.0, start_delay_s=10.0),
+        ChildSpec("celery", celery, 1, 15.0, start_delay_s=10.0),
     ]
 
 
