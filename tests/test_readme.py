@@ -1,0 +1,40 @@
+"""Does the README name what exists?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gateway.configuration_file.format import read_configuration
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = (PROJECT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    return README.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_every_path_of_the_where_is_table_exists() -> None:
+    paths = re.findall(r"^\|[^|]+\| `([^`]+)` \|$", section("Where is…?"), re.MULTILINE)
+    assert len(paths) > 20
+    assert [path for path in paths if not (PROJECT / path).exists()] == []
+
+
+def test_every_linked_file_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (PROJECT / link).exists()] == []
+
+
+def test_every_setting_of_the_table_is_read_by_the_settings_and_the_other_way_round() -> None:
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", section("Settings"), re.MULTILINE))
+    source = (PROJECT / "gateway" / "settings.py").read_text()
+    read = set(re.findall(r"""["'](POINTSMAN_[A-Z_]+|DATABASE_URL|CELERY_BROKER_URL)["']""", source))
+    assert listed == read - {"POINTSMAN_DEBUG"}
+
+
+def test_the_configuration_example_is_a_configuration_file() -> None:
+    example = section("Configuration as a file").split("```yaml\n", 1)[1].split("```", 1)[0]
+    file = read_configuration(example, folder=PROJECT)
+    assert file.tenants[0]["projects"][0]["keys"][0]["secret"] == "env:ACME_DEV_KEY"
