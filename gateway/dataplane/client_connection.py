@@ -1,0 +1,264 @@
+"""What may a client do on its connection? uvicorn's HTTP/1.1 protocol with limits on size and patience.
+
+Calls: the transport. uvicorn (0.54) leaves silent and slow clients open for ever, does not bound heads, and answers
+garbage in plain text. There is no timer per connection: the server sweeps over all of them once a second, which
+costs a tenth of a microsecond each and nothing per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """DESIGN section 7. `write_progress_bytes` must leave within `write_s` while the client lags behind."""
+
+    head_s: float = 10.0
+    keep_alive_s: float = 75.0
+    body_gap_s: float = 60.0
+    write_s: float = 60.0
+    linger_s: float = 5.0
+    write_progress_bytes: int = 64 * 1024
+    head_bytes: int = 32 * 1024
+    header_count: int = 100
+
+
+class Phase(IntEnum):
+    """What the connection waits for."""
+
+    IDLE = 0  # the next request's first byte, after an answer
+    HEAD = 1  # the end of a request's head; also the first byte of a new connection
+    BODY = 2  # more of a request's body
+    ANSWER = 3  # our own answer
+    LINGER = 4  # the rest of a body that was answered early and that nobody reads
+    REFUSED = 5  # an error was written; everything further is ignored
+
+
+_UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
+
+_TOO_LARGE = "The request's headers are too large: {} bytes and {} headers are accepted."
+_REASONS = {
+    400: ("invalid_http", "This is not a valid HTTP/1.1 request."),
+    408: ("request_timeout", "The request's headers did not arrive in time."),
+    431: ("headers_too_large", _TOO_LARGE),
+}
+
+
+def refusal(status: int, limits: ClientLimits) -> bytes:
+    """A whole HTTP answer with an error as OpenAI's SDKs read it, after which the connection closes. Pure."""
+    code, message = _REASONS[status]
+    error = {
+        "message": message.format(limits.head_bytes, limits.header_count),
+        "type": "invalid_request_error",
+        "param": None,
+        "code": code,
+    }
+    body = orjson.dumps({"error": error})
+    return STATUS_LINE[
+        status
+    ] + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+
+
+class ClientConnection(HttpToolsProtocol):
+    """One client's connection. Overrides of uvicorn's callbacks stay small: they run for every request."""
+
+    limits = ClientLimits()
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.phase = Phase.HEAD
+        self.since_s = 0.0
+        self.head_bytes = 0
+        self.blocked_since_s: float | None = None
+        self.blocked_bytes = 0
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # as uvicorn narrows it
+        self.since_s = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        phase = self.phase
+        if phase <= Phase.HEAD:
+            if phase == Phase.IDLE:
+                self.phase = Phase.HEAD
+                self.since_s = self.loop.time()
+                self.head_bytes = 0
+            self.head_bytes += len(data)
+            if b"pgrade" in data or b"PGRADE" in data:
+                data = without_upgrade(data)
+        elif phase == Phase.REFUSED:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # CONNECT, or an upgrade whose header came in pieces; see without_upgrade.
+            self._refuse(400)
+        except httptools.HttpParserError:
+            # Also raised when on_headers_complete has refused the request.
+            self._refuse(400)
+        else:
+            if self.phase == Phase.HEAD and self.head_bytes > self.limits.head_bytes:
+                self._refuse(431)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.blocked_since_s = None
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+        self.blocked_since_s = self.loop.time()
+        self.blocked_bytes = self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        self.blocked_since_s = None
+        self.flow.resume_writing()
+
+    # The parser's side
+
+    def on_message_begin(self) -> None:
+        if self.phase != Phase.HEAD:  # a pipelined request in the same read as the one before
+            self.phase = Phase.HEAD
+            self.since_s = self.loop.time()
+            self.head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        limits = self.limits
+        if len(self.headers) > limits.header_count or (
+            self.head_bytes > limits.head_bytes and self._measured_head_bytes() > limits.head_bytes
+        ):
+            self._refuse(431)
+            raise _Refused  # stops the parser
+        self.phase = Phase.BODY
+        self.since_s = self.loop.time()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+        self.since_s = self.loop.time()
+
+    def on_message_complete(self) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._rest()
+            return
+        self.phase = Phase.ANSWER
+        cycle.more_body = False
+        cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self.phase == Phase.ANSWER:
+            self._rest()
+        elif self.phase == Phase.BODY:
+            self.phase = Phase.LINGER
+            self.since_s = self.loop.time()
+        elif self.phase == Phase.HEAD:
+            self.since_s = self.loop.time()
+
+    # Patience
+
+    def check_patience(self, now_s: float) -> None:
+        """Close the connection when its client has used up the time for what it is doing."""
+        if self.blocked_since_s is not None:
+            self._check_writing(now_s, self.blocked_since_s)
+        waited_s = now_s - self.since_s
+        phase = self.phase
+        limits = self.limits
+        if phase == Phase.ANSWER:
+            return
+        if phase == Phase.IDLE:
+            if waited_s > limits.keep_alive_s:
+                self.transport.close()
+        elif phase == Phase.HEAD:
+            if waited_s > limits.head_s and not self._is_answering():
+                if self.head_bytes:
+                    self._refuse(408)
+                else:
+                    self.transport.close()
+        elif phase == Phase.BODY:
+            if self.flow.read_paused:
+                self.since_s = now_s  # it is we who do not read
+            elif waited_s > limits.body_gap_s:
+                self.transport.abort()
+        elif waited_s > limits.linger_s:
+            self.transport.abort()
+
+    def _check_writing(self, now_s: float, blocked_since_s: float) -> None:
+        waiting_bytes = self.transport.get_write_buffer_size()
+        if waiting_bytes <= self.blocked_bytes - self.limits.write_progress_bytes:
+            self.blocked_bytes = waiting_bytes
+            self.blocked_since_s = now_s
+        elif now_s - blocked_since_s > self.limits.write_s:
+            self.transport.abort()
+
+    def _rest(self) -> None:
+        self.phase = Phase.IDLE
+        self.since_s = self.loop.time()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _measured_head_bytes(self) -> int:
+        """The first read may hold a body too, so count what the head itself takes."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse(self, status: int) -> None:
+        """Answer with an error and close. While an answer is on its way nothing may be written into it."""
+        if self.phase == Phase.REFUSED:
+            return
+        self.phase = Phase.REFUSED
+        self.since_s = self.loop.time()
+        if not self._is_answering() and not self.transport.is_closing():
+            self.transport.write(refusal(status, self.limits))
+        self.transport.close()
+
+
+class _Refused(Exception):
+    """Ends the parsing of a request that has been refused."""
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """Rename the Upgrade header of the request head that `data` begins with. Pure.
+
+    Java's HttpClient offers `Upgrade: h2c` with every plain-text request. A server may ignore the offer, but llhttp
+    would take the rest of the connection for the other protocol and lose the body.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    return _UPGRADE.sub(b"\r\nx-pgrade", head) + data[len(head) :]
