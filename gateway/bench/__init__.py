@@ -1,0 +1,1 @@
+"""How fast is the gateway on this machine? Provider, load generator and rig of `manage.py bench`."""
