@@ -49,7 +49,7 @@ def test_a_condition_looks_at_features(text: str, features: Features, expected: 
         ("", None, "empty"),
         ("has_tools && input_tokens", None, "No such overload"),
         ("true ? input_tokens : 1", None, "a number"),
-        ("['a'].exists(x, x == task) && x == 'a'", None, "Undefined variable"),
+        ("['a'].exists(x, x == task) || x == 'a'", None, "Undefined variable"),
         ("x" * 3000, None, "at most 2000"),
         ("task == '\0'", None, "NUL"),
         ("task == '\ud800'", None, "surrogate"),
