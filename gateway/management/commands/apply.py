@@ -21,6 +21,7 @@ from gateway.database_access import with_database
 
 class Command(BaseCommand):
     help = "Make providers, models, deployments, prices, policies, tenants and keys agree with a YAML file."
+    requires_system_checks: list[str] = []  # The pages are not needed here.
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("-f", "--file", required=True, help="the file, or - for standard input")

@@ -15,6 +15,7 @@ from gateway.database_access import with_database
 
 class Command(BaseCommand):
     help = "Write the configuration to standard output, in the form that `apply` reads."
+    requires_system_checks: list[str] = []  # The pages are not needed here.
 
     @with_database
     def handle(self, *args: Any, **options: Any) -> None:

@@ -19,6 +19,7 @@ from policies.models import Project, Tenant
 
 class Command(BaseCommand):
     help = "Issue an API key and print its secret, which is shown only this once."
+    requires_system_checks: list[str] = []  # The pages are not needed here.
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--tenant", required=True)
