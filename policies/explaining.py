@@ -42,9 +42,9 @@ _REASONS = {
 _STRATEGIES = {
     "fixed": "as listed",
     "priority": "in the order listed",
-    "weighted": "drawn by weight",
-    "least_cost": "the cheapest first",
-    "least_latency": "the fastest first",
+    "weighted": "drawn by weight, then the fallbacks as listed",
+    "least_cost": "the cheapest first, then the fallbacks as listed",
+    "least_latency": "the fastest first, then the fallbacks as listed",
 }
 
 
