@@ -1,0 +1,161 @@
+"""Is a usage charged exactly, once rounded, and every line accounted for?"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.pricebook import RATE_NAMES, PriceVersion
+from billing.rating import Rated, UsageUnknownError, rate
+from billing.usage import UNKNOWN_USAGE, Usage
+from tests import make
+
+rates = st.dictionaries(
+    st.sampled_from(RATE_NAMES),
+    st.decimals(min_value=0, max_value=1000, places=9, allow_nan=False),
+    min_size=1,
+)
+prices = rates.map(
+    lambda stated: PriceVersion(id=1, deployment_id=1, effective_from_unix_s=0.0, rates=stated)
+)
+counts = st.integers(min_value=0, max_value=2_000_000)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    """Usage whose parts are inside their totals."""
+    cache_read, cache_write, audio_in, uncached, reasoning, audio_out, plain = (
+        draw(counts) for _ in range(7)
+    )
+    return Usage(
+        kind="reported",
+        input_tokens=uncached + cache_read + cache_write + audio_in,
+        output_tokens=plain + reasoning + audio_out,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        reasoning_tokens=reasoning,
+        audio_input_tokens=audio_in,
+        audio_output_tokens=audio_out,
+    )
+
+
+def quantities(rated: Rated) -> dict[str, int]:
+    return {line.meter: line.quantity for line in rated.lines}
+
+
+def test_every_meter_has_its_rate() -> None:
+    price = make.price_version(
+        input_usd_per_mtok="1",
+        cache_read_usd_per_mtok="0.1",
+        cache_write_usd_per_mtok="1.25",
+        audio_input_usd_per_mtok="3",
+        output_usd_per_mtok="4",
+        reasoning_usd_per_mtok="5",
+        audio_output_usd_per_mtok="6",
+        usd_per_request="0.01",
+    )
+    usage = Usage("reported", 1000, 100, 200, 50, 30, 10, 5)
+    rated = rate(usage, price)
+    assert [(line.meter, line.quantity, line.nanousd) for line in rated.lines] == [
+        ("input", 740, 740_000),
+        ("cache_read", 200, 20_000),
+        ("cache_write", 50, 62_500),
+        ("audio_input", 10, 30_000),
+        ("output", 65, 260_000),
+        ("reasoning", 30, 150_000),
+        ("audio_output", 5, 30_000),
+        ("request", 1, 10_000_000),
+    ]
+    assert rated.total_nanousd == 11_292_500
+
+
+def test_a_rate_that_is_not_stated_falls_back_to_that_of_its_kind() -> None:
+    price = make.price_version(input_usd_per_mtok="1", output_usd_per_mtok="4")
+    rated = rate(Usage("reported", 1000, 100, 200, 50, 30, 10, 5), price)
+    assert rated.total_nanousd == 1000 * 1000 + 100 * 4000
+    assert quantities(rated)["output"] == 95  # reasoning has no rate of its own: it stays inside the output
+
+
+def test_more_cached_than_sent_tokens_never_make_the_uncached_ones_negative() -> None:
+    price = make.price_version(input_usd_per_mtok="1", cache_read_usd_per_mtok="0.1")
+    rated = rate(Usage("reported", 235, 0, cache_read_tokens=373), price)
+    assert quantities(rated) == {"cache_read": 373}
+    assert rated.total_nanousd == 37_300
+
+
+def test_a_total_is_rounded_half_up_once_and_not_line_by_line() -> None:
+    # Half a nano-USD each: line by line both would become 1 and the total 2.
+    price = make.price_version(input_usd_per_mtok="0.0005", output_usd_per_mtok="0.0005")
+    rated = rate(Usage("reported", 1, 1), price)
+    assert rated.total_nanousd == 1
+    assert [line.nanousd for line in rated.lines] == [1, 0]
+    assert rate(Usage("reported", 1, 0), price).total_nanousd == 1
+
+
+@pytest.mark.parametrize(
+    "usage", [UNKNOWN_USAGE, Usage("reported", None, 5), Usage("estimated", 5, None), Usage("unknown", 1, 1)]
+)
+def test_unknown_usage_is_refused_and_not_rated_as_zero(usage: Usage) -> None:
+    with pytest.raises(UsageUnknownError):
+        rate(usage, make.price_version())
+
+
+def test_two_prices_with_one_id_are_told_apart() -> None:
+    usage = Usage("reported", 1000, 0)
+    assert rate(usage, make.price_version(7, input_usd_per_mtok="1")).total_nanousd == 1_000_000
+    assert rate(usage, make.price_version(7, input_usd_per_mtok="2")).total_nanousd == 2_000_000
+
+
+@given(usages(), prices)
+def test_the_total_is_the_exact_sum_rounded_and_the_lines_sum_to_it(
+    usage: Usage, price: PriceVersion
+) -> None:
+    rated = rate(usage, price)
+    exact = sum(
+        (
+            Fraction(line.usd_per_mtok) * line.quantity * (10**9 if line.meter == "request" else 10**3)
+            for line in rated.lines
+        ),
+        Fraction(0),
+    )
+    as_decimal = Decimal(exact.numerator) / Decimal(exact.denominator)
+    assert rated.total_nanousd == int(as_decimal.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    assert sum(line.nanousd for line in rated.lines) == rated.total_nanousd
+    for line in rated.lines:
+        unit = 10**9 if line.meter == "request" else 10**3
+        assert abs(line.nanousd - Fraction(line.usd_per_mtok) * line.quantity * unit) < 1
+        assert line.quantity > 0
+        assert type(line.nanousd) is int
+    assert type(rated.total_nanousd) is int
+
+
+@given(usages(), prices, counts)
+def test_more_tokens_never_cost_less(usage: Usage, price: PriceVersion, more: int) -> None:
+    assert usage.input_tokens is not None
+    assert usage.output_tokens is not None
+    grown = Usage(
+        **{name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+        | {"input_tokens": usage.input_tokens + more, "output_tokens": usage.output_tokens + more}
+    )
+    assert rate(grown, price).total_nanousd >= rate(usage, price).total_nanousd
+
+
+@given(usages(), usages(), prices)
+def test_two_usages_cost_what_their_sum_costs_but_for_the_rounding(
+    one: Usage, other: Usage, price: PriceVersion
+) -> None:
+    both = Usage(
+        kind="reported",
+        **{
+            name: getattr(one, name) + getattr(other, name)
+            for name in Usage.__dataclass_fields__
+            if name.endswith("_tokens")
+        },
+    )
+    flat = rate(Usage("reported", 0, 0), price).total_nanousd
+    apart = rate(one, price).total_nanousd + rate(other, price).total_nanousd
+    assert abs(rate(both, price).total_nanousd + flat - apart) <= 2
