@@ -236,7 +236,8 @@ class Run:
 
     def _note_end(self, connection: Connection) -> None:
         is_stream = self._plan.is_stream
-        if connection.status == 200 and (not is_stream or connection.is_done_seen):
+        is_good = connection.status == 200 and (not is_stream or connection.is_done_seen)
+        if is_good:
             self.times_s.append(connection.end_s - connection.sent_s)
             if is_stream:
                 self.first_event_times_s.append(connection.first_event_s - connection.sent_s)
@@ -249,7 +250,7 @@ class Run:
             self._connections.discard(connection)
             return
         # After an error a connection rests: a server that refuses everything is not to be stormed.
-        if self._is_closed_loop and connection.status == 200 and time.perf_counter() < self._stop_s:
+        if self._is_closed_loop and is_good and time.perf_counter() < self._stop_s:
             connection.send(self._request, since_s=time.perf_counter())
         else:
             self._idle.append(connection)
