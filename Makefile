@@ -32,7 +32,7 @@ check: $(DEVELOPMENT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/djade --check --target-version 5.2 $$(git ls-files --cached --others --exclude-standard 'templates/*.html')
+	git ls-files --cached --others --exclude-standard 'templates/*.html' | xargs --no-run-if-empty $(BIN)/djade --check --target-version 5.2
 	@# Needs no database: where none answers, Django compares the models with the migration files alone.
 	@folder=$$(mktemp -d); POINTSMAN_DATA_DIR=$$folder $(BIN)/python -W ignore::RuntimeWarning \
 	  manage.py makemigrations --check --dry-run; status=$$?; rm -rf $$folder; exit $$status
