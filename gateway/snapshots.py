@@ -41,8 +41,10 @@ from policies.snapshot import (
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.5
+SETTLE_S = 0.05
 START_WAIT_S = 5.0
 KEY_CHUNK = 2000
+MAX_SEEN_KEYS = 10_000
 # Changed so many keys at once, reading all of them is no slower.
 MAX_KEYS_ONE_BY_ONE = 500
 
@@ -88,6 +90,8 @@ class WorkerConfiguration:
         self._pepper = settings.POINTSMAN_KEY_PEPPER
         self._poll_interval_s = poll_interval_s
         self._grants: Grants = {}
+        # Keys of late, so that a key in use is hashed once per configuration. Replaced with every swap.
+        self._seen: dict[str, KeyGrant] = {}
         self._prices: Prices = {}
         self._loaded: Loaded | None = None
         self._next_price_unix_s: float | None = None
@@ -99,7 +103,13 @@ class WorkerConfiguration:
 
     def find_key(self, secret: str, /) -> KeyGrant | None:
         """The grant of an unrevoked key, None for any other text. Expiry is the caller's to check."""
-        return self._grants.get(hash_secret(secret, pepper=self._pepper))
+        seen = self._seen  # before the grants: what is put into an outdated one is forgotten with it
+        grant = seen.get(secret)
+        if grant is None:
+            grant = self._grants.get(hash_secret(secret, pepper=self._pepper))
+            if grant is not None and len(seen) < MAX_SEEN_KEYS:
+                seen[secret] = grant
+        return grant
 
     def find_price(self, deployment_id: int, at_unix_s: float, /) -> PriceVersion | None:
         """The cost price in force at that time; None: unpriced."""
@@ -142,6 +152,8 @@ class WorkerConfiguration:
         """Wait for a notice of the feed, at most one poll interval. Lost notices cost that interval, no more."""
         raw: Any = connection.connection
         for _ in raw.notifies(timeout=self._poll_interval_s, stop_after=1):
+            # Changes come in bursts (a file is applied): one rebuild for those that follow at once.
+            self._is_closing.wait(SETTLE_S)
             break
 
     def _check_feed(self) -> None:
@@ -170,6 +182,7 @@ class WorkerConfiguration:
         self._prices = loaded.prices
         self.snapshot = loaded.routing
         self._grants = loaded.grants
+        self._seen = {}
         now_unix_s = time.time()
         self._next_price_unix_s = min(
             (

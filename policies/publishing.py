@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from policies import changes
+from policies.cataloguing import problems_of_public_name
 from policies.documents import Problem, check_document, has_errors, normalise_document
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
 from policies.models import Deployment, Model, Policy, PolicyDraft, PolicyVersion, Tenant
@@ -209,11 +210,9 @@ def _write_draft(draft: PolicyDraft, document: dict[str, Any], actor: str) -> No
 
 
 def _problem_of_public_id(public_id: str) -> str | None:
-    if not public_id or len(public_id) > 200:
-        return "an id has 1 to 200 characters"
-    if not public_id.isascii() or not public_id.isprintable() or " " in public_id:
-        return "an id is printable ASCII without spaces, because clients send it as the model"
-    return None
+    if len(public_id) > 200:
+        return "an id has at most 200 characters"
+    return "; ".join(problems_of_public_name(public_id)) or None
 
 
 def _check_storable(document: object) -> None:
