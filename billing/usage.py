@@ -5,8 +5,7 @@ Pure. `wire/` turns a provider's usage object into this; `billing.rating` prices
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 UsageKind = Literal["reported", "estimated", "unknown"]
 
@@ -14,9 +13,8 @@ UsageKind = Literal["reported", "estimated", "unknown"]
 MAX_TOKENS = 1_000_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Counted units of one attempt. Totals include their parts.
+class Usage(NamedTuple):
+    """Counted units of one attempt. Totals include their parts. A named tuple, as one is made per attempt.
 
     `input_tokens` counts everything sent: uncached, `cache_read_tokens`, `cache_write_tokens` and
     `audio_input_tokens` are inside it. `output_tokens` counts everything generated: `reasoning_tokens` and

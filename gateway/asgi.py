@@ -1,8 +1,118 @@
-"""Which plane answers? Placeholder until the data plane stands."""
+"""Which plane answers a request? The endpoint's paths go to the data plane, everything else to Django.
 
+Reads: settings. Owns the worker: builds the data plane when the server starts, ends it when the server stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
 import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway.settings")
-application = get_asgi_application()
+django_application = get_asgi_application()
+
+from billing.request_view import DatabaseRecordLookup  # noqa: E402
+from django.conf import settings  # noqa: E402  (Django must be set up first)
+
+from gateway import health_board  # noqa: E402
+from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
+from gateway.dataplane.gateway import Gateway  # noqa: E402
+from gateway.dataplane.health import Health  # noqa: E402
+from gateway.dataplane.simulated import SimulatedClient  # noqa: E402
+from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402
+from gateway.journal import SegmentJournal  # noqa: E402
+from gateway.snapshots import WorkerConfiguration  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL_S = 1.0
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Application:
+    """One worker process: the ASGI application that the server runs."""
+
+    def __init__(self) -> None:
+        self.plane: DataPlane | None = None
+        self._worker: Worker | None = None
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = endpoint_path(scope)
+            if path is not None and self.plane is not None:
+                await self.plane(scope, receive, send, path)
+                return
+            await django_application(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._worker = Worker(Path(settings.POINTSMAN_DATA_DIR))
+                self.plane = DataPlane(self._worker.gateway)
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                if self._worker is not None:
+                    await self._worker.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+class Worker:
+    """What lives as long as the worker: configuration follower, journal, clients, the report for the console."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self.configuration = WorkerConfiguration()
+        self.journal = SegmentJournal(data_dir)
+        client = PooledUpstreamClient()
+        self.gateway = Gateway(
+            configuration=self.configuration,
+            journal=self.journal,
+            records=DatabaseRecordLookup(),
+            clients={"http": client, "https": client, "simulated": SimulatedClient()},
+            health=Health(),
+        )
+        self._reporter = asyncio.get_running_loop().create_task(self._report_regularly())
+
+    async def close(self) -> None:
+        """Stop in the order in which nothing is lost: no new work, connections, journal, configuration."""
+        self.gateway.is_draining = True
+        self._reporter.cancel()
+        for client in set(self.gateway.clients.values()):
+            await client.aclose()
+        self.journal.close()
+        self.configuration.close()
+        health_board.remove_report(self._data_dir, self.journal.worker)
+
+    async def _report_regularly(self) -> None:
+        while True:
+            try:
+                health_board.write_report(
+                    self._data_dir,
+                    self.journal.worker,
+                    {
+                        "pid": os.getpid(),
+                        "index": int(os.environ.get("POINTSMAN_WORKER_INDEX", "0")),
+                        "revision": self.configuration.snapshot.revision,
+                        "journal_lines": self.journal.line_count,
+                        "health": self.gateway.health.as_report(),
+                        "stats": self.gateway.stats.as_report(),
+                    },
+                )
+            except OSError as error:
+                logger.warning("the run file cannot be written: %s", error)
+            await asyncio.sleep(REPORT_INTERVAL_S)
+
+
+application = Application()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -193,15 +193,15 @@ def _try_on_samples(condition: Condition) -> None:
 
 def _set_values(tags: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for field in fields(Features):
-        if field.name == "tags":
+    for name, default in Features()._asdict().items():
+        if name == "tags":
             values["tags"] = tags
-        elif field.type == "str":
-            values[field.name] = "1"
-        elif field.type == "bool":
-            values[field.name] = True
+        elif isinstance(default, str):
+            values[name] = "1"
+        elif isinstance(default, bool):
+            values[name] = True
         else:
-            values[field.name] = 0.5 if field.type == "float" else 7
+            values[name] = 0.5 if isinstance(default, float) else 7
     return values
 
 

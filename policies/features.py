@@ -7,16 +7,18 @@ records keep them, so that a decision can be replayed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Facts about one request. `input_tokens` is an estimate from sizes, made before any provider counted.
+class Features(NamedTuple):
+    """Facts about one request. A named tuple: one is made per request, and a frozen data class takes 5 µs.
+    `input_tokens` is an estimate from sizes, made before any provider counted.
 
-    `hour` (0-23) and `weekday` (1 Monday - 7 Sunday) are in the tenant's time zone. Empty string, 0 and None
-    mean that the caller said nothing.
+       `hour` (0-23) and `weekday` (1 Monday - 7 Sunday) are in the tenant's time zone. Empty string, 0 and None
+       mean that the caller said nothing.
     """
 
     requested_model: str = ""
@@ -29,7 +31,7 @@ class Features:
     priority: str = ""
     quality: str = ""
     max_latency_ms: int = 0
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = NO_TAGS
     input_tokens: int = 0
     max_output_tokens: int = 0
     message_count: int = 0
@@ -52,4 +54,4 @@ class Features:
         return {name: getattr(self, name) for name in names}
 
 
-FEATURE_NAMES = frozenset(f.name for f in fields(Features))
+FEATURE_NAMES = frozenset(Features._fields)

@@ -1,7 +1,7 @@
 """What does a worker know about tenants, catalog and policies while it routes? Frozen data.
 
 Pure. Built from rows by `gateway.snapshots`, replaced whole when configuration changes, never modified.
-Catalog entries compare by identity (`eq=False`): they key caches on the hot path, where hashing every field costs
+Catalog entries and policies compare by identity (`eq=False`): they key caches on the hot path, where hashing every field costs
 more than the look-up saves.
 """
 
@@ -72,7 +72,7 @@ class Choice:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RuleSnapshot:
     """Condition, strategy, deployments. `condition` is a compiled program; None matches always.
 
@@ -93,7 +93,7 @@ class RuleSnapshot:
     missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PolicySnapshot:
     """The live version of a policy. `feature_names`: every feature that any of its rules names."""
 

@@ -163,14 +163,15 @@ async def _attempt(
             allow_private_network=provider.allow_private_network,
         )
         log.http_status = response.status
-        log.upstream_request_id = _upstream_id(response)
+        headers = dict(response.headers)
+        log.upstream_request_id = _upstream_id(headers)
         if response.status >= 300:
             result: JsonAnswer | StreamAnswer | Failure = await _read_refusal(exchange, log, response)
-        elif parsed.is_stream and _is_event_stream(response):
+        elif parsed.is_stream and "event-stream" in headers.get("content-type", ""):
             result = await _open_stream(exchange, log, response, head_timeout_s)
             is_kept = isinstance(result, StreamAnswer)
         else:
-            result = await _read_json(exchange, log, response, remaining_s)
+            result = await _read_json(exchange, log, response, headers, remaining_s)
     except UpstreamError as error:
         result = _transport_failure(exchange, log, error)
     finally:
@@ -185,22 +186,19 @@ async def _attempt(
     return result
 
 
-def _is_event_stream(response: UpstreamResponse) -> bool:
-    return any(name == "content-type" and "event-stream" in value for name, value in response.headers)
-
-
-def _upstream_id(response: UpstreamResponse) -> str:
-    found = ""
-    for name, value in response.headers:
-        if name in UPSTREAM_ID_HEADERS:
-            if name == UPSTREAM_ID_HEADERS[0]:
-                return value
-            found = found or value
-    return found
+def _upstream_id(headers: Mapping[str, str]) -> str:
+    for name in UPSTREAM_ID_HEADERS:
+        if name in headers:
+            return headers[name]
+    return ""
 
 
 async def _read_json(
-    exchange: Exchange, log: AttemptLog, response: UpstreamResponse, timeout_s: float
+    exchange: Exchange,
+    log: AttemptLog,
+    response: UpstreamResponse,
+    headers: Mapping[str, str],
+    timeout_s: float,
 ) -> JsonAnswer | Failure:
     body = await response.read(limit_bytes=MAX_ANSWER_BYTES, timeout_s=timeout_s)
     log.first_byte_ms = exchange.elapsed_ms()
@@ -225,10 +223,7 @@ async def _read_json(
     exchange.finish_reason = facts.finish_reason
     exchange.charge(log, facts.usage)
     log.outcome = "ok"
-    content_type = next(
-        (value for name, value in response.headers if name == "content-type"), "application/json"
-    )
-    return JsonAnswer(response.status, body, content_type)
+    return JsonAnswer(response.status, body, headers.get("content-type", "application/json"))
 
 
 async def _open_stream(

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
-
-from policies.decision import Decision
-from policies.explaining import decision_record
 
 from billing.rating import rate
 from billing.usage import Usage
@@ -20,8 +18,10 @@ from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_li
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
 from gateway.wire.openai_request import ParsedRequest
+from policies.decision import Decision
+from policies.explaining import decision_record
 from policies.features import Features
-from policies.snapshot import DeploymentSnapshot, KeyGrant
+from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RuleSnapshot
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -99,7 +99,9 @@ class Exchange:
                     "version": policy.version_id if policy is not None else None,
                     "rule": decision.rule.name if decision is not None and decision.rule is not None else "",
                     "tags": parsed.tags if parsed is not None else {},
-                    "features": features_as_line(self.features) if self.features is not None else {},
+                    "features": features_as_line(self.features, parsed.facts)
+                    if self.features is not None and parsed is not None
+                    else {},
                     "decision": decision_record(decision) if decision is not None else {},
                 }
             )
@@ -170,20 +172,36 @@ class Exchange:
         """Headers of every answer to this request: its id, and who served it once that is known."""
         request_id = self.request_id.encode()
         headers: Headers = [(b"x-request-id", request_id), (b"x-pointsman-request-id", request_id)]
-        if self.attempts:
-            headers += _deployment_headers(self.attempts[-1].deployment)
-            headers.append((b"x-pointsman-attempts", b"%d" % len(self.attempts)))
         decision = self.decision
-        if decision is not None:
-            policy = decision.policy
-            if policy is not None:
-                headers.append((b"x-pointsman-policy", _header_text(policy.public_id)))
-                headers.append((b"x-pointsman-policy-version", b"%d" % policy.version_number))
-            if decision.rule is not None:
-                headers.append((b"x-pointsman-rule", _header_text(decision.rule.name)))
+        attempts = self.attempts
+        if attempts:
+            headers += _deployment_headers(attempts[-1].deployment)
+            headers.append((b"x-pointsman-attempts", b"%d" % len(attempts)))
+        if decision is not None and decision.policy is not None:
+            headers += _policy_headers(decision.policy, decision.rule)
         if self.is_pinned:
             headers.append((b"x-pointsman-pin", b"1"))
         return headers
+
+
+@lru_cache(maxsize=4096)
+def _deployment_headers(deployment: DeploymentSnapshot) -> Headers:
+    return [
+        (b"x-pointsman-model", _header_text(deployment.model.name)),
+        (b"x-pointsman-provider", _header_text(deployment.provider.name)),
+        (b"x-pointsman-deployment", _header_text(deployment.name)),
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _policy_headers(policy: PolicySnapshot, rule: RuleSnapshot | None) -> Headers:
+    headers: Headers = [
+        (b"x-pointsman-policy", _header_text(policy.public_id)),
+        (b"x-pointsman-policy-version", b"%d" % policy.version_number),
+    ]
+    if rule is not None:
+        headers.append((b"x-pointsman-rule", _header_text(rule.name)))
+    return headers
 
 
 def _header_text(text: str) -> bytes:
@@ -196,20 +214,3 @@ def _header_text(text: str) -> bytes:
         else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "replace"))
         for char in text
     ).encode()
-
-
-_DEPLOYMENT_HEADERS: dict[DeploymentSnapshot, Headers] = {}
-
-
-def _deployment_headers(deployment: DeploymentSnapshot) -> Headers:
-    headers = _DEPLOYMENT_HEADERS.get(deployment)
-    if headers is None:
-        if len(_DEPLOYMENT_HEADERS) > 4096:
-            _DEPLOYMENT_HEADERS.clear()
-        headers = [
-            (b"x-pointsman-model", _header_text(deployment.model.name)),
-            (b"x-pointsman-provider", _header_text(deployment.provider.name)),
-            (b"x-pointsman-deployment", _header_text(deployment.name)),
-        ]
-        _DEPLOYMENT_HEADERS[deployment] = headers
-    return headers

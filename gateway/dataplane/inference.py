@@ -59,6 +59,11 @@ async def serve(
     except asyncio.CancelledError:
         _settle_cancelled(exchange, answer)
         if watch is None or not watch.has_fired:
+            if exchange.is_committed:
+                last = error_event(
+                    "gateway_stopping", "The gateway is stopping and cannot finish this stream."
+                )
+                await send({"type": "http.response.body", "body": last})
             raise
         task = asyncio.current_task()
         if task is not None:
@@ -288,8 +293,9 @@ class _DisconnectWatch:
         self._owner = asyncio.current_task()
         self._task: asyncio.Task[None] | None = None
         self.has_fired = False
-        loop = asyncio.get_running_loop()
-        self._handle = loop.call_later(exchange.gateway.timeouts.disconnect_watch_s, self._begin)
+        self._handle = asyncio.get_running_loop().call_later(
+            exchange.gateway.timeouts.disconnect_watch_s, self._begin
+        )
 
     def stop(self) -> None:
         self._handle.cancel()

@@ -5,6 +5,7 @@ Pure: facts in, dictionaries out. The form of both lines: billing/README.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,17 +69,23 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
 
 _UNKNOWN_LINE = usage_as_line(UNKNOWN_USAGE)
 _NOTHING_LINE = usage_as_line(Usage(kind="reported", input_tokens=0, output_tokens=0, convention="none"))
-# Named in columns of their own, or the same for every request of a key: not repeated in the features.
-_ELSEWHERE = frozenset({"requested_model", "endpoint", "tenant", "project", "key", "tags", "is_stream"})
-_RECORDED = tuple(name for name in Features.__dataclass_fields__ if name not in _ELSEWHERE)
-_DEFAULTS = Features()
+_HINTS = ("app", "task", "priority", "quality", "max_latency_ms", "budget_used_ratio")
 
 
-def features_as_line(features: Features) -> dict[str, Any]:
-    """The features that say something: a value that equals the default is left out."""
-    return {
-        name: value for name in _RECORDED if (value := getattr(features, name)) != getattr(_DEFAULTS, name)
-    }
+def features_as_line(features: Features, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The features that say something: `facts` are those read from the body, the rest comes from headers and time.
+
+    What equals its default is left out; what stands in a column of its own (tenant, key, model, tags) as well.
+    """
+    line = {name: value for name, value in facts.items() if value}
+    for name in _HINTS:
+        value = getattr(features, name)
+        if value:
+            line[name] = value
+    if features.hour or features.weekday != 1:
+        line["hour"] = features.hour
+        line["weekday"] = features.weekday
+    return line
 
 
 def outcome_line(

@@ -21,7 +21,7 @@ HIGH_WATER_BYTES = 256 * 1024
 # A request body goes out in pieces, so that encrypting it never holds the loop for long.
 PIECE_BYTES = 256 * 1024
 PIECES_PER_TURN = 4
-JOIN_BELOW_BYTES = 32 * 1024
+JOIN_BELOW_BYTES = 256 * 1024
 # A timer may fire this much late instead of being set anew for a deadline that is hardly earlier.
 TIMER_SLACK_S = 0.02
 # An idle connection that the provider closed shows it within a round trip of the next request.

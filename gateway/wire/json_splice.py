@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping
 import orjson
 
 # A JSON string, or one structural character. The body has been parsed before: it is known to be valid.
+_TEXT_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]+|\\.)*")', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|[{}\[\],:]', re.DOTALL)
 
 
@@ -53,7 +54,7 @@ def _only_place_of(body: bytes, name: str) -> tuple[int, int] | None:
     # rfind is the fastest search in CPython over a megabyte; find stops early where the name stands in front.
     if at < 0 or body.rfind(quoted) != at or body.rfind(b"\\u006") >= 0:
         return None
-    colon = re.compile(rb'\s*:\s*("(?:[^"\\]+|\\.)*")').match(body, at + len(quoted))
+    colon = _TEXT_VALUE.match(body, at + len(quoted))
     return colon.span(1) if colon else None
 
 

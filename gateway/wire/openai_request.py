@@ -23,8 +23,10 @@ MESSAGE_OVERHEAD_TOKENS = 4
 IMAGE_TOKENS = 800
 AUDIO_TOKENS = 1000
 MAX_N = 128
+SMALL_BODY_BYTES = 4096
+NO_PREFERENCES: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], bool] = ((), (), (), True)
 # Members that are ours and that providers refuse or misread.
-GATEWAY_MEMBERS = ("models", "route", "provider", "plugins", "pointsman")
+GATEWAY_MEMBERS = frozenset({"models", "route", "provider", "plugins", "pointsman"})
 
 
 @dataclass(slots=True)
@@ -56,9 +58,11 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
         ) from None
     if not isinstance(payload, dict):
         raise BadRequest("The request body must be a JSON object.", code="invalid_json")
-    _check_depth(payload)
+    # Nesting needs brackets: counting them is cheaper than walking, as long as the body is small.
+    if len(body) > SMALL_BODY_BYTES or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        _check_depth(payload)
     get = payload.get
-    models = _texts(get("models"), "models")
+    models = _texts(get("models"), "models") if "models" in payload else ()
     model = get("model")
     if model is None and models:
         model = models[0]
@@ -72,7 +76,9 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
     options = get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise _wrong_type("stream_options", "an object")
-    order, only, ignore, fallbacks = _provider_preferences(get("provider"))
+    order, only, ignore, fallbacks = (
+        _provider_preferences(get("provider")) if "provider" in payload else NO_PREFERENCES
+    )
     metadata = get("metadata")
     if endpoint == "chat":
         facts = _chat_facts(payload)
@@ -103,9 +109,8 @@ def upstream_body(request: ParsedRequest, *, upstream_model: str, output_limit_p
     changes: dict[str, bytes | None] = {}
     if payload.get("model") != upstream_model:
         changes["model"] = orjson.dumps(upstream_model)
-    for name in GATEWAY_MEMBERS:
-        if name in payload:
-            changes[name] = None
+    for name in GATEWAY_MEMBERS & payload.keys():
+        changes[name] = None
     if request.is_stream and not request.wants_usage:
         options = {**(payload.get("stream_options") or {}), "include_usage": True}
         changes["stream_options"] = orjson.dumps(options)
@@ -174,10 +179,10 @@ def _count(payload: Mapping[str, Any], name: str, maximum: int = 10_000_000) -> 
     value = payload.get(name)
     if value is None:
         return 0
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is not int:
+        if not isinstance(value, float) or not value.is_integer():
+            raise _wrong_type(name, "a whole number")
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong_type(name, "a whole number")
     if not 0 <= value <= maximum:
         raise BadRequest(f"'{name}' must be between 0 and {maximum}.", code="invalid_value", param=name)
     return value

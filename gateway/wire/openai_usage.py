@@ -43,17 +43,18 @@ class _UnbelievableError(ValueError):
 def _count(value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is not int:
+        if not isinstance(value, float) or not value.is_integer():
+            raise _UnbelievableError
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:
+    if not 0 <= value <= MAX_TOKENS:
         raise _UnbelievableError
     return value
 
 
-def _part(details: object, name: str) -> int:
-    if not isinstance(details, dict):
-        return 0
-    return _count(details.get(name)) or 0
+def _part(details: Any, name: str) -> int:
+    value = details.get(name) if type(details) is dict else None
+    return _count(value) or 0 if value else 0
 
 
 def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
@@ -65,24 +66,29 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         return UNKNOWN_USAGE
     prompt_details = get("prompt_tokens_details", get("input_tokens_details"))
     completion_details = get("completion_tokens_details", get("output_tokens_details"))
-    cached = _part(prompt_details, "cached_tokens")
-    if not cached:
-        # Top level: DeepSeek, Mistral, Moonshot and Together, Anthropic's surface.
-        for name in (
-            "prompt_cache_hit_tokens",
-            "num_cached_tokens",
-            "cached_tokens",
-            "cache_read_input_tokens",
-        ):
-            cached = _count(get(name)) or 0
-            if cached:
-                break
-    cache_write = (
-        _part(prompt_details, "cache_write_tokens") or _count(get("cache_creation_input_tokens")) or 0
-    )
-    audio_in = _part(prompt_details, "audio_tokens")
-    reasoning = _part(completion_details, "reasoning_tokens")
-    audio_out = _part(completion_details, "audio_tokens")
+    cached = cache_write = audio_in = reasoning = audio_out = 0
+    if prompt_details:
+        cached = _part(prompt_details, "cached_tokens")
+        cache_write = _part(prompt_details, "cache_write_tokens")
+        audio_in = _part(prompt_details, "audio_tokens")
+    if completion_details:
+        reasoning = _part(completion_details, "reasoning_tokens")
+        audio_out = _part(completion_details, "audio_tokens")
+    counts = (prompt, completion, total)
+    if len(raw) > 3 - counts.count(None) + bool(prompt_details) + bool(completion_details):
+        if not cached:
+            # Top level: DeepSeek, Mistral, Moonshot and Together, Anthropic's surface.
+            for name in (
+                "prompt_cache_hit_tokens",
+                "num_cached_tokens",
+                "cached_tokens",
+                "cache_read_input_tokens",
+            ):
+                cached = _count(get(name)) or 0
+                if cached:
+                    break
+        if not cache_write:
+            cache_write = _count(get("cache_creation_input_tokens")) or 0
     convention = "openai"
     if prompt is None:
         prompt = total if completion is None else (total or completion) - completion  # Voyage: only a total
