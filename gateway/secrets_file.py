@@ -16,8 +16,20 @@ def load_or_create_secrets(data_dir: Path) -> dict[str, str]:
     """Return {"secret_key", "pepper", "credential_keys", "metrics_token"}.
 
     `credential_keys` is a comma-separated list of Fernet keys, newest first. Several processes may start at
-    once: the file is created whole under another name and linked into place, so the first one wins.
+    once: the file is created whole under another name and linked into place, so the first one wins. Ends the
+    process with a clear line when the folder is not ours to use.
     """
+    try:
+        return _load_or_create(data_dir)
+    except OSError as refusal:
+        # Settings are read before there is anybody to report an error to: a sentence, not a traceback.
+        raise SystemExit(
+            f"Pointsman cannot use {refusal.filename}: {refusal.strerror}. "
+            "Set POINTSMAN_DATA_DIR to a folder of this user, or start as the folder's owner."
+        ) from None
+
+
+def _load_or_create(data_dir: Path) -> dict[str, str]:
     path = data_dir / "secrets.json"
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
