@@ -138,7 +138,7 @@ def test_more_tokens_never_cost_less(usage: Usage, price: PriceVersion, more: in
     assert usage.input_tokens is not None
     assert usage.output_tokens is not None
     grown = Usage(
-        **{name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+        **{name: getattr(usage, name) for name in Usage._fields}
         | {"input_tokens": usage.input_tokens + more, "output_tokens": usage.output_tokens + more}
     )
     assert rate(grown, price).total_nanousd >= rate(usage, price).total_nanousd
@@ -152,7 +152,7 @@ def test_two_usages_cost_what_their_sum_costs_but_for_the_rounding(
         kind="reported",
         **{
             name: getattr(one, name) + getattr(other, name)
-            for name in Usage.__dataclass_fields__
+            for name in Usage._fields
             if name.endswith("_tokens")
         },
     )

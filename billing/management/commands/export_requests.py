@@ -15,6 +15,8 @@ from billing.exporting import export_requests
 
 class Command(BaseCommand):
     help = "Write request records with attempts, decision, usage and cost to stdout, oldest first."
+    # Records must flow whatever is wrong with a page: no URL, template or admin check may stop this.
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--format", choices=["jsonl", "csv"], default="jsonl")

@@ -15,6 +15,8 @@ from billing.ingesting import Ingester
 
 class Command(BaseCommand):
     help = "Ingest the journal into the database. One process per data directory; a second one waits."
+    # Records must flow whatever is wrong with a page: no URL, template or admin check may stop this.
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--once", action="store_true", help="Ingest what is there now, then end.")

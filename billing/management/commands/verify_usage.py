@@ -14,6 +14,8 @@ from billing.verifying import verify, write_result
 
 class Command(BaseCommand):
     help = "Recompute every cost and every rollup. Exit code 1 and a table when anything differs."
+    # Records must flow whatever is wrong with a page: no URL, template or admin check may stop this.
+    requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = verify(now=timezone.now())
