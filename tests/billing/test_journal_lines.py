@@ -62,7 +62,8 @@ def test_a_whole_request_is_read() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("id", "not-a-uuid"), ("id", 7), ("id", []), ("id", "611a95b8-274e-4cf8-81c9-c3e1a38e20e8"), ("id", "80000000-0000-7b1c-a15e-ff36b2f2da10"),
+        ("id", "not-a-uuid"), ("id", 7), ("id", []), ("id", "611a95b8-274e-4cf8-81c9-c3e1a38e20e8"),
+        ("id", "80000000-0000-7b1c-a15e-ff36b2f2da10"),
         ("status", "interrupted"), ("status", []), ("status", None), ("http", -1), ("http", 40_000), ("http", "200"),
         ("http", True), ("deployment", 0), ("deployment", 2**63), ("ms", "1"), ("ms", -1), ("ms", 1e300),
         ("cost", 1.5), ("cost", -1), ("cost", 10**17), ("unpriced", 1), ("attempts", {}), ("attempts", [7]),
