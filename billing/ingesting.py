@@ -216,7 +216,7 @@ class Ingester:
     # Storing
 
     def _store(self, batch: Batch) -> None:
-        # A batch makes a million objects and no cycles: collecting in between is a tenth of its time.
+        # A batch makes a million objects and no cycles: there is nothing to collect in between.
         gc.disable()
         try:
             self._store_batch(batch)

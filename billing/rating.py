@@ -51,7 +51,7 @@ class UsageUnknownError(ValueError):
     """Usage without numbers cannot be rated: unknown is not zero."""
 
 
-# Named tuples: this is the hot path, and they are made in a fifth of a frozen dataclass's time.
+# Named tuples: this is the hot path, and they are made in half of a frozen dataclass's time (0.4 µs).
 class Line(NamedTuple):
     """One meter of a charge. For the meter `request`, the rate is USD per request, not per million tokens."""
 
