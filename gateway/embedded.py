@@ -87,6 +87,9 @@ def stop(data_dir: Path) -> None:
     with _exclusive(data_dir):
         _leave(data_dir)
         if _is_used(data_dir):
+            # The last user stops it. It is no longer ours to wait for, so Popen need not complain of it.
+            if (child := _children.pop(data_dir, None)) is not None:
+                child.returncode = 0
             return
         pid = find_postmaster(data_dir)
         if pid is not None:

@@ -135,6 +135,9 @@ def list_children(data_dir: Path) -> list[ChildSpec]:
     """Which processes make an installation. Gateways drain first, then the ingester empties the journal."""
     manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
     celery_dir = data_dir / "celery"
+    (data_dir / "static").mkdir(
+        exist_ok=True
+    )  # Where `collectstatic` would write; WhiteNoise looks there too.
     for name in ("queue", "control"):
         (celery_dir / name).mkdir(parents=True, exist_ok=True)
     gateways = [
