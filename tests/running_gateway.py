@@ -1,7 +1,7 @@
 """A real gateway for tests: `manage.py serve` and `manage.py ingest` as processes of their own, on loopback.
 
-Each has a data directory and a database of its own (copied from the migrated test database), so that processes can
-be killed without harm to any other test.
+Each has a data directory and a database of its own (copied from one that is migrated once per test process), so that
+processes can be killed without harm to any other test.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import psycopg
 import yaml
-from django.conf import settings
+from django.db import connection as test_connection
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 40.0
@@ -47,14 +47,13 @@ class RunningGateway:
         self.url = f"http://127.0.0.1:{port}/v1"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.workers = workers
-        host = settings.DATABASES["default"]["HOST"]
-        self.database_host = host
+        self.database_host = host = test_connection.settings_dict["HOST"]
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")},
             "POINTSMAN_DATA_DIR": str(data_dir),
             "POINTSMAN_PORT": str(port),
             "POINTSMAN_HOST": "127.0.0.1",
-            "DATABASE_URL": f"postgres://postgres@{quote(host, safe='')}/{database}",
+            "DATABASE_URL": f"postgres://postgres@/{host}/{database}",
             "PYTHONWARNINGS": "default",
         }
 
@@ -155,6 +154,20 @@ class RunningGateway:
         raise AssertionError(f"request {request_id} never arrived: {answer.text}\n{self.logs()}")
 
 
+@lru_cache(maxsize=1)
+def _migrated_template(host: str) -> str:
+    """A migrated, empty database to copy. Apart from pytest-django's, which tests may be using just now."""
+    name = "journey_template"
+    with psycopg.connect(dbname="postgres", host=host, user="postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name}")
+    environment = {**os.environ, "DATABASE_URL": f"postgres://postgres@/{host}/{name}"}
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True, timeout=120
+    )
+    return name
+
+
 AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
 
 
@@ -162,14 +175,11 @@ AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
 def running_gateway(
     config: dict[str, Any] | None, *, workers: int = 1, **environment: str
 ) -> Iterator[RunningGateway]:
-    """Start a gateway with `config` applied and stop it afterwards.
-
-    The caller must hold the migrated test database (`django_db_setup`) and no open connection to it.
-    """
+    """Start a gateway with `config` applied and stop it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pmrun-"))
     database = "journey_" + folder.name.replace("-", "_").lower()
-    template = settings.DATABASES["default"]["NAME"]
-    host = settings.DATABASES["default"]["HOST"]
+    host = test_connection.settings_dict["HOST"]
+    template = _migrated_template(host)
     with psycopg.connect(dbname="postgres", host=host, user="postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')  # type: ignore[arg-type]
     gateway = RunningGateway(folder, database, free_port(), workers)

@@ -39,7 +39,7 @@ MODELS = [f"m{number}" for number in range(30)]
 
 
 @pytest.fixture(scope="module")
-def gateway(django_db_setup: None, providers: tuple[FakeProvider, FakeProvider]) -> Iterator[RunningGateway]:
+def gateway(providers: tuple[FakeProvider, FakeProvider]) -> Iterator[RunningGateway]:
     first, second = providers
     config = simple_config(first.url, MODELS, credential="env:UPSTREAM_SECRET")
     config["providers"].append({**config["providers"][0], "name": "second", "base_url": second.url})
@@ -47,10 +47,7 @@ def gateway(django_db_setup: None, providers: tuple[FakeProvider, FakeProvider])
         {**deployment, "name": f"{deployment['model']}@z-second", "provider": "second"}
         for deployment in list(config["deployments"])
     ]
-    with running_gateway(None) as running:
-        running.environment["UPSTREAM_SECRET"] = "upstream-credential-123456"
-        running.apply(config)
-        time.sleep(1.5)
+    with running_gateway(config, UPSTREAM_SECRET="upstream-credential-123456") as running:
         yield running
 
 
@@ -205,6 +202,7 @@ def test_garbage_in_a_stream_ends_with_an_honest_error(gateway, providers, model
     providers[0].default = [
         STREAM_HEAD,
         chunk_event("one "),
+        0.1,
         event("{not json"),
         chunk_event("two "),
         b"0\r\n\r\n",

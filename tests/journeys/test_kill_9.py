@@ -32,7 +32,7 @@ def provider() -> Iterator[FakeProvider]:
 
 
 @pytest.fixture(scope="module")
-def gateway(django_db_setup: None, provider: FakeProvider) -> Iterator[RunningGateway]:
+def gateway(provider: FakeProvider) -> Iterator[RunningGateway]:
     with running_gateway(simple_config(provider.url, ["m"]), workers=WORKERS) as running:
         yield running
 

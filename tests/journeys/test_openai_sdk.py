@@ -71,7 +71,7 @@ HELLO = [{"role": "user", "content": "Say hello in five words."}]
 
 
 @pytest.fixture(scope="module")
-def gateway(django_db_setup: None) -> Iterator[RunningGateway]:
+def gateway() -> Iterator[RunningGateway]:
     with running_gateway(None) as running:
         running.apply(CONFIG, OTHER_KEY=OTHER_KEY)
         yield running
