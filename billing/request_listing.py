@@ -43,17 +43,32 @@ class RequestFilters:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Records with their names loaded. `next_after` asks for the following page; None: this is the last."""
+    """Records with their names loaded. `next_after` asks for the following page; None: this is the last.
+
+    `next_before` asks for the page of newer records; None: this is the first.
+    """
 
     records: tuple[RequestRecord, ...]
     next_after: uuid.UUID | None
+    next_before: uuid.UUID | None = None
 
 
-def list_requests(*, filters: RequestFilters, after: uuid.UUID | None = None, limit: int = 50) -> Page:
-    """List a page, newest first. `after` is the id of the last record seen; a foreign id gives an empty page."""
+def list_requests(
+    *,
+    filters: RequestFilters,
+    after: uuid.UUID | None = None,
+    before: uuid.UUID | None = None,
+    limit: int = 50,
+) -> Page:
+    """List a page, newest first; a foreign id gives an empty page.
+
+    `after` is the id of the last record of the page before this one, `before` that of the first of the page after it.
+    """
     limit = max(1, min(limit, MAX_PAGE))
     try:
         rows = filter_requests(filters)
+        if before is not None:
+            return _page_before(rows, before, limit)
         if after is not None:
             # Ids begin with their millisecond, so the id alone names a place in the order.
             at = started_at_of(after)
@@ -63,7 +78,25 @@ def list_requests(*, filters: RequestFilters, after: uuid.UUID | None = None, li
     found = list(rows.order_by("-started_at", "-id")[: limit + 1])
     records = found[:limit]
     load_names(records)
-    return Page(tuple(records), records[-1].id if len(found) > limit else None)
+    is_later_page = after is not None and bool(records)
+    return Page(
+        tuple(records),
+        next_after=records[-1].id if len(found) > limit else None,
+        next_before=records[0].id if is_later_page else None,
+    )
+
+
+def _page_before(rows: QuerySet[RequestRecord], before: uuid.UUID, limit: int) -> Page:
+    at = started_at_of(before)
+    newer = rows.filter(started_at__gte=at).filter(Q(started_at__gt=at) | Q(id__gt=before))
+    found = list(newer.order_by("started_at", "id")[: limit + 1])
+    records = found[:limit][::-1]
+    load_names(records)
+    return Page(
+        tuple(records),
+        next_after=records[-1].id if records else None,
+        next_before=records[0].id if len(found) > limit else None,
+    )
 
 
 def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:

@@ -1,12 +1,100 @@
-"""What stands in the console's menu for this person? Template context processor."""
+"""What stands in the console's menu for this person? Template context processor.
+
+Reads: the person's role, the health board, today's rollups (for the badges: what needs a person).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
+from django.urls import reverse
+
+from gateway.needs_attention import count_down_providers, count_unpriced_today
+from policies.permissions import Ability, may, role_of
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One entry of the menu. `shortcut` is the key after `g`."""
+
+    title: str
+    url_name: str
+    icon: str
+    ability: Ability = Ability.READ
+    shortcut: str = ""
+
+
+MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
+    (
+        "",
+        (
+            Page("Home", "home", "home", shortcut="h"),
+            Page("Requests", "requests", "list-details", shortcut="r"),
+        ),
+    ),
+    (
+        "Routing",
+        (
+            Page("Policies", "policies", "route", shortcut="p"),
+            Page("Models", "models", "box", shortcut="m"),
+            Page("Providers", "providers", "plug", shortcut="o"),
+            Page("Deployments", "deployments", "server", shortcut="d"),
+        ),
+    ),
+    (
+        "Access",
+        (
+            Page("Tenants", "tenants", "building", shortcut="t"),
+            Page("API keys", "keys", "key", shortcut="k"),
+            Page("People", "people", "users", Ability.MANAGE_PEOPLE),
+        ),
+    ),
+    (
+        "Record",
+        (
+            Page("Audit", "audit", "history", Ability.SEE_AUDIT, shortcut="a"),
+            Page("Back office", "admin:index", "settings", Ability.CONFIGURE),
+        ),
+    ),
+)
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:
-    """Return {"menu": [...]}; the console fills it."""
-    return {"menu": []}
+    """Return {"menu", "role"}; nothing for strangers. Pages of the Django admin have a menu of their own."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated or request.path.startswith("/admin/"):
+        return {}
+    badges = _badges() if may(user, Ability.READ) else {}
+    menu = []
+    for title, pages in MENU:
+        entries = [_entry(page, request.path, badges) for page in pages if may(user, page.ability)]
+        if entries:
+            menu.append({"title": title, "entries": entries})
+    return {"menu": menu, "role": role_of(user)}
+
+
+def _entry(page: Page, path: str, badges: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    url = reverse(page.url_name)
+    colour, badge = badges.get(page.url_name, ("", ""))
+    return {
+        "title": page.title,
+        "url": url,
+        "icon": page.icon,
+        "shortcut": page.shortcut,
+        "is_current": path == url or (url != "/" and path.startswith(url.rstrip("/") + "/")),
+        "badge": badge,
+        "badge_colour": colour,
+    }
+
+
+def _badges() -> dict[str, tuple[str, str]]:
+    badges = {}
+    if down := count_down_providers(Path(settings.POINTSMAN_DATA_DIR)):
+        badges["providers"] = ("red", f"{down} down")
+    if unpriced := count_unpriced_today():
+        badges["requests"] = ("yellow", f"{unpriced:,} unpriced")
+    return badges

@@ -1,8 +1,29 @@
 """Which page or control-plane call answers which path? The data plane's paths are in dataplane/app.py."""
 
 from django.contrib import admin
-from django.urls import path
+from django.contrib.auth.views import LogoutView
+from django.urls import include, path
+
+from gateway.metrics import metrics
+from gateway.views import catalog, find, home, sign_in
 
 urlpatterns = [
+    path("", home.home, name="home"),
+    path("find", find.find, name="find"),
+    path("sign-in", sign_in.SignIn.as_view(), name="sign-in"),
+    path("sign-out", LogoutView.as_view(), name="sign-out"),
+    path("models", catalog.list_models, name="models"),
+    path("models/<int:pk>", catalog.show_model, name="model"),
+    path("providers", catalog.list_providers, name="providers"),
+    path("providers/<int:pk>", catalog.show_provider, name="provider"),
+    path("deployments", catalog.list_deployments, name="deployments"),
+    path("deployments/<int:pk>", catalog.show_deployment, name="deployment"),
+    path("metrics", metrics, name="metrics"),
+    path("", include("policies.urls")),
+    path("", include("billing.urls")),
     path("admin/", admin.site.urls),
 ]
+
+handler403 = "gateway.views.errors.forbidden"
+handler404 = "gateway.views.errors.not_found"
+handler500 = "gateway.views.errors.failed"

@@ -118,3 +118,15 @@ def _list_keys() -> list[str]:
     except ValueError:
         raise CredentialError("POINTSMAN_CREDENTIAL_KEYS holds something that is not a Fernet key") from None
     return keys
+
+
+def credential_state(provider: Provider) -> tuple[str, str]:
+    """Say what is known about a provider's credential without reading it: (state, detail).
+
+    States: "set", "reference" (detail: which), "not needed", "missing".
+    """
+    if provider.credential_reference:
+        return "reference", provider.credential_reference
+    if provider.credential_ciphertext:
+        return "set", ""
+    return ("not needed" if provider.auth_style == Provider.AuthStyle.NONE else "missing"), ""

@@ -149,3 +149,43 @@ def _score_sentences(record: Mapping[str, Any]) -> list[str]:
 
 def _short(value: float | None) -> float | None:
     return round(value, 1) if isinstance(value, float) else value
+
+
+def candidates_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Every deployment that was looked at: {"name", "place", "score", "reason"}, those to be tried first."""
+    scores = dict(record.get("scores", []))
+    strategy = record.get("strategy", "")
+    listed = [
+        {"name": str(name), "place": str(place), "score": _score_text(strategy, scores, str(name)), "reason": ""}
+        for place, name in enumerate(record.get("candidates", []), start=1)
+    ]
+    listed += [
+        {
+            "name": str(name),
+            "place": "",
+            "score": _score_text(strategy, scores, str(name)),
+            "reason": _REASONS.get(reason, str(reason)),
+        }
+        for name, reason in record.get("dropped", [])
+    ]
+    return listed
+
+
+def rules_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rules in the order in which they were looked at: {"name", "outcome", "detail"}."""
+    told = []
+    for entry in record.get("trace", []):
+        if isinstance(entry, str):
+            told.append({"name": entry, "outcome": "skipped", "detail": ""})
+        else:
+            told.append({"name": entry[0], "outcome": entry[1], "detail": entry[2] if len(entry) > 2 else ""})
+    return told
+
+
+def _score_text(strategy: str, scores: Mapping[str, Any], name: str) -> str:
+    if name not in scores:
+        return ""
+    value = scores[name]
+    if strategy == "least_cost":
+        return "unpriced" if value is None else f"${value / 1e9:.6f}"
+    return "not measured" if value is None else f"{value:.0f} ms"

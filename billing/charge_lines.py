@@ -1,0 +1,66 @@
+"""How does the cost of each attempt come about? The lines that a request's page shows.
+
+Reads: price. Rates again with the price that is stored with the attempt, so the sum can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from billing.models import Price
+from billing.pricebook import PriceVersion, parse_rates
+from billing.rating import REQUEST, Line, UsageUnknownError, rate
+from billing.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """One meter: how many units at which rate make how much."""
+
+    meter: str
+    quantity: int
+    rate: Decimal
+    unit: str
+    nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The lines of one attempt. `is_same`: rating again gives what was recorded."""
+
+    attempt_number: int
+    price: Price
+    lines: tuple[ChargeLine, ...]
+    total_nanousd: int
+    is_same: bool
+
+
+def charge_lines(attempts: Sequence[Mapping[str, Any]]) -> list[Charge]:
+    """Rate the attempts of `request_as_json` again; attempts without price or known usage are left out."""
+    prices = Price.objects.select_related("deployment").in_bulk(
+        [attempt["price_id"] for attempt in attempts if attempt["price_id"]]
+    )
+    charges = []
+    for attempt in attempts:
+        price = prices.get(attempt["price_id"])
+        if price is None or attempt["usage"] is None:
+            continue
+        version = PriceVersion(
+            price.pk, price.deployment_id, price.effective_from.timestamp(), parse_rates(price.rates)
+        )
+        try:
+            rated = rate(Usage(**attempt["usage"]), version)
+        except UsageUnknownError:
+            continue
+        lines = tuple(_line(line) for line in rated.lines)
+        is_same = rated.total_nanousd == attempt["cost_nanousd"]
+        charges.append(Charge(attempt["number"], price, lines, rated.total_nanousd, is_same))
+    return charges
+
+
+def _line(line: Line) -> ChargeLine:
+    unit = "a request" if line.meter == REQUEST else "a million"
+    return ChargeLine(line.meter, line.quantity, line.usd_per_mtok, unit, line.nanousd)

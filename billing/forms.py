@@ -1,0 +1,66 @@
+"""What may be typed into the console's forms over money? The verbs check everything again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from django import forms
+
+from policies.forms import ConsoleForm
+
+LABELS = {
+    "input_usd_per_mtok": ("Input", "USD per million tokens"),
+    "output_usd_per_mtok": ("Output", "USD per million tokens"),
+    "cache_read_usd_per_mtok": ("Cached input, read", "Empty: charged as input"),
+    "cache_write_usd_per_mtok": ("Cached input, written", "Empty: charged as input"),
+    "reasoning_usd_per_mtok": ("Reasoning", "Empty: charged as output"),
+    "audio_input_usd_per_mtok": ("Audio input", "Empty: charged as input"),
+    "audio_output_usd_per_mtok": ("Audio output", "Empty: charged as output"),
+    "usd_per_request": ("Each request", "USD a request, besides its tokens"),
+}
+
+
+class PriceForm(ConsoleForm):
+    """The rates of a new price. A rate left empty is not stated, which is not the same as 0."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        since = self.fields["effective_from"]
+        since.widget.attrs["max"] = "9999-12-31T23:59"
+
+    effective_from = forms.DateTimeField(
+        required=False,
+        label="In force from (UTC)",
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        help_text="Empty: now. Requests that are already recorded keep the price they were rated with.",
+    )
+    source = forms.CharField(
+        max_length=200, required=False, help_text="Where these numbers come from: a price list, a contract."
+    )
+
+    def rates(self) -> dict[str, str]:
+        return {name: text for name in LABELS if (text := self.cleaned_data[name].strip())}
+
+    def since(self) -> dt.datetime | None:
+        at: dt.datetime | None = self.cleaned_data["effective_from"]
+        return at
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if not any(data.get(name) for name in LABELS):
+            self.add_error(None, "State at least one rate; for most models input and output.")
+        return data
+
+
+_rate_fields = {
+    name: forms.CharField(
+        max_length=30,
+        required=False,
+        label=label,
+        help_text=help_text,
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "num"}),
+    )
+    for name, (label, help_text) in LABELS.items()
+}
+PriceForm.base_fields = {**_rate_fields, **PriceForm.base_fields}

@@ -1,0 +1,13 @@
+"""Which page over records and money answers which path?"""
+
+from django.urls import path
+
+from billing.views import keys, prices, requests
+
+urlpatterns = [
+    path("requests", requests.list_page, name="requests"),
+    path("requests/<uuid:request_id>", requests.show_request, name="request"),
+    path("keys", keys.list_keys, name="keys"),
+    path("keys/<int:pk>", keys.show_key, name="key"),
+    path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
+]

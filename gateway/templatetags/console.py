@@ -1,0 +1,176 @@
+"""How do templates write icons, amounts, times and states? Filters and tags for the console's templates.
+
+Pure, except: Reads: icon files under templates/icons.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from functools import cache
+from typing import Any
+
+from django import template
+from django.conf import settings
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from billing.money import format_usd
+from policies.permissions import Ability, may
+
+register = template.Library()
+
+# State -> (badge colour, word). One colour scheme for the whole console: colour is for state only.
+STATES = {
+    "ok": ("green", "ok"),
+    "error": ("red", "error"),
+    "refused": ("yellow", "refused"),
+    "cancelled": ("secondary", "cancelled"),
+    "interrupted": ("red", "interrupted"),
+    "in_flight": ("azure", "running"),
+    "half_open": ("yellow", "probing"),
+    "cooling": ("yellow", "cooling"),
+    "ejected": ("red", "ejected"),
+    "credential_rejected": ("red", "credential rejected"),
+    "idle": ("secondary", "no traffic yet"),
+    "disabled": ("secondary", "disabled"),
+    "enabled": ("green", "enabled"),
+    "live": ("green", "live"),
+    "revoked": ("secondary", "revoked"),
+    "expired": ("secondary", "expired"),
+    "expiring": ("yellow", "ends soon"),
+    "active": ("green", "active"),
+    "unpriced": ("yellow", "unpriced"),
+    "estimated": ("azure", "estimated"),
+    "unknown": ("yellow", "usage unknown"),
+    "missing": ("yellow", "missing"),
+    "set": ("green", "set"),
+    "reference": ("green", "reference"),
+    "unreadable": ("red", "unreadable"),
+    "not needed": ("secondary", "not needed"),
+}
+
+
+@cache
+def _read_icon(name: str) -> SafeString:
+    return mark_safe((settings.BASE_DIR / "templates" / "icons" / f"{name}.svg").read_text())  # noqa: S308  (our files)
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """Write an icon of templates/icons inline; it is decoration, text stands beside it."""
+    return _read_icon(name)
+
+
+@register.simple_tag
+def state(name: str, text: str = "") -> SafeString:
+    """Write a state as a badge."""
+    colour, word = STATES.get(name, ("secondary", name.replace("_", " ")))
+    return format_html('<span class="badge bg-{}-lt">{}</span>', colour, text or word)
+
+
+@register.filter
+def usd(nanousd: int | None) -> str:
+    """Write nano-USD as people read it; None is a dash, because unknown is not zero."""
+    return "–" if nanousd is None else format_usd(nanousd)
+
+
+@register.filter
+def when(at: dt.datetime | str | None) -> SafeString | str:
+    """Write a time relative to now, with the exact UTC time on hover."""
+    if isinstance(at, str):
+        at = parse_datetime(at)
+    if at is None:
+        return "–"
+    exact = at.astimezone(dt.UTC)
+    return format_html(
+        '<time datetime="{}" title="{} UTC" data-relative>{}</time>',
+        exact.isoformat(),
+        f"{exact:%Y-%m-%d %H:%M:%S}.{exact.microsecond // 1000:03d}",
+        _relative(exact, timezone.now()),
+    )
+
+
+def _relative(at: dt.datetime, now: dt.datetime) -> str:
+    seconds = abs((now - at).total_seconds())
+    for limit, size, name in (
+        (60, 1, "s"),
+        (3600, 60, "min"),
+        (86400, 3600, "h"),
+        (float("inf"), 86400, "d"),
+    ):
+        if seconds < limit:
+            text = f"{int(seconds / size)} {name}"
+            break
+    return "just now" if seconds < 5 else f"in {text}" if at > now else f"{text} ago"
+
+
+@register.filter
+def exact(at: dt.datetime | str | None) -> SafeString | str:
+    """Write the exact UTC time."""
+    if isinstance(at, str):
+        at = parse_datetime(at)
+    if at is None:
+        return "–"
+    at = at.astimezone(dt.UTC)
+    return format_html('<time datetime="{}">{} UTC</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}")
+
+
+@register.filter
+def duration(ms: float | None) -> str:
+    """Write milliseconds with as many digits as mean something: 0.8 ms, 420 ms, 1.24 s, 2 min 5 s."""
+    if ms is None:
+        return "–"
+    if ms < 10:
+        return f"{ms:.1f} ms"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.2f} s"
+    return f"{int(ms // 60_000)} min {int(ms % 60_000 // 1000)} s"
+
+
+@register.filter
+def count(number: float | None) -> str:
+    """Write a count with thousands separators; None is a dash."""
+    return "–" if number is None else f"{number:,}"
+
+
+@register.filter
+def percent(ratio: float | None) -> str:
+    """Write a ratio as per cent: 0.0412 is 4.1 %."""
+    return "–" if ratio is None else f"{ratio * 100:.1f} %" if 0 < ratio < 0.995 else f"{ratio * 100:.0f} %"
+
+
+@register.filter
+def pretty_json(value: Any) -> str:
+    """Write JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
+def words(name: str) -> str:
+    """Write a code as words: cache_read_tokens is "cache read tokens"."""
+    return str(name).replace("_", " ")
+
+
+@register.filter
+def can(user: Any, ability: str) -> bool:
+    """Ask for an ability by its name: {% if user|can:"CONFIGURE" %}."""
+    return may(user, Ability[ability])
+
+
+@register.filter
+def slice_end(text: object, length: int) -> str:
+    """The last characters: of request ids the random ones, which tell them apart."""
+    return str(text)[-length:]
+
+
+@register.filter
+def rate_name(name: str) -> str:
+    """Write a rate's name: input_usd_per_mtok is "input, a million tokens"."""
+    return (
+        "each request" if name == "usd_per_request" else words(name.removesuffix("_usd_per_mtok")) + " / Mtok"
+    )

@@ -1,0 +1,187 @@
+"""Is it healthy, what does it cost today, what needs me?"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from billing.models import UsageByDay
+from billing.reports import HourTotals, TodaySummary, today_summary
+from gateway.health_board import read_reports
+from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments
+from policies.models import ApiKey, Deployment, Model, Policy
+from policies.permissions import Ability, needs
+
+CHART_HEIGHT = 100
+BACKLOG_WORTH_A_LOOK_BYTES = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One hour of the chart in the SVG's own units: the lower part is failed requests."""
+
+    x: float
+    ok_y: float
+    ok_height: float
+    bad_height: float
+    begins_at: dt.datetime
+    totals: HourTotals
+
+    @property
+    def bad_y(self) -> float:
+        return CHART_HEIGHT - self.bad_height
+
+
+@needs(Ability.READ)
+def home(request: HttpRequest) -> HttpResponse:
+    """Show the home page, or only its figures when htmx asks for the fresh ones."""
+    now = timezone.now()
+    today = today_summary(now)
+    context: dict[str, Any] = {
+        "today": today,
+        "figures": list_figures(today),
+        "bars": build_bars(today),
+        "busiest": max((hour.totals.request_count for hour in today.last_24_hours), default=0),
+        "last_hour": today.last_hour,
+        "attention": list_attention(today),
+        "workers": len(read_reports(Path(settings.POINTSMAN_DATA_DIR))),
+        "at": now,
+    }
+    context["has_history"] = context["busiest"] > 0 or UsageByDay.objects.exists()
+    if not context["has_history"]:
+        context |= {
+            "public_url": settings.POINTSMAN_PUBLIC_URL,
+            "first_model": first_callable_name(),
+            "has_keys": ApiKey.objects.exists(),
+            "has_deployments": Deployment.objects.exists(),
+        }
+    return render(
+        request, "home/_live.html" if request.headers.get("HX-Request") else "home/home.html", context
+    )
+
+
+def list_figures(today: TodaySummary) -> list[dict[str, Any]]:
+    """The four numbers on top, each with yesterday's at the same time."""
+    now, before = today.today, today.yesterday_until_now
+    return [
+        {
+            "title": "Requests",
+            "kind": "count",
+            "value": now.request_count,
+            "before": round(before.request_count),
+            "change": relative_change(now.request_count, before.request_count),
+            "url": reverse("requests"),
+        },
+        {
+            "title": "Failed",
+            "kind": "percent",
+            "value": now.error_ratio,
+            "before": before.error_ratio,
+            "detail": f"{now.error_count:,} requests",
+            "is_bad": (now.error_ratio or 0) > 0.02,
+            "url": reverse("requests") + "?status=error",
+        },
+        {
+            "title": "Spend",
+            "kind": "usd",
+            "value": round(now.cost_nanousd),
+            "before": round(before.cost_nanousd),
+            "change": relative_change(now.cost_nanousd, before.cost_nanousd),
+            "unpriced": now.unpriced_count,
+            "url": reverse("requests"),
+        },
+        {
+            "title": "Mean first token" if now.first_token_count else "Mean duration",
+            "kind": "duration",
+            "value": now.mean_first_token_ms if now.first_token_count else now.mean_duration_ms,
+            "before": before.mean_first_token_ms if now.first_token_count else before.mean_duration_ms,
+            "detail": "streams" if now.first_token_count else "",
+            "url": reverse("requests"),
+        },
+    ]
+
+
+def relative_change(now: float, before: float) -> str:
+    """Write a change against an earlier figure: +12 %, −3 %, ×4.2; nothing when there is no earlier one."""
+    if not before:
+        return ""
+    ratio = now / before
+    if ratio >= 3:
+        return f"×{ratio:.1f}"
+    change = round((ratio - 1) * 100)
+    return f"+{change} %" if change > 0 else f"−{-change} %" if change else "±0 %"
+
+
+def build_bars(today: TodaySummary) -> list[Bar]:
+    """Lay the last 24 hours out in a box of 240 by 100."""
+    busiest = max((hour.totals.request_count for hour in today.last_24_hours), default=0) or 1
+    bars = []
+    for index, hour in enumerate(today.last_24_hours):
+        # Anything above nothing is at least two units high, so that one failure among thousands is seen.
+        bad = max(2.0, hour.totals.error_count / busiest * CHART_HEIGHT) if hour.totals.error_count else 0.0
+        served = hour.totals.request_count - hour.totals.error_count
+        ok = max(2.0, served / busiest * CHART_HEIGHT) if served else 0.0
+        ok = min(ok, CHART_HEIGHT - bad)
+        bars.append(Bar(index * 10.0 + 1, CHART_HEIGHT - bad - ok, ok, bad, hour.begins_at, hour.totals))
+    return bars
+
+
+def list_attention(today: TodaySummary) -> list[dict[str, str]]:
+    """What needs a person, most urgent first; each with the page that helps."""
+    data_dir = Path(settings.POINTSMAN_DATA_DIR)
+    items: list[dict[str, str]] = []
+    if not read_reports(data_dir):
+        items.append(
+            {
+                "state": "error",
+                "title": "No gateway process reports",
+                "text": "Requests are not being served on this machine. Start it with make run.",
+                "url": "",
+            }
+        )
+    for deployment, health in list_down_deployments(data_dir):
+        items.append(
+            {
+                "state": str(health["state"]),
+                "title": f"{deployment.name} is out",
+                "text": str(health.get("reason") or "Its provider failed too often."),
+                "url": reverse("deployment", args=[deployment.pk]),
+            }
+        )
+    if unpriced := int(today.today.unpriced_count):
+        items.append(
+            {
+                "state": "unpriced",
+                "title": f"{unpriced:,} request{'s' if unpriced != 1 else ''} without a price today",
+                "text": "They are left out of every sum until their deployment has a price.",
+                "url": reverse("requests") + "?unpriced=1",
+            }
+        )
+    backlog = count_journal_backlog_bytes(data_dir)
+    if backlog > BACKLOG_WORTH_A_LOOK_BYTES:
+        items.append(
+            {
+                "state": "estimated",
+                "title": f"{backlog / 1e6:,.0f} MB of journal not counted yet",
+                "text": "The ingester is behind or stopped; nothing is lost, sums are late.",
+                "url": "",
+            }
+        )
+    return items
+
+
+def first_callable_name() -> str:
+    """A model id for the example request: a live policy, else a model with a deployment, else a placeholder."""
+    policy = Policy.objects.filter(is_enabled=True, live_version__isnull=False).first()
+    if policy is not None:
+        return policy.public_id
+    model = Model.objects.filter(is_enabled=True, deployments__is_enabled=True).first()
+    return model.name if model else "MODEL"

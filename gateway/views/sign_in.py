@@ -1,0 +1,47 @@
+"""Who is at the console? Sign in and out.
+
+Calls: Django's own authentication; failed tries are limited (`gateway.sign_in_limits`).
+"""
+
+from __future__ import annotations
+
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.views import LoginView
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse
+
+from gateway import sign_in_limits
+
+
+class SignInForm(AuthenticationForm):
+    """Name and password, with sentences that say what to do."""
+
+    error_messages = {
+        "invalid_login": "This name and password do not belong together. Check both; the password knows capitals.",
+        "inactive": "This account is disabled. An operator can enable it.",
+        "blocked": "Too many tries for this name. Wait five minutes, or ask an operator for a new password.",
+    }
+
+    def clean(self) -> dict[str, object]:
+        username = str(self.cleaned_data.get("username", ""))
+        if self.request is not None and sign_in_limits.is_blocked(self.request, username):
+            raise ValidationError(self.error_messages["blocked"], code="blocked")
+        return super().clean()
+
+
+class SignIn(LoginView):
+    template_name = "registration/sign_in.html"
+    authentication_form = SignInForm
+    redirect_authenticated_user = True
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        sign_in_limits.forget_failures(self.request, form.get_user().get_username())
+        return super().form_valid(form)
+
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
+        response = super().form_invalid(form)
+        if any(error.code == "blocked" for error in form.non_field_errors().as_data()):
+            response.status_code = 429
+        elif form.non_field_errors():
+            sign_in_limits.count_failure(self.request, str(form.cleaned_data.get("username", "")))
+        return response

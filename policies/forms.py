@@ -1,0 +1,272 @@
+"""What may be typed into the console's forms over configuration? The verbs check everything again.
+
+Reads: models, policies, projects for choices. Refusals of a verb are shown at the field they are about (`run`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any, TypeVar
+from zoneinfo import available_timezones
+
+from django import forms
+
+from policies.cataloguing import CAPABILITIES, ENDPOINTS, WIRE_FORMATS
+from policies.errors import ConfigurationError, InvalidValueError, NameTakenError
+from policies.models import Deployment, Model, Policy, Project, Provider, Tenant
+from policies.permissions import ROLE_DESCRIPTIONS, Role
+
+T = TypeVar("T")
+
+
+class ConsoleForm(forms.Form):
+    """A form in Tabler's clothes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, field in self.fields.items():
+            widget = field.widget
+            if isinstance(widget, (forms.CheckboxInput, forms.CheckboxSelectMultiple, forms.RadioSelect)):
+                css = "form-check-input"
+            elif isinstance(widget, forms.Select):
+                css = "form-select"
+            else:
+                css = "form-control"
+            widget.attrs["class"] = f"{widget.attrs.get('class', '')} {css}".strip()
+            if self.is_bound and name in self.errors:
+                widget.attrs["class"] += " is-invalid"
+            if not isinstance(widget, (forms.CheckboxInput, forms.Select)):
+                widget.attrs.setdefault("autocomplete", "off")
+
+    def run(self, verb: Callable[[], T]) -> T | None:
+        """Call a verb; when it refuses, put its sentences at the fields and return None."""
+        try:
+            return verb()
+        except InvalidValueError as refusal:
+            for name, texts in refusal.problems.items():
+                self.add_error(name if name in self.fields else None, [_sentence(text) for text in texts])
+        except NameTakenError as refusal:
+            self.add_error("name" if "name" in self.fields else None, _sentence(str(refusal)))
+        except ConfigurationError as refusal:
+            self.add_error(None, _sentence(str(refusal)))
+        return None
+
+
+class ListField(forms.CharField):
+    """Names separated by commas or white space."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, (list, tuple)) else value
+
+    def clean(self, value: Any) -> list[str]:
+        return str(super().clean(value)).replace(",", " ").split()
+
+
+class ProviderForm(ConsoleForm):
+    name = forms.SlugField(max_length=100, help_text="Short, stands in headers and lists: openai, local.")
+    base_url = forms.CharField(
+        max_length=500, label="Base URL", help_text="Usually ends in /v1: https://api.openai.com/v1"
+    )
+    wire_format = forms.ChoiceField(choices=[(name, name) for name in WIRE_FORMATS])
+    addressing = forms.ChoiceField(choices=Provider.Addressing.choices)
+    api_version = forms.CharField(max_length=40, required=False, help_text="Azure only.", label="API version")
+    auth_style = forms.ChoiceField(choices=Provider.AuthStyle.choices, label="Credential is sent as")
+    credential = forms.CharField(
+        max_length=10_000,
+        required=False,
+        strip=True,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="Encrypted at once and never shown again.",
+    )
+    credential_reference = forms.CharField(
+        max_length=500,
+        required=False,
+        label="…or a reference to it",
+        help_text="env:NAME or file:PATH, read by every worker when it starts and when the provider changes.",
+    )
+    extra_headers = forms.JSONField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "class": "mono"}),
+        help_text='Sent with every call, for example {"OpenAI-Organization": "org-1"}. Never a secret.',
+    )
+    allow_private_network = forms.BooleanField(
+        required=False,
+        label="Allow loopback and private addresses",
+        help_text="For a server of your own in this network.",
+    )
+
+    def clean_extra_headers(self) -> Any:
+        return self.cleaned_data["extra_headers"] or {}
+
+
+class ProviderEditForm(ProviderForm):
+    """Everything but the credential, which has a form of its own."""
+
+    credential = None  # type: ignore[assignment]
+    credential_reference = None  # type: ignore[assignment]
+
+
+class CredentialForm(ConsoleForm):
+    kind = forms.ChoiceField(
+        choices=[
+            ("replace", "Replace it with a new credential"),
+            ("reference", "Read it from a reference"),
+            ("remove", "Remove it"),
+        ],
+        widget=forms.RadioSelect,
+        initial="replace",
+        label="What should happen",
+    )
+    credential = forms.CharField(
+        max_length=10_000,
+        required=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="Encrypted at once and never shown again.",
+    )
+    credential_reference = forms.CharField(
+        max_length=500, required=False, label="Reference", help_text="env:NAME or file:PATH"
+    )
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if data.get("kind") == "replace" and not data.get("credential"):
+            self.add_error("credential", "Type the new credential.")
+        if data.get("kind") == "reference" and not data.get("credential_reference"):
+            self.add_error("credential_reference", "Type a reference, for example env:OPENAI_API_KEY.")
+        return data
+
+
+class ModelForm(ConsoleForm):
+    name = forms.CharField(max_length=200, help_text="What clients write into “model”.")
+    description = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2}))
+    context_tokens = forms.IntegerField(
+        min_value=1,
+        required=False,
+        label="Context window (tokens)",
+        help_text="Empty: not known, not checked.",
+    )
+    max_output_tokens = forms.IntegerField(min_value=1, required=False, label="Longest answer (tokens)")
+    capabilities = forms.MultipleChoiceField(
+        choices=[(name, name.replace("_", " ")) for name in CAPABILITIES],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What is not ticked is not offered: requests that need it go elsewhere.",
+    )
+    endpoints = forms.MultipleChoiceField(
+        choices=[(name, name) for name in ENDPOINTS],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None ticked: chat and completions.",
+    )
+    output_limit_parameter = forms.ChoiceField(
+        choices=Model.OutputLimitParameter.choices, required=False, label="Output limit is sent as"
+    )
+
+
+class DeploymentForm(ConsoleForm):
+    name = forms.CharField(max_length=200, help_text="Usually model@provider: gpt-5-mini@openai")
+    model = forms.ModelChoiceField(queryset=Model.objects.all(), help_text="The name clients ask for.")
+    provider = forms.ModelChoiceField(queryset=Provider.objects.all())
+    upstream_model = forms.CharField(max_length=300, help_text="The provider's own name for it.")
+    region = forms.CharField(
+        max_length=40, required=False, help_text="A tag such as eu; tenants may be limited to regions."
+    )
+
+
+class TenantForm(ConsoleForm):
+    name = forms.SlugField(max_length=100)
+    time_zone = forms.ChoiceField(
+        choices=lambda: [(name, name) for name in sorted(available_timezones())],
+        initial="UTC",
+        help_text="Rules that look at the hour or the weekday use it.",
+    )
+    allowed_regions = ListField(
+        required=False, help_text="Separated by commas, for example eu, ch. Empty: any region."
+    )
+    policies = forms.MultipleChoiceField(
+        choices=lambda: [(p, p) for p in Policy.objects.values_list("public_id", flat=True)],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Policies this tenant's keys may ask for.",
+    )
+
+
+class ProjectForm(ConsoleForm):
+    name = forms.SlugField(max_length=100, label="Project name")
+
+
+class IssueKeyForm(ConsoleForm):
+    project = forms.ModelChoiceField(
+        queryset=Project.objects.select_related("tenant"), help_text="Its tenant pays for the key's requests."
+    )
+    name = forms.CharField(max_length=100, help_text="What it is for: web-backend, nightly-eval.")
+    owner = forms.CharField(max_length=200, required=False, help_text="Person or team to ask about it.")
+    expires_at = forms.DateTimeField(
+        required=False,
+        label="Expires (UTC)",
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        help_text="Empty: never.",
+    )
+    is_pinned = forms.BooleanField(
+        required=False,
+        label="Pinned: exactly the deployment asked for, no fallback",
+        help_text="For evaluations and audits.",
+    )
+    allowed_models = forms.MultipleChoiceField(
+        choices=lambda: _callable_names(),
+        required=False,
+        widget=forms.CheckboxSelectMultiple(attrs={"data-scroll": "1"}),
+        help_text="None ticked: everything its tenant may use.",
+    )
+
+
+class RotateKeyForm(ConsoleForm):
+    OVERLAPS = (
+        ("0", "None: the old secret stops now"),
+        ("1", "1 hour"),
+        ("24", "1 day"),
+        ("168", "7 days"),
+        ("720", "30 days"),
+    )
+    overlap = forms.ChoiceField(
+        choices=OVERLAPS, initial="24", label="The old secret goes on working for", widget=forms.RadioSelect
+    )
+
+    def overlap_time(self) -> dt.timedelta:
+        return dt.timedelta(hours=int(self.cleaned_data["overlap"]))
+
+
+class PersonForm(ConsoleForm):
+    username = forms.RegexField(
+        r"^[\w.@+-]+$", max_length=150, label="Name", help_text="Letters, digits and @ . + - _"
+    )
+    email = forms.EmailField(required=False, label="E-mail")
+    role = forms.ChoiceField(
+        choices=[(role.value, f"{role.value}: {ROLE_DESCRIPTIONS[role]}") for role in Role],
+        widget=forms.RadioSelect,
+        initial=Role.VIEWER.value,
+    )
+
+
+class RoleForm(ConsoleForm):
+    role = forms.ChoiceField(choices=[(role.value, role.value) for role in Role])
+
+
+def initial_of(row: Model | Provider | Deployment | Tenant, form: type[ConsoleForm]) -> dict[str, Any]:
+    """The row's values for the fields of a form, to begin an edit with."""
+    values = {name: getattr(row, name) for name in form.base_fields if name != "policies"}
+    if isinstance(row, Tenant):
+        values["policies"] = list(row.policies.values_list("public_id", flat=True))
+    return values
+
+
+def _callable_names() -> list[tuple[str, str]]:
+    policies = Policy.objects.values_list("public_id", flat=True)
+    models = Model.objects.values_list("name", flat=True)
+    return [(name, f"{name} (policy)") for name in policies] + [(name, name) for name in models]
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,42 @@
+"""Which page over configuration answers which path?"""
+
+from django.urls import path
+
+from policies.views import audit, catalog, keys, people, policy, tenancy
+
+urlpatterns = [
+    path("policies", policy.list_policies, name="policies"),
+    path("policies/<int:pk>", policy.show_policy, name="policy"),
+    path("providers/new", catalog.create_provider, name="provider-new"),
+    path("providers/<int:pk>/edit", catalog.edit_provider, name="provider-edit"),
+    path("providers/<int:pk>/credential", catalog.replace_credential, name="provider-credential"),
+    path("providers/<int:pk>/enabled", catalog.switch_provider, name="provider-enabled"),
+    path("providers/<int:pk>/test", catalog.test_provider, name="provider-test"),
+    path("models/new", catalog.create_model, name="model-new"),
+    path("models/<int:pk>/edit", catalog.edit_model, name="model-edit"),
+    path("models/<int:pk>/enabled", catalog.switch_model, name="model-enabled"),
+    path("deployments/new", catalog.create_deployment, name="deployment-new"),
+    path("deployments/<int:pk>/edit", catalog.edit_deployment, name="deployment-edit"),
+    path("deployments/<int:pk>/enabled", catalog.switch_deployment, name="deployment-enabled"),
+    *(
+        path(f"{kind}s/<int:pk>/delete", catalog.delete_catalog_row, {"kind": kind}, name=f"{kind}-delete")
+        for kind in ("provider", "model", "deployment")
+    ),
+    path("tenants", tenancy.list_tenants, name="tenants"),
+    path("tenants/new", tenancy.create_tenant, name="tenant-new"),
+    path("tenants/<int:pk>", tenancy.show_tenant, name="tenant"),
+    path("tenants/<int:pk>/edit", tenancy.edit_tenant, name="tenant-edit"),
+    path("tenants/<int:pk>/enabled", tenancy.switch_tenant, name="tenant-enabled"),
+    path("tenants/<int:pk>/projects/new", tenancy.create_project, name="project-new"),
+    path("projects/<int:pk>/edit", tenancy.edit_project, name="project-edit"),
+    path("projects/<int:pk>/enabled", tenancy.switch_project, name="project-enabled"),
+    path("keys/new", keys.issue, name="key-new"),
+    path("keys/<int:pk>/rotate", keys.rotate, name="key-rotate"),
+    path("keys/<int:pk>/revoke", keys.revoke, name="key-revoke"),
+    path("people", people.list_people, name="people"),
+    path("people/new", people.add_person, name="person-new"),
+    path("people/<int:pk>/role", people.change_role, name="person-role"),
+    path("people/<int:pk>/enabled", people.switch_person, name="person-enabled"),
+    path("people/<int:pk>/password", people.reset_password, name="person-password"),
+    path("audit", audit.list_changes, name="audit"),
+]

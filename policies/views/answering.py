@@ -1,0 +1,58 @@
+"""How do the console's form pages answer? The few steps that all of them share.
+
+Pure, except: Writes: flash messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from policies.errors import ConfigurationError
+from policies.forms import ConsoleForm
+
+
+def show_form(
+    request: HttpRequest,
+    form: ConsoleForm,
+    *,
+    title: str,
+    back: tuple[str, str],
+    submit: str = "Save",
+    intro: str = "",
+) -> HttpResponse:
+    """Show a form on a page of its own; `back` is the (title, address) that it came from."""
+    context = {
+        "form": form,
+        "title": title,
+        "back_title": back[0],
+        "back_url": back[1],
+        "submit": submit,
+        "intro": intro,
+    }
+    return render(request, "partials/form_page.html", context, status=422 if form.errors else 200)
+
+
+def is_confirmed(request: HttpRequest, name: str) -> bool:
+    """Say whether the name of what will stop was typed; tell the person when it was not."""
+    if request.POST.get("confirm_name", "").strip() == name:
+        return True
+    messages.error(request, f"Nothing changed: the name typed was not {name}.")
+    return False
+
+
+def run_and_return(
+    request: HttpRequest, verb: Callable[[], Any], *, done: str, to: str, **where: Any
+) -> HttpResponse:
+    """Call a verb, say `done` or why it was refused, and go back to a page."""
+    try:
+        verb()
+    except ConfigurationError as refusal:
+        messages.error(request, str(refusal))
+    else:
+        messages.success(request, done)
+    return redirect(to, **where)
