@@ -26,6 +26,8 @@ from gateway.bench.processes import cpu_s, machine_cpu_s
 MESSAGE_BYTES = 2_000
 ANSWER_TIMEOUT_S = 30.0
 LATE_S = 0.002  # Clocks of event loops tick in milliseconds; a later start than this counts as waiting time.
+# Streams of one length that begin together would stay together, and each would wait for the others.
+STREAM_STARTS_APART_S = 0.002
 MAX_SECONDS = 300.0
 MAX_CONNECTIONS = 1_000
 MAX_RATE_PER_S = 20_000.0
@@ -185,12 +187,12 @@ class Run:
         self._is_closed_loop = True
         begun_s = time.perf_counter()
         self._stop_s = begun_s + seconds
-        for number in range(self._plan.connections):
+        for _ in range(self._plan.connections):
             connection = await self._take()
             if connection is not None:
                 connection.send(self._request, since_s=time.perf_counter())
-            if self._plan.is_stream and number % 5 == 4:
-                await asyncio.sleep(0.01)  # Streams that begin together would move in step.
+            if self._plan.is_stream:
+                await asyncio.sleep(STREAM_STARTS_APART_S)
         await self._wait_for_answers()
         return time.perf_counter() - begun_s
 
