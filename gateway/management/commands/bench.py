@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
+import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +55,8 @@ class Command(BaseCommand):
             raise CommandError(f"no such scenario: {', '.join(unknown)}. There are: {', '.join(NAMES)}")
         if not 0 < options["seconds"] <= 120 or not 0 < options["rounds"] <= 20:
             raise CommandError("--seconds may be up to 120, --rounds from 1 to 20")
+        # So that `kill` too ends the processes and removes the data directory.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             with Rig(self.say) as rig:
                 report = self.measure(rig, only=only, seconds=options["seconds"], rounds=options["rounds"])
