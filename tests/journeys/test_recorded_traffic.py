@@ -51,6 +51,8 @@ def build_body(record: dict[str, Any], model: str) -> dict[str, Any]:
         body.setdefault("input", "hello")
     if endpoint != "embeddings":
         body["stream"] = "stream" in record["features"] and record["status"] < 400
+    for name in ("models", "provider"):  # OpenRouter's own fallbacks and providers: here they would mean ours
+        body.pop(name, None)
     return {**body, "model": model, "user": f"[[replay:{record['id']}]]"}
 
 
