@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.dataplane.upstream_errors import UpstreamError
 
@@ -139,10 +140,15 @@ class AddressBook:
         if not task.cancelled():
             task.exception()  # Seen, also when everybody who asked has been cancelled.
 
+    async def _ask(self, host: str, port: int) -> list[Any]:
+        """The system's answer, as getaddrinfo gives it."""
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+
     async def _look_up(self, host: str, port: int) -> Resolved:
         loop = asyncio.get_running_loop()
         try:
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+            answers = await self._ask(host, port)
         except (OSError, UnicodeError):
             raise UpstreamError(
                 "resolve", "The provider's host name cannot be resolved.", is_safe_to_retry=True
