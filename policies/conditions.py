@@ -1,7 +1,6 @@
 """Does a rule's condition hold for a request? CEL text -> a program over features.
 
-Pure. A program runs over a context that `prepare` makes once per request: preparing costs 0.3 (number) to 3 µs (tags)
-a field that changed, running a program about 0.2 µs.
+Pure. A program runs over a context that `prepare` makes once per request, in 1 to 10 µs; running it takes about 0.2 µs.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from policies.features import FEATURE_NAMES, Features
 MAX_CHARACTERS = 2000
 # Nested macros over literal lists multiply: three levels are more than any rule needs.
 MAX_MACROS = 3
+MAX_KEPT_POLICIES = 256
 MAX_KEPT_CONTEXTS = 256
 
 # What a CEL program can raise while it runs. A key that a map lacks is a KeyError.
@@ -84,8 +84,8 @@ def compile_condition(text: str) -> Condition:
 def prepare(features: Features, names: frozenset[str]) -> Any:
     """Return the context of one request, holding only the features `names`.
 
-    It is good until the next call with the same names in the same thread: converting a value costs 0.3 to 3 µs, and
-    most values of a request equal those of the one before, so the context is kept and only what differs is replaced.
+    It is good until the next call in the same thread. Converting a number costs 0.15 µs, a text 1.5, tags 4, and
+    requests of one kind share their texts and tags: contexts are kept by those, and only numbers are replaced.
     """
     try:
         kept = _kept.by_names.get(names)
@@ -93,37 +93,54 @@ def prepare(features: Features, names: frozenset[str]) -> Any:
         _kept.by_names = {}
         kept = None
     if kept is None:
-        if len(_kept.by_names) >= MAX_KEPT_CONTEXTS:
+        if len(_kept.by_names) >= MAX_KEPT_POLICIES:
             _kept.by_names.clear()
         kept = _kept.by_names[names] = _Prepared(names)
-    return kept.update(features)
+    return kept.context_for(features)
 
 
 class _Prepared:
-    """A context and the values that are in it."""
+    """Contexts over one set of features, by the values of those that are dear to convert."""
 
-    __slots__ = ("_context", "_names", "_read", "_values")
+    __slots__ = ("_contexts", "_has_tags", "_names", "_number_names", "_read_numbers", "_read_texts")
 
     def __init__(self, names: frozenset[str]) -> None:
-        # `endpoint` comes along twice so that the getter returns a tuple whatever the number of names.
-        self._names = (*sorted(names), "endpoint", "endpoint")
-        self._read = attrgetter(*self._names)
-        self._context = cel.Context()
-        self._values: tuple[Any, ...] = (_UNSET,) * len(self._names)
+        self._names = names
+        self._has_tags = "tags" in names
+        texts = [name for name in names if isinstance(_DEFAULTS[name], str)]
+        self._number_names = tuple(name for name in names if isinstance(_DEFAULTS[name], (int, float)))
+        # A getter of one name returns a bare value: a second name makes it a tuple whatever the rules name.
+        self._read_texts = attrgetter(*texts, "endpoint", "endpoint")
+        self._read_numbers = attrgetter(*self._number_names, "endpoint", "endpoint")
+        self._contexts: dict[Any, list[Any]] = {}  # texts and tags -> [context, the numbers that are in it]
 
-    def update(self, features: Features) -> Any:
-        values = self._read(features)
-        if values != self._values:
-            context = self._context
-            for name, new, old in zip(self._names, values, self._values, strict=True):
-                if new is not old and new != old:
-                    try:
-                        context.add_variable(name, new)
-                    except ValueError:
-                        # A lone surrogate in what a caller sent.
-                        context.add_variable(name, _storable(new))
-            self._values = values
-        return self._context
+    def context_for(self, features: Features) -> Any:
+        key = self._read_texts(features)
+        if self._has_tags:
+            key = (key, *features.tags.items())
+        found = self._contexts.get(key)
+        numbers = self._read_numbers(features)
+        if found is None:
+            if len(self._contexts) >= MAX_KEPT_CONTEXTS:
+                self._contexts.clear()
+            context = self._make(features)
+            self._contexts[key] = [context, numbers]
+            return context
+        context, old = found
+        if numbers != old:
+            for name, value, before in zip(self._number_names, numbers, old, strict=False):
+                if value != before:
+                    context.add_variable(name, value)
+            found[1] = numbers
+        return context
+
+    def _make(self, features: Features) -> Any:
+        values = features.context(self._names)
+        try:
+            return cel.Context(values)
+        except ValueError:
+            # A lone surrogate in what a caller sent.
+            return cel.Context({name: _storable(value) for name, value in values.items()})
 
 
 class _Kept(threading.local):
@@ -131,7 +148,7 @@ class _Kept(threading.local):
 
 
 _kept = _Kept()
-_UNSET = object()
+_DEFAULTS = Features()._asdict()
 
 
 def _storable(value: Any) -> Any:

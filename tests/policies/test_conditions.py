@@ -80,6 +80,50 @@ def test_a_context_follows_every_change_of_a_value() -> None:
     assert results == [True, False, True, False, True]
 
 
+@given(
+    st.lists(
+        st.builds(
+            Features,
+            input_tokens=st.integers(0, 3),
+            turn=st.integers(0, 1),
+            has_tools=st.booleans(),
+            task=st.sampled_from(["", "a", "b"]),
+            tags=st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["", "x"])),
+            budget_used_ratio=st.sampled_from([0.0, 0.5]),
+            app=st.text(max_size=2),
+        ),
+        max_size=8,
+    )
+)
+def test_a_kept_context_never_shows_the_values_of_another_request(requests: list[Features]) -> None:
+    text = (
+        "[input_tokens, turn] == [{input_tokens}, {turn}] && has_tools == {has_tools} && task == '{task}'"
+        " && tags == {tags} && size(app) < 99 && (budget_used_ratio < 0.25) == {is_low}"
+    )
+    for features in requests:
+        tags = "{" + ", ".join(f"'{name}': '{value}'" for name, value in features.tags.items()) + "}"
+        expected = text.format(
+            input_tokens=features.input_tokens,
+            turn=features.turn,
+            has_tools=str(features.has_tools).lower(),
+            task=features.task,
+            tags=tags,
+            is_low=str(features.budget_used_ratio < 0.25).lower(),
+        )
+        condition = compile_condition(expected)
+        assert condition.program(prepare(features, condition.feature_names)) is True
+
+
+def test_more_kinds_of_requests_than_are_kept_do_no_harm() -> None:
+    condition = compile_condition("task == tags.task && input_tokens == turn")
+    for _ in range(2):
+        for number in range(600):
+            features = Features(
+                task=f"t{number}", tags={"task": f"t{number}"}, input_tokens=number, turn=number
+            )
+            assert condition.program(prepare(features, condition.feature_names)) is True
+
+
 def test_a_missing_tag_is_a_key_error() -> None:
     condition = compile_condition("tags['team'] == 'x'")
     prepare(Features(tags={"team": "x"}), condition.feature_names)
