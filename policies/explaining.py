@@ -156,7 +156,12 @@ def candidates_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
     scores = dict(record.get("scores", []))
     strategy = record.get("strategy", "")
     listed = [
-        {"name": str(name), "place": str(place), "score": _score_text(strategy, scores, str(name)), "reason": ""}
+        {
+            "name": str(name),
+            "place": str(place),
+            "score": _score_text(strategy, scores, str(name)),
+            "reason": "",
+        }
         for place, name in enumerate(record.get("candidates", []), start=1)
     ]
     listed += [

@@ -7,7 +7,7 @@ from django.db import DatabaseError, transaction
 
 from policies import cataloguing, publishing, tenancy_changes
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
-from policies.models import ChangeEvent, Policy, PolicyVersion
+from policies.models import ChangeEvent, Deployment, Policy, PolicyVersion
 from policies.publishing import PolicyError, StaleDraftError
 from tests.make_configuration import make_deployment, make_model, make_tenant
 
@@ -136,6 +136,12 @@ def test_rolling_back_to_nothing_or_to_what_is_no_longer_sound_is_refused(policy
     publishing.publish(policy=policy, actor=ACTOR, document=document("a"))
     with pytest.raises(NotFoundError):
         publishing.roll_back(policy=policy, number=2, actor=ACTOR)
+    live = publishing.publish(policy=policy, actor=ACTOR, document=document("b"))
+    cataloguing.delete_deployment(deployment=Deployment.objects.get(name="a"), actor=ACTOR)
+    with pytest.raises(PolicyError):
+        publishing.roll_back(policy=policy, number=1, actor=ACTOR)
+    policy.refresh_from_db()
+    assert policy.live_version == live
 
 
 def test_a_disabled_deployment_is_a_warning_and_can_be_published(policy: Policy) -> None:
