@@ -35,10 +35,10 @@ def list_keys(request: HttpRequest) -> HttpResponse:
     chosen: dict[str, Tenant | Project] = {}
     if (tenant := request.GET.get("tenant", "")).isdecimal():
         chosen["tenant"] = get_object_or_404(Tenant, pk=tenant)
-        keys = keys.filter(project__tenant=tenant)
+        keys = keys.filter(project__tenant=chosen["tenant"].pk)
     if (project := request.GET.get("project", "")).isdecimal():
         chosen["project"] = get_object_or_404(Project.objects.select_related("tenant"), pk=project)
-        keys = keys.filter(project=project)
+        keys = keys.filter(project=chosen["project"].pk)
     if text := request.GET.get("q", "").replace("\0", "").strip():
         keys = keys.filter(
             Q(name__icontains=text)

@@ -71,7 +71,7 @@ class Span:
 @vary_on_headers("HX-Request")
 def list_page(request: HttpRequest) -> HttpResponse:
     """Requests, newest first. Filters and the place in the list live in the address."""
-    query = {name: value for name, value in request.GET.items() if value and name != "seen"}
+    query = {name: str(value) for name, value in request.GET.items() if value and name != "seen"}
     if (wanted := _uuid(query.get("q", ""))) is not None:
         return redirect("request", request_id=wanted)
     filters = read_filters(query)
@@ -130,9 +130,14 @@ def show_request(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
 
 def read_filters(query: Mapping[str, str]) -> RequestFilters:
     """Read the address; what makes no sense is not asked."""
-    ids = {f"{name}_id": int(value[:18]) for name in NAMED if (value := query.get(name, "")).isdecimal()}
+    ids = {name: int(value[:18]) for name in NAMED if (value := query.get(name, "")).isdecimal()}
     return RequestFilters(
-        **ids,
+        tenant_id=ids.get("tenant"),
+        project_id=ids.get("project"),
+        key_id=ids.get("key"),
+        deployment_id=ids.get("deployment"),
+        provider_id=ids.get("provider"),
+        policy_id=ids.get("policy"),
         model=_text(query.get("model")),
         status=_text(query.get("status")),
         error_code=_text(query.get("error")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from django import template
 from django.conf import settings
@@ -119,9 +119,9 @@ def exact(at: dt.datetime | str | None) -> SafeString | str:
 
 
 @register.filter
-def duration(ms: float | None) -> str:
+def duration(ms: float | Literal[""] | None) -> str:
     """Write milliseconds with as many digits as mean something: 0.8 ms, 420 ms, 1.24 s, 2 min 5 s."""
-    if ms is None:
+    if ms is None or ms == "":  # templates make an empty text of what is not there
         return "–"
     if ms < 10:
         return f"{ms:.1f} ms"
@@ -133,9 +133,9 @@ def duration(ms: float | None) -> str:
 
 
 @register.filter
-def count(number: float | None) -> str:
+def count(number: float | Literal[""] | None) -> str:
     """Write a count with thousands separators; None is a dash."""
-    return "–" if number is None else f"{number:,}"
+    return "–" if number is None or number == "" else f"{number:,}"
 
 
 @register.filter

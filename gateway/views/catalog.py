@@ -59,12 +59,12 @@ def list_models(request: HttpRequest) -> HttpResponse:
     )
     if text := _search_text(request):
         models = models.filter(Q(name__icontains=text) | Q(description__icontains=text))
-    models = list(models)
-    rows = _rows([deployment for model in models for deployment in model.deployments.all()])
+    listed = list(models)
+    rows = _rows([deployment for model in listed for deployment in model.deployments.all()])
     by_model: dict[int, list[Row]] = {}
     for row in rows:
         by_model.setdefault(row.deployment.model_id, []).append(row)
-    context = {"models": [(model, by_model.get(model.pk, [])) for model in models], "q": text}
+    context = {"models": [(model, by_model.get(model.pk, [])) for model in listed], "q": text}
     return render(request, "models/list.html", context)
 
 

@@ -46,7 +46,7 @@ def is_confirmed(request: HttpRequest, name: str) -> bool:
 
 
 def run_and_return(
-    request: HttpRequest, verb: Callable[[], Any], *, done: str, to: str, **where: Any
+    request: HttpRequest, verb: Callable[[], Any], *, done: str, to: str, pk: int | None = None
 ) -> HttpResponse:
     """Call a verb, say `done` or why it was refused, and go back to a page."""
     try:
@@ -55,4 +55,4 @@ def run_and_return(
         messages.error(request, str(refusal))
     else:
         messages.success(request, done)
-    return redirect(to, **where)
+    return redirect(to) if pk is None else redirect(to, pk=pk)

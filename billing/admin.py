@@ -1,0 +1,53 @@
+"""What does the back office (Django's admin) show of records and money? Everything, and it changes nothing.
+
+Prices are added in the console; records, rollups and cursors have one writer each.
+"""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from billing.models import (
+    AttemptRecord,
+    JournalCursor,
+    OpenIntent,
+    Price,
+    RequestRecord,
+    UsageByDay,
+    UsageByHour,
+)
+from policies.admin import ReadOnlyAdmin
+
+
+@admin.register(Price)
+class PriceAdmin(ReadOnlyAdmin):
+    list_display = ("deployment", "book", "effective_from", "rates", "source", "created_by")
+    list_select_related = ("deployment",)
+    list_filter = ("book",)
+
+
+@admin.register(RequestRecord)
+class RequestRecordAdmin(ReadOnlyAdmin):
+    list_display = ("id", "started_at", "status", "requested_model", "cost_nanousd", "duration_ms")
+    list_filter = ("status",)
+
+
+@admin.register(AttemptRecord)
+class AttemptRecordAdmin(ReadOnlyAdmin):
+    list_display = ("request_id", "number", "deployment", "outcome", "duration_ms")
+    list_select_related = ("deployment",)
+
+
+@admin.register(UsageByDay)
+class UsageByDayAdmin(ReadOnlyAdmin):
+    list_display = ("day", "tenant", "api_key_id", "request_count", "unpriced_count", "cost_nanousd")
+    list_select_related = ("tenant",)
+
+
+@admin.register(UsageByHour)
+class UsageByHourAdmin(ReadOnlyAdmin):
+    list_display = ("hour", "tenant", "request_count", "error_count", "cost_nanousd")
+    list_select_related = ("tenant",)
+
+
+admin.site.register((OpenIntent, JournalCursor), ReadOnlyAdmin)
