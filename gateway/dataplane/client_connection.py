@@ -157,9 +157,9 @@ class ClientConnection(HttpToolsProtocol):
         ):
             self._refuse(431)
             raise _Refused  # stops the parser
+        super().on_headers_complete()  # raises for a URL that cannot be read
         self.phase = Phase.BODY
         self.since_s = self.loop.time()
-        super().on_headers_complete()
         # The cycle's task has not run yet: all it ever writes goes this way.
         self.cycle.transport = self.joined_writes  # type: ignore[assignment]
 
