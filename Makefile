@@ -22,10 +22,10 @@ run: $(RUNTIME)
 	@exec $(BIN)/python manage.py up
 
 test: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not nightly"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not nightly"
 
 test-fast: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not nightly and not slow and not browser"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not nightly and not slow and not browser"
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff check .

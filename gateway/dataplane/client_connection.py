@@ -16,7 +16,6 @@ from typing import Any
 import httptools
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -30,6 +29,7 @@ class ClientLimits:
     head_s: float = 10.0
     keep_alive_s: float = 75.0
     body_gap_s: float = 60.0
+    body_bytes: int = 32 * 1024 * 1024
     write_s: float = 60.0
     linger_s: float = 5.0
     write_progress_bytes: int = 64 * 1024
@@ -94,6 +94,8 @@ class ClientConnection(HttpToolsProtocol):
         self.head_bytes = 0
         self.blocked_since_s: float | None = None
         self.blocked_bytes = 0
+        self.body_parts: list[bytes] = []
+        self.body_bytes = 0
 
     # The transport's side
 
@@ -164,22 +166,37 @@ class ClientConnection(HttpToolsProtocol):
         self.cycle.transport = self.joined_writes  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        cycle = self.cycle
-        if cycle.response_complete:
+        if self.cycle.response_complete:
             return
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
+        # uvicorn hands a body over in pieces of 64 KiB and stops reading in between. Every handler here wants it
+        # whole, so it is kept until it is, or until it is more than anybody accepts.
+        self.body_parts.append(body)
+        self.body_bytes += len(body)
+        if self.body_bytes > self.limits.body_bytes:
+            self._hand_over_body()
             self.flow.pause_reading()
-        cycle.message_event.set()
         self.since_s = self.loop.time()
 
     def on_message_complete(self) -> None:
         cycle = self.cycle
         if cycle.response_complete:
+            self.body_parts.clear()
+            self.body_bytes = 0
             self._rest()
             return
         self.phase = Phase.ANSWER
         cycle.more_body = False
+        self._hand_over_body()
+
+    def _hand_over_body(self) -> None:
+        parts = self.body_parts
+        cycle = self.cycle
+        if parts:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            # Bytes where uvicorn keeps a bytearray: its `bytes(body)` then copies nothing.
+            cycle.body = cycle.body + body if cycle.body else body  # type: ignore[assignment]
+            parts.clear()
+            self.body_bytes = 0
         cycle.message_event.set()
 
     def on_response_complete(self) -> None:

@@ -225,9 +225,10 @@ def _chat_facts(payload: dict[str, Any]) -> dict[str, Any]:
                     files += 1
         elif content is not None:
             raise _wrong_type(f"messages[{index}].content", "a text, a list of parts or null")
-        calls = message.get("tool_calls")
-        if calls:
-            characters += len(orjson.dumps(calls))
+        if len(message) > 2:
+            calls = message.get("tool_calls")
+            if calls:
+                characters += len(orjson.dumps(calls))
     tools = payload.get("tools") or payload.get("functions")
     response_format = payload.get("response_format")
     tool_choice = payload.get("tool_choice") or payload.get("function_call")
