@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -19,7 +20,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.dataplane.joined_writes import JoinedWrites
+from gateway.dataplane.answer_cycle import AnswerCycle
+from gateway.dataplane.hangups import CONNECTION_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,12 @@ class ClientConnection(HttpToolsProtocol):
         self.blocked_bytes = 0
         self.body_parts: list[bytes] = []
         self.body_bytes = 0
+        self.on_hangup: Callable[[], None] | None = None
 
     # The transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # as uvicorn narrows it
-        self.joined_writes = JoinedWrites(self.transport, self.loop)
         self.since_s = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -133,6 +135,8 @@ class ClientConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.blocked_since_s = None
         super().connection_lost(exc)
+        if self.on_hangup is not None:
+            self.on_hangup()
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -163,7 +167,9 @@ class ClientConnection(HttpToolsProtocol):
         self.phase = Phase.BODY
         self.since_s = self.loop.time()
         # The cycle's task has not run yet: all it ever writes goes this way.
-        self.cycle.transport = self.joined_writes  # type: ignore[assignment]
+        self.cycle.__class__ = AnswerCycle
+        # Not ASGI: lets the data plane hear of a hang-up without a task that waits for it.
+        self.scope[CONNECTION_KEY] = self  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:

@@ -24,6 +24,7 @@ from gateway.dataplane.errors import (
 )
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.hangups import HangupWatch
 from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
 from gateway.dataplane.streaming import error_event, relay, settle
 from gateway.wire.openai_answer import estimate_usage
@@ -41,11 +42,11 @@ async def serve(
     exchange = Exchange(gateway, endpoint)
     gateway.stats.in_flight += 1
     answer: JsonAnswer | StreamAnswer | None = None
-    watch: _DisconnectWatch | None = None
+    watch: HangupWatch | None = None
     try:
         headers = dict(scope["headers"])
         await _prepare(exchange, headers, receive)
-        watch = _DisconnectWatch(exchange, receive)
+        watch = HangupWatch(exchange, scope, receive)
         exchange.write_intent()
         answer = await first_answer(exchange)
         if isinstance(answer, StreamAnswer):
@@ -277,40 +278,3 @@ def _settle_cancelled(exchange: Exchange, answer: JsonAnswer | StreamAnswer | No
         http_status=200 if exchange.is_committed else None,
         error_code="client_disconnected" if exchange.is_client_gone else "gateway_stopped",
     )
-
-
-class _DisconnectWatch:
-    """Cancels the request's task when the client hangs up.
-
-    Waiting costs a task, so it begins only when the request has lasted a moment; most are over by then.
-    """
-
-    __slots__ = ("_exchange", "_handle", "_owner", "_receive", "_task", "has_fired")
-
-    def __init__(self, exchange: Exchange, receive: Receive) -> None:
-        self._exchange = exchange
-        self._receive = receive
-        self._owner = asyncio.current_task()
-        self._task: asyncio.Task[None] | None = None
-        self.has_fired = False
-        self._handle = asyncio.get_running_loop().call_later(
-            exchange.gateway.timeouts.disconnect_watch_s, self._begin
-        )
-
-    def stop(self) -> None:
-        self._handle.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                break
-        self.has_fired = True
-        self._exchange.is_client_gone = True
-        if self._owner is not None:
-            self._owner.cancel()

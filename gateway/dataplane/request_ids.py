@@ -9,7 +9,7 @@ import random
 import time
 
 # Seeded from the operating system in every process; workers are processes of their own, never forks.
-_getrandbits = random.Random().getrandbits
+_getrandbits = random.Random().getrandbits  # noqa: S311  (an id is no secret)
 
 
 def make_request_id(unix_ms: int | None = None) -> str:
