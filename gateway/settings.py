@@ -127,6 +127,7 @@ USE_TZ = True
 
 STATIC_URL = "/static/"
 STATIC_ROOT = POINTSMAN_DATA_DIR / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns when it is missing.
 # Serve straight from the source folders: `make run` needs no collectstatic step, and file names carry versions.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False

@@ -103,7 +103,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         else:
             told.append(f"To be tried, {how}: {', then '.join(candidates)}.")
         if record.get("strategy") == "weighted":
-            told.append(f"The number drawn was {record['draw']:.4f}.")
+            told.append(f"The number drawn was {record.get('draw', 0.0):.4f}.")
         told += _score_sentences(record)
     elif record.get("never_possible"):
         told.append("No deployment could ever serve this request as it is.")
@@ -115,7 +115,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
 def _path_sentence(record: Mapping[str, Any]) -> str:
     if record.get("policy"):
         return f"Policy {record['policy']}, version {record.get('version')}, decided."
-    if record["path"] == "pinned":
+    if record.get("path") == "pinned":
         return "The request was pinned: exactly the deployment asked for, no fallback."
     return "The model was asked for by name; no policy was involved."
 

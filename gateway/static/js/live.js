@@ -1,9 +1,9 @@
 // Pauses lists that refresh themselves: by the button, while the page is hidden, while text is selected,
-// and while the keyboard is inside the list.
+// while a part of it is unfolded, and while the keyboard is inside the list.
 (() => {
   const paused = (list) =>
     list.classList.contains("is-paused") || document.hidden ||
-    String(getSelection()).length > 0 || (list.contains(document.activeElement) && document.activeElement !== list);
+    String(getSelection()).length > 0 || list.querySelector("details[open]") || (list.contains(document.activeElement) && document.activeElement !== list);
   document.addEventListener("htmx:beforeRequest", (event) => {
     const list = event.detail.elt;
     if (list.matches?.("[data-live]") && paused(list)) event.preventDefault();

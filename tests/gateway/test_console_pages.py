@@ -1,0 +1,249 @@
+"""Does every page of the console keep its promises: who may open it, how many queries, nothing inline?"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from billing.ingesting import Ingester
+from policies.permissions import ABILITIES, Ability, Role
+from tests import make
+from tests.console_people import client_of, operator
+
+pytestmark = pytest.mark.django_db
+
+# Page -> the most queries it may take, 3 of them for the session, the person and the role, 1 for the menu's badge.
+CEILINGS = {
+    "home": 14, "find": 12, "requests": 22, "request": 22, "keys": 14, "key": 14, "price-new": 8,
+    "models": 10, "model": 10, "providers": 8, "provider": 10, "deployments": 8, "deployment": 10,
+    "policies": 8, "policy": 14, "tenants": 10, "tenant": 10, "people": 10, "audit": 8,
+    "provider-new": 8, "provider-edit": 8, "provider-credential": 8, "model-new": 8, "model-edit": 8,
+    "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
+    "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
+}  # fmt: skip
+ABILITY_OF = {
+    **dict.fromkeys(CEILINGS, Ability.READ),
+    **dict.fromkeys(
+        [name for name in CEILINGS if name.endswith(("-new", "-edit", "-credential"))], Ability.CONFIGURE
+    ),
+    "price-new": Ability.SET_PRICES,
+    "key-new": Ability.ISSUE_KEYS,
+    "key-rotate": Ability.ISSUE_KEYS,
+    "people": Ability.MANAGE_PEOPLE,
+    "person-new": Ability.MANAGE_PEOPLE,
+    "audit": Ability.SEE_AUDIT,
+}
+NOT_PAGES = {"sign-in", "sign-out", "metrics"}
+
+
+@dataclass
+class Filled:
+    """A database with a row of everything, and the address of every page."""
+
+    world: make.World
+    request_id: uuid.UUID
+    addresses: dict[str, str]
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Filled:
+    world = make.world()
+    lines = make.request_lines(world)
+    make.segment(tmp_path, [*lines, *make.request_lines(world, price=None, cost=None, unpriced=True)])
+    Ingester(tmp_path).ingest_available()
+    world.policy.live_version = world.version
+    world.policy.save()
+    world.tenant.policies.add(world.policy)
+    request_id = uuid.UUID(lines[0]["id"])
+    pks: dict[str, Any] = {
+        "key": world.key.pk,
+        "price": world.deployment.pk,
+        "model": world.deployment.model_id,
+        "provider": world.deployment.provider_id,
+        "deployment": world.deployment.pk,
+        "policy": world.policy.pk,
+        "tenant": world.tenant.pk,
+        "project": world.project.pk,
+        "request": request_id,
+    }
+    addresses = {}
+    for name in CEILINGS:
+        kind = name.partition("-")[0]
+        is_new = name.endswith("-new") and name not in ("price-new", "project-new")
+        if name == "project-new":
+            addresses[name] = reverse(name, args=[world.tenant.pk])
+        elif name.endswith("s") or name in ("home", "find", "people", "audit") or is_new:
+            addresses[name] = reverse(name)
+        else:
+            addresses[name] = reverse(name, args=[pks[kind]])
+    addresses["find"] += "?q=smol"
+    return Filled(world, request_id, addresses)
+
+
+def named_pages() -> set[str]:
+    """The names of all addresses of ours."""
+    found: set[str] = set()
+
+    def walk(patterns: list[Any]) -> None:
+        for pattern in patterns:
+            if isinstance(pattern, URLResolver):
+                if pattern.namespace is None:
+                    walk(pattern.url_patterns)
+            elif isinstance(pattern, URLPattern) and pattern.name:
+                found.add(pattern.name)
+
+    walk(get_resolver().url_patterns)
+    return found
+
+
+def test_every_address_is_either_tested_here_as_a_page_or_takes_posts_only(filled: Filled) -> None:
+    client = operator()
+    for name in named_pages() - set(CEILINGS) - NOT_PAGES:
+        args = [filled.world.tenant.pk]
+        assert client.get(reverse(name, args=args)).status_code == 405, name
+
+
+@pytest.mark.parametrize("role", [*Role, None], ids=str)
+def test_a_page_opens_for_the_roles_that_may_and_says_who_helps_the_others(
+    filled: Filled, role: Role | None
+) -> None:
+    User.objects.create_superuser("olga-the-operator", password=None)
+    client = client_of(role)
+    for name, address in filled.addresses.items():
+        response = client.get(address)
+        may_open = role is not None and ABILITY_OF[name] in ABILITIES[role]
+        assert response.status_code == (200 if may_open else 403), (name, role)
+        if not may_open:
+            assert "olga-the-operator" in response.content.decode()
+
+
+def test_a_stranger_is_sent_to_the_sign_in_page_and_a_fragment_sends_the_whole_page_there(
+    filled: Filled,
+) -> None:
+    for address in filled.addresses.values():
+        response = Client().get(address)
+        assert response.status_code == 302
+        assert response["Location"].startswith(reverse("sign-in"))
+    fragment = Client().get(
+        "/requests", headers={"HX-Request": "true", "HX-Current-URL": "http://x/requests?a=1"}
+    )
+    assert fragment["HX-Redirect"] == "/sign-in?next=/requests%3Fa%3D1"
+
+
+def test_posts_of_others_are_refused_too(filled: Filled) -> None:
+    for role in (Role.VIEWER, Role.FINANCE):
+        client = client_of(role)
+        for name in named_pages() - NOT_PAGES:
+            if name in CEILINGS and ABILITY_OF[name] in (Ability.READ, Ability.SEE_AUDIT):
+                continue
+            if name == "price-new" and role is Role.FINANCE:
+                continue
+            address = filled.addresses.get(name) or reverse(name, args=[filled.world.tenant.pk])
+            assert client.post(address, {"confirm_name": "x"}).status_code == 403, (name, role)
+
+
+@pytest.mark.parametrize("name", sorted(CEILINGS))
+def test_a_page_takes_no_more_queries_than_its_ceiling(filled: Filled, name: str) -> None:
+    client = operator()
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        assert client.get(filled.addresses[name]).status_code == 200
+    assert len(queries) <= CEILINGS[name], [query["sql"][:150] for query in queries.captured_queries]
+
+
+class InlineFinder(HTMLParser):
+    """Collects what the content security policy would refuse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self._inside = tag if tag in ("script", "style") else ""
+        if tag == "style":
+            self.found.append("<style>")
+        if tag == "script" and "src" not in named and named.get("type") != "application/json":
+            self.found.append("<script> without src")
+        for name, value in attrs:
+            if name == "style" or re.match(r"(on|hx-on)", name) or (value or "").startswith("javascript:"):
+                self.found.append(f"<{tag} {name}={value!r}>")
+
+
+def inline_parts(html: str) -> list[str]:
+    finder = InlineFinder()
+    finder.feed(html)
+    return finder.found
+
+
+def test_the_finder_of_inline_parts_finds_them() -> None:
+    html = (
+        '<style>a{}</style><p style="x" onclick="y" hx-on:click="z"><a href="javascript:0"><script>1</script>'
+    )
+    assert len(inline_parts(html)) == 6
+
+
+def test_no_page_holds_inline_script_style_or_handlers(filled: Filled) -> None:
+    client = operator()
+    addresses = [*filled.addresses.values(), "/admin/", "/admin/policies/tenant/", "/no-such-page"]
+    addresses += [reverse("admin:policies_tenant_change", args=[filled.world.tenant.pk])]
+    addresses += [reverse("admin:billing_requestrecord_changelist")]
+    for address in addresses:
+        response = client.get(address)
+        assert inline_parts(response.content.decode()) == [], address
+        policy = response["Content-Security-Policy"]
+        assert "script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+    assert inline_parts(Client().get("/sign-in").content.decode()) == []
+
+
+def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(filled: Filled) -> None:
+    client = operator()
+    titles = {}
+    for name, address in filled.addresses.items():
+        html = client.get(address).content.decode()
+        assert html.count("<h1") == 1, name
+        assert "{{" not in html
+        assert "{%" not in html
+        title = re.findall(r"<title>(.*?)</title>", html)[0]  # the later ones are of charts
+        titles[name] = title
+    assert len(set(titles.values())) == len(titles), "two pages have one title"
+
+
+@pytest.mark.parametrize("name", ["home", "requests", "request", "deployment"])
+def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Filled, name: str) -> None:
+    client = operator()
+    fragment = client.get(filled.addresses[name], headers={"HX-Request": "true"}).content.decode()
+    assert fragment.strip()
+    assert "<html" not in fragment
+    assert "<html" in client.get(filled.addresses[name]).content.decode()
+
+
+@pytest.mark.parametrize(
+    "name", ["requests", "keys", "models", "providers", "deployments", "policies", "tenants"]
+)
+def test_an_empty_list_says_what_the_page_is_for(name: str) -> None:
+    html = operator().get(reverse(name)).content.decode()
+    assert "empty-state" in html
+    assert " yet</h3>" in html
+
+
+def test_vendored_files_name_no_source_map_and_carry_their_licence() -> None:
+    folder = Path(settings.BASE_DIR) / "gateway" / "static" / "vendor"
+    for path in folder.rglob("*.min.*"):
+        assert b"sourceMappingURL" not in path.read_bytes(), path
+        assert (path.parent / "LICENSE").exists()

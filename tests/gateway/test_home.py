@@ -1,0 +1,99 @@
+"""Does the home page say whether it is healthy, what today costs and what needs a person?"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.utils import timezone
+
+from billing.ingesting import Ingester
+from gateway import health_board
+from gateway.needs_attention import count_journal_backlog_bytes
+from gateway.views.home import relative_change
+from tests import make
+from tests.console_people import operator, viewer
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_new_installation_is_shown_how_to_send_its_first_request() -> None:
+    html = operator().get("/").content.decode()
+    assert "Send the first request" in html
+    assert f"curl -s {settings.POINTSMAN_PUBLIC_URL}/v1/chat/completions" in html
+
+
+def test_todays_requests_failures_spend_and_keys_are_summed(tmp_path: Path) -> None:
+    world = make.world()
+    lines = [
+        *make.request_lines(world),
+        *make.request_lines(world),
+        *make.request_lines(world, status="error", http=502, error="provider_error"),
+        *make.request_lines(world, price=None, cost=None, unpriced=True),
+    ]
+    make.segment(tmp_path, lines)
+    Ingester(tmp_path).ingest_available()
+    context = viewer().get("/").context
+    figures = {figure["title"]: figure for figure in context["figures"]}
+    assert figures["Requests"]["value"] == 4
+    assert figures["Failed"]["value"] == 0.25
+    assert figures["Spend"]["value"] == 3 * make.COST_NANOUSD
+    assert figures["Spend"]["unpriced"] == 1
+    (row,) = context["today"].top_keys
+    assert (row.id, row.totals.request_count) == (world.key.pk, 4)
+    assert any("1 request without a price" in item["title"] for item in context["attention"])
+
+
+def test_yesterday_is_counted_until_the_same_time_of_day(tmp_path: Path) -> None:
+    world = make.world()
+    now = timezone.now()
+    early, late = now - dt.timedelta(hours=25), now - dt.timedelta(hours=22)
+    is_yesterday = early.date() == now.date() - dt.timedelta(days=1)
+    lines = []
+    for at in (early, late):
+        lines += make.request_lines(world, make.request_id_at(at))
+    make.segment(tmp_path, lines)
+    Ingester(tmp_path).ingest_available()
+    figures = {figure["title"]: figure for figure in viewer().get("/").context["figures"]}
+    assert figures["Requests"]["before"] == (1 if is_yesterday else 0)
+
+
+def test_a_deployment_that_is_out_needs_somebody_and_counts_in_the_menu() -> None:
+    world = make.world()
+    data_dir = Path(settings.POINTSMAN_DATA_DIR)
+    state = {
+        "state": "ejected",
+        "until": time.time() + 30,
+        "requests": 20,
+        "failures": 20,
+        "first_token_ms": None,
+    }
+    health = {str(world.deployment.pk): {**state, "reason": "20 of 20 calls failed"}}
+    health_board.write_report(data_dir, "test-worker", {"health": health})
+    try:
+        html = operator().get("/").content.decode()
+        providers = operator().get("/providers").content.decode()
+        deployment = operator().get(f"/deployments/{world.deployment.pk}").content.decode()
+    finally:
+        health_board.remove_report(data_dir, "test-worker")
+    assert "1 down" in html
+    assert "ejected" in providers
+    assert "20 of 20 calls failed" in deployment
+
+
+def test_what_the_ingester_has_not_read_is_the_backlog(tmp_path: Path) -> None:
+    path = make.segment(tmp_path, make.request_lines(make.world()))
+    assert count_journal_backlog_bytes(tmp_path) == path.stat().st_size
+    Ingester(tmp_path).ingest_available()
+    assert count_journal_backlog_bytes(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "text"),
+    [(5, 0, ""), (112, 100, "+12 %"), (97, 100, "−3 %"), (420, 100, "×4.2"), (1, 1, "±0 %")],
+)
+def test_a_change_against_yesterday_is_written_for_people(now: int, before: int, text: str) -> None:
+    assert relative_change(now, before) == text
