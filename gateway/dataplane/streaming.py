@@ -23,6 +23,8 @@ STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+# How long a provider may take to end a stream after its last event before its connection is dropped.
+END_TIMEOUT_S = 0.25
 KEEPALIVE = b": keepalive\n\n"
 
 
@@ -36,36 +38,54 @@ async def relay(exchange: Exchange, answer: StreamAnswer, send: Send) -> None:
             "headers": STREAM_HEADERS + exchange.response_headers(),
         }
     )
-    keepalive = _Keepalive(send, exchange.gateway.timeouts.keepalive_comment_s)
     try:
-        problem = await _relay_events(exchange, answer, send, keepalive)
+        keepalive = _Keepalive(send, exchange.gateway.timeouts.keepalive_comment_s)
+        try:
+            problem = await _relay_events(exchange, answer, send, keepalive)
+        finally:
+            keepalive.stop()
+        last = _conclude(exchange, answer, problem)
+        await send({"type": "http.response.body", "body": answer.first + last})
+        if problem is None and not answer.is_ended:
+            await _await_end(answer)
     finally:
-        keepalive.stop()
         # A half-read response is dropped, so that a provider stops generating for nobody.
         answer.response.close()
+
+
+def _conclude(exchange: Exchange, answer: StreamAnswer, problem: tuple[str, str] | None) -> bytes:
+    """Settle, tell the deployment's health, write the outcome; return what must follow the last events."""
     settle(exchange, answer)
-    last = b""
+    attempt = answer.attempt
+    health = exchange.gateway.health
     if problem is not None:
         code, message = problem
-        answer.attempt.outcome = code.removeprefix("provider_")
-        answer.attempt.error_code = code
-        answer.attempt.error_message = message
-        exchange.gateway.health.on_failure(answer.attempt.deployment, "broken")
+        attempt.outcome = code.removeprefix("provider_")
+        attempt.error_code = code
+        attempt.error_message = message
+        health.on_failure(attempt.deployment, "broken")
         exchange.write_outcome("error", http_status=200, error_code=code)
-        last = error_event(code, message)
-    elif answer.stream.error is not None:
-        code = str(answer.stream.error.get("code") or answer.stream.error.get("type") or "provider_error")[
-            :80
-        ]
-        answer.attempt.outcome = "error_in_stream"
-        answer.attempt.error_code = code
-        answer.attempt.error_message = str(answer.stream.error.get("message"))[:500]
-        exchange.gateway.health.on_failure(answer.attempt.deployment, "error_in_stream")
+        return error_event(code, message)
+    error = answer.stream.error
+    if error is not None:
+        code = str(error.get("code") or error.get("type") or "provider_error")[:80]
+        attempt.outcome = "error_in_stream"
+        attempt.error_code = code
+        attempt.error_message = str(error.get("message"))[:500]
+        health.on_failure(attempt.deployment, "error_in_stream")
         exchange.write_outcome("error", http_status=200, error_code=code)
     else:
-        exchange.gateway.health.on_success(answer.attempt.deployment, answer.attempt.first_byte_ms)
+        health.on_success(attempt.deployment, attempt.first_byte_ms)
         exchange.write_outcome("ok", http_status=200)
-    await send({"type": "http.response.body", "body": answer.first + last})
+    return b""
+
+
+async def _await_end(answer: StreamAnswer) -> None:
+    """Read the end of a stream that follows its `[DONE]`, so that the connection can be used again."""
+    try:
+        await answer.response.read_chunk(timeout_s=END_TIMEOUT_S)
+    except UpstreamError:
+        return
 
 
 async def _relay_events(
@@ -88,6 +108,7 @@ async def _relay_events(
         while True:
             if is_ended or stream.is_done:
                 answer.first = pending
+                answer.is_ended = is_ended
                 break
             if pending:
                 keepalive.note_sent()

@@ -51,8 +51,9 @@ def _only_place_of(body: bytes, name: str) -> tuple[int, int] | None:
     """
     quoted = b'"%s"' % name.encode()
     at = body.find(quoted)
-    # rfind is the fastest search in CPython over a megabyte; find stops early where the name stands in front.
-    if at < 0 or body.rfind(quoted) != at or body.rfind(b"\\u006") >= 0:
+    # Over a megabyte rfind is CPython's fastest search, and twice as fast without the frequent quote in front; find
+    # stops early where the name stands at the beginning.
+    if at < 0 or body.rfind(quoted[1:]) != at + 1 or body.rfind(b"\\u006") >= 0:
         return None
     colon = _TEXT_VALUE.match(body, at + len(quoted))
     return colon.span(1) if colon else None
