@@ -9,11 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 
 from policies.errors import ConfigurationError
 from policies.forms import ConsoleForm
+
+
+def posted(request: HttpRequest) -> QueryDict | None:
+    """What was sent, None when the page is only opened: an empty form that is sent has mistakes to show."""
+    return request.POST if request.method == "POST" else None
 
 
 def show_form(

@@ -26,7 +26,7 @@ from policies.forms import (
 from policies.models import Deployment, Model, Provider
 from policies.permissions import Ability, actor_name, needs
 from policies.provider_probe import probe_provider
-from policies.views.answering import is_confirmed, run_and_return, show_form
+from policies.views.answering import is_confirmed, posted, run_and_return, show_form
 
 EDIT_METHODS = ["GET", "HEAD", "POST"]
 
@@ -39,7 +39,7 @@ class _Switch(Protocol):
 @require_http_methods(EDIT_METHODS)
 def create_provider(request: HttpRequest) -> HttpResponse:
     """Add a provider."""
-    form = ProviderForm(request.POST or None)
+    form = ProviderForm(posted(request))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         provider = form.run(lambda: cataloguing.create_provider(actor=actor_name(request), **fields))
@@ -56,7 +56,7 @@ def create_provider(request: HttpRequest) -> HttpResponse:
 def edit_provider(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a provider, except its credential."""
     provider = get_object_or_404(Provider, pk=pk)
-    form = ProviderEditForm(request.POST or None, initial=initial_of(provider, ProviderEditForm))
+    form = ProviderEditForm(posted(request), initial=initial_of(provider, ProviderEditForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(
@@ -75,7 +75,7 @@ def edit_provider(request: HttpRequest, pk: int) -> HttpResponse:
 def replace_credential(request: HttpRequest, pk: int) -> HttpResponse:
     """Replace, refer to or remove the secret that we present to a provider."""
     provider = get_object_or_404(Provider, pk=pk)
-    form = CredentialForm(request.POST or None)
+    form = CredentialForm(posted(request))
     if request.method == "POST" and form.is_valid():
         fields: dict[str, Any] = {
             "replace": {"credential": form.cleaned_data["credential"]},
@@ -127,7 +127,7 @@ def switch_provider(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(EDIT_METHODS)
 def create_model(request: HttpRequest) -> HttpResponse:
     """Add a model."""
-    form = ModelForm(request.POST or None)
+    form = ModelForm(posted(request))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         model = form.run(lambda: cataloguing.create_model(actor=actor_name(request), **fields))
@@ -142,7 +142,7 @@ def create_model(request: HttpRequest) -> HttpResponse:
 def edit_model(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a model."""
     model = get_object_or_404(Model, pk=pk)
-    form = ModelForm(request.POST or None, initial=initial_of(model, ModelForm))
+    form = ModelForm(posted(request), initial=initial_of(model, ModelForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(lambda: cataloguing.change_model(model=model, actor=actor_name(request), **fields))
@@ -170,7 +170,7 @@ def switch_model(request: HttpRequest, pk: int) -> HttpResponse:
 def create_deployment(request: HttpRequest) -> HttpResponse:
     """Add a deployment; `?provider=` and `?model=` choose these beforehand."""
     chosen = {name: request.GET.get(name) for name in ("provider", "model")}
-    form = DeploymentForm(request.POST or None, initial=chosen)
+    form = DeploymentForm(posted(request), initial=chosen)
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(lambda: cataloguing.create_deployment(actor=actor_name(request), **fields))
@@ -191,7 +191,7 @@ def create_deployment(request: HttpRequest) -> HttpResponse:
 def edit_deployment(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a deployment."""
     deployment = get_object_or_404(Deployment, pk=pk)
-    form = DeploymentForm(request.POST or None, initial=initial_of(deployment, DeploymentForm))
+    form = DeploymentForm(posted(request), initial=initial_of(deployment, DeploymentForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(

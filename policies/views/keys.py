@@ -17,7 +17,7 @@ from policies import issuing
 from policies.forms import IssueKeyForm, RotateKeyForm
 from policies.models import ApiKey, Model, Project
 from policies.permissions import Ability, actor_name, needs
-from policies.views.answering import is_confirmed, run_and_return, show_form
+from policies.views.answering import is_confirmed, posted, run_and_return, show_form
 
 
 @needs(Ability.ISSUE_KEYS)
@@ -28,7 +28,7 @@ def issue(request: HttpRequest) -> HttpResponse:
     if not Project.objects.exists():
         messages.error(request, "A key belongs to a project: create a tenant with a project first.")
         return redirect("tenants")
-    form = IssueKeyForm(request.POST or None, initial={"project": request.GET.get("project")})
+    form = IssueKeyForm(posted(request), initial={"project": request.GET.get("project")})
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         issued = form.run(lambda: issuing.issue_key(actor=actor_name(request), **fields))
@@ -45,7 +45,7 @@ def issue(request: HttpRequest) -> HttpResponse:
 def rotate(request: HttpRequest, pk: int) -> HttpResponse:
     """Issue the successor of a key; the old secret goes on for the overlap that was chosen."""
     key = get_object_or_404(ApiKey.objects.select_related("project__tenant"), pk=pk)
-    form = RotateKeyForm(request.POST or None)
+    form = RotateKeyForm(posted(request))
     if request.method == "POST" and form.is_valid():
         overlap = form.overlap_time()
         issued = form.run(lambda: issuing.rotate_key(key=key, overlap=overlap, actor=actor_name(request)))

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from policies import people
 from policies.forms import PersonForm, RoleForm
 from policies.permissions import ROLE_DESCRIPTIONS, Ability, Role, actor_name, needs
-from policies.views.answering import is_confirmed, run_and_return, show_form
+from policies.views.answering import is_confirmed, posted, run_and_return, show_form
 
 
 @needs(Ability.MANAGE_PEOPLE)
@@ -40,7 +40,7 @@ def list_people(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def add_person(request: HttpRequest) -> HttpResponse:
     """Add a person and show the password, this once."""
-    form = PersonForm(request.POST or None)
+    form = PersonForm(posted(request))
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         added = form.run(

@@ -17,7 +17,7 @@ from policies import tenancy_changes
 from policies.forms import ProjectForm, TenantForm, initial_of
 from policies.models import Project, Tenant
 from policies.permissions import Ability, actor_name, needs
-from policies.views.answering import is_confirmed, run_and_return, show_form
+from policies.views.answering import is_confirmed, posted, run_and_return, show_form
 
 LIVE_KEYS = Q(projects__api_keys__revoked_at__isnull=True, projects__api_keys__isnull=False)
 EDIT_METHODS = ["GET", "HEAD", "POST"]
@@ -55,7 +55,7 @@ def show_tenant(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(EDIT_METHODS)
 def create_tenant(request: HttpRequest) -> HttpResponse:
     """Add a tenant with the policies it may use."""
-    form = TenantForm(request.POST or None)
+    form = TenantForm(posted(request))
     if request.method == "POST" and form.is_valid():
         tenant = form.run(lambda: _create(form, actor_name(request)))
         if tenant is not None:
@@ -71,7 +71,7 @@ def create_tenant(request: HttpRequest) -> HttpResponse:
 def edit_tenant(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a tenant."""
     tenant = get_object_or_404(Tenant, pk=pk)
-    form = TenantForm(request.POST or None, initial=initial_of(tenant, TenantForm))
+    form = TenantForm(posted(request), initial=initial_of(tenant, TenantForm))
     if request.method == "POST" and form.is_valid():
         row = form.run(lambda: _change(tenant, form, actor_name(request)))
         if row is not None:
@@ -104,7 +104,7 @@ def switch_tenant(request: HttpRequest, pk: int) -> HttpResponse:
 def create_project(request: HttpRequest, pk: int) -> HttpResponse:
     """Add a project to a tenant."""
     tenant = get_object_or_404(Tenant, pk=pk)
-    form = ProjectForm(request.POST or None)
+    form = ProjectForm(posted(request))
     if request.method == "POST" and form.is_valid():
         name = form.cleaned_data["name"]
         row = form.run(
@@ -127,7 +127,7 @@ def create_project(request: HttpRequest, pk: int) -> HttpResponse:
 def edit_project(request: HttpRequest, pk: int) -> HttpResponse:
     """Rename a project."""
     project = get_object_or_404(Project.objects.select_related("tenant"), pk=pk)
-    form = ProjectForm(request.POST or None, initial={"name": project.name})
+    form = ProjectForm(posted(request), initial={"name": project.name})
     if request.method == "POST" and form.is_valid():
         name = form.cleaned_data["name"]
         row = form.run(
