@@ -1,0 +1,213 @@
+"""Can an operator sign in, issue a key and see its first request arrive, in a real browser?
+
+Starts `manage.py up` with its demo in a data directory of its own, as a newcomer would.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+START_LIMIT_S = 90.0
+ARRIVAL_LIMIT_MS = 3000
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}: apt-get install chromium"
+    ),
+]
+
+
+@dataclass
+class Installation:
+    """A running installation and the password it printed."""
+
+    url: str
+    password: str
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    data_dir = Path(tempfile.mkdtemp(prefix="pmbrowser-"))
+    data_dir.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    environment |= {"POINTSMAN_DATA_DIR": str(data_dir), "POINTSMAN_PORT": str(port)}
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "up"],
+        cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    printed: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=printed.extend, args=(process.stdout,))
+    reader.start()
+    try:
+        yield Installation(f"http://127.0.0.1:{port}", wait_for_password(process, printed))
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        reader.join(timeout=10)
+        process.stdout.close()
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def wait_for_password(process: subprocess.Popen[str], printed: list[str]) -> str:
+    """Wait until the installation says that it is ready, and return the operator's password."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        text = "".join(printed)
+        found = re.search(r"operator / (\S+)", text)
+        if found and "Try it" in text:
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError("it did not become ready:\n" + "".join(printed))
+
+
+@pytest.fixture(scope="module")
+def browser(installation: Installation) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any, installation: Installation) -> Iterator[Any]:
+    """A page of a signed-in operator; the test fails when the browser complained about anything."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{installation.url}/")
+    page.fill("#id_username", "operator")
+    page.fill("#id_password", installation.password)
+    page.click("button[type=submit]")
+    page.wait_for_url(f"{installation.url}/")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_a_key_is_issued_used_and_its_request_arrives_within_three_seconds(
+    page: Any, installation: Installation
+) -> None:
+    page.click("text=API keys")
+    page.click("text=Issue key")
+    page.select_option("#id_project", index=1)
+    page.fill("#id_name", "from-the-browser")
+    page.click("button:has-text('Issue key')")
+    secret = page.inner_text("#secret")
+    page.click("text=I have copied it")
+    page.goto(f"{installation.url}/requests")
+    answer = ask(installation.url, secret)
+    request_id = answer.headers["x-pointsman-request-id"]
+    # The list is not reloaded: it must show the request by itself.
+    page.wait_for_selector(f"a[href='/requests/{request_id}']", timeout=ARRIVAL_LIMIT_MS)
+    page.click(f"a[href='/requests/{request_id}']")
+    text = page.inner_text("main")
+    assert "Why it was routed so" in text
+    assert "from-the-browser" in text
+    page.go_back()
+    assert page.url.endswith("/requests")
+
+
+def ask(url: str, secret: str) -> httpx.Response:
+    """Send one request with a new key: every worker knows it within 2 s."""
+    body = {"model": "pointsman/auto", "messages": [{"role": "user", "content": "Hello"}]}
+    deadline = time.monotonic() + 2.5
+    while True:
+        answer = httpx.post(
+            f"{url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {secret}"}, timeout=30
+        )
+        if answer.status_code != 401 or time.monotonic() > deadline:
+            assert answer.status_code == 200, answer.text
+            return answer
+        time.sleep(0.1)
+
+
+def test_the_console_is_used_by_keyboard_and_keeps_the_theme_that_was_chosen(
+    page: Any, installation: Installation
+) -> None:
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "menu-search"
+    page.keyboard.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("?")
+    assert page.is_visible("#shortcuts")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#shortcuts")
+    page.keyboard.press("g")
+    page.keyboard.press("k")
+    page.wait_for_url(f"{installation.url}/keys")
+    for wanted in ("light", "dark"):
+        page.click("[data-theme-choice]")
+        assert page.evaluate("document.documentElement.dataset.bsTheme") == wanted
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+
+
+def test_no_page_is_wider_than_a_telephone_and_the_menu_is_a_drawer(
+    page: Any, installation: Installation
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in (
+        "/",
+        "/requests",
+        "/models",
+        "/providers",
+        "/deployments",
+        "/tenants",
+        "/keys",
+        "/policies",
+        "/audit",
+    ):
+        page.goto(installation.url + path)
+        too_wide = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert too_wide <= 0, path
+    assert not page.is_visible(".menu-list")
+    page.click(".topbar [data-menu-toggle]")
+    page.wait_for_selector(".menu-list", state="visible")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".menu-list", state="hidden")
+
+
+def test_revoking_waits_until_the_name_is_typed(page: Any, installation: Installation) -> None:
+    page.goto(f"{installation.url}/keys")
+    page.click("table .row-link >> nth=0")
+    page.click("text=Revoke…")
+    button = page.locator("dialog[open] button[type=submit]")
+    assert button.is_disabled()
+    name = page.get_attribute("dialog[open] form", "data-confirm-name")
+    page.fill("dialog[open] input[name=confirm_name]", name)
+    assert button.is_enabled()
+    page.click("dialog[open] [data-close-dialog]")
+    assert "active" in page.inner_text("h1")
