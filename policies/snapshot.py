@@ -1,8 +1,8 @@
 """What does a worker know about tenants, catalog and policies while it routes? Frozen data.
 
 Pure. Built from rows by `gateway.snapshots`, replaced whole when configuration changes, never modified.
-Catalog entries and policies compare by identity (`eq=False`): they key caches on the hot path, where hashing every field costs
-more than the look-up saves.
+Catalog entries and policies compare by identity (`eq=False`): they key caches on the hot path, where hashing every
+field costs more than the look-up saves.
 """
 
 from __future__ import annotations
