@@ -24,6 +24,8 @@ LABELS = {
 class PriceForm(ConsoleForm):
     """The rates of a new price. A rate left empty is not stated, which is not the same as 0."""
 
+    has_columns = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         since = self.fields["effective_from"]

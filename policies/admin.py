@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth import admin as _auth_admin  # noqa: F401  (registers what is unregistered here)
+from django.contrib.auth.models import Group, User
 from django.db.models import Model as Table
 from django.http import HttpRequest
 from django.shortcuts import redirect
@@ -268,6 +270,20 @@ class PolicyDraftAdmin(ReadOnlyAdmin):
 class PolicyVersionAdmin(ReadOnlyAdmin):
     list_display = ("__str__", "published_at", "published_by", "note")
     list_select_related = ("policy",)
+
+
+# People are changed in the console, where every change is in the audit log.
+admin.site.unregister((User, Group))
+
+
+@admin.register(User)
+class PersonAdmin(ReadOnlyAdmin):
+    list_display = ("username", "email", "is_active", "last_login")
+    search_fields = ("username", "email")
+    fields = ("username", "email", "groups", "is_active", "is_superuser", "last_login", "date_joined")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may(request.user, Ability.MANAGE_PEOPLE)
 
 
 @admin.register(ChangeEvent)
