@@ -106,7 +106,9 @@ class Worker:
                         "index": int(os.environ.get("POINTSMAN_WORKER_INDEX", "0")),
                         "revision": self.configuration.snapshot.revision,
                         "journal_lines": self.journal.line_count,
-                        "health": self.gateway.health.as_report(),
+                        "health": self.gateway.health.as_report(
+                            self.configuration.snapshot.deployments.values()
+                        ),
                         "stats": self.gateway.stats.as_report(),
                     },
                 )

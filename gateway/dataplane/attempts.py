@@ -61,10 +61,14 @@ class StreamAnswer:
 
 @dataclass(slots=True)
 class Failure:
-    """Why an attempt brought no answer. `is_final`: the request caused it, so no other attempt would help."""
+    """Why an attempt brought no answer.
+
+    Kinds: `request` caused it, so no other attempt would help; `elsewhere`: this deployment will not answer it,
+    another may, and nothing is wrong with its health; the others count against the deployment.
+    """
 
     error: UpstreamFailed
-    kind: Literal["request", "rate_limit", "credential", "fault"]
+    kind: Literal["request", "elsewhere", "rate_limit", "credential", "fault"]
     retry_after_s: float | None = None
     is_overflow: bool = False
 
@@ -76,38 +80,47 @@ async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
     candidates = decision.candidates
     gateway = exchange.gateway
     limit = decision.max_attempts or MAX_ATTEMPTS
-    rule_timeout_s = decision.rule.timeout_s if decision.rule is not None else None
-    deadline_s = exchange.started_s + (rule_timeout_s or gateway.timeouts.total_s)
+    deadline_s = exchange.deadline_s()
+    # When each deployment that failed may be called again: infinity for what stays as it is.
+    ready_at_s: dict[int, float] = {}
     position = 0
     while True:
         # A deployment on probation takes one request at a time; the last candidate is called all the same.
         while not gateway.health.may_call(candidates[position]) and position + 1 < len(candidates):
             position += 1
         deployment = candidates[position]
-        result = await _attempt(exchange, deployment, deadline_s)
+        if deployment.id in ready_at_s:
+            with gateway.health.retrying():
+                await asyncio.sleep(ready_at_s[deployment.id] - time.perf_counter())
+                result = await _attempt(exchange, deployment, deadline_s)
+        else:
+            result = await _attempt(exchange, deployment, deadline_s)
         if not isinstance(result, Failure):
             return result
+        now_s = time.perf_counter()
+        if len(exchange.attempts) >= limit or now_s >= deadline_s:
+            raise result.error
         if result.kind == "request":
             larger = _larger_context(candidates, position) if result.is_overflow else None
-            if larger is None or len(exchange.attempts) >= limit:
+            if larger is None:
                 raise result.error
             position = larger
             continue
-        if len(exchange.attempts) >= limit or time.perf_counter() >= deadline_s:
-            raise result.error
-        if not gateway.health.may_retry(deployment.id, in_flight=gateway.stats.in_flight):
-            raise result.error
-        if position + 1 < len(candidates):
+        ready_at_s[deployment.id] = now_s + _pause_s(exchange, result)
+        if position + 1 < len(candidates) and candidates[position + 1].id not in ready_at_s:
+            # Fallbacks cost no retry budget: they bring no load to what is in trouble.
             position += 1
             continue
-        # Every candidate has been tried: once more from the start, after a pause. A credential that was refused
-        # stays refused.
-        position = 0
-        pause_s = _pause_s(exchange, result)
-        if result.kind == "credential" or pause_s is None or time.perf_counter() + pause_s >= deadline_s:
+        # Every candidate has been tried: once more the one that may be called soonest, after a pause.
+        position = min(
+            range(len(candidates)), key=lambda index: ready_at_s.get(candidates[index].id, float("inf"))
+        )
+        again = candidates[position]
+        ready_s = ready_at_s[again.id]
+        if ready_s - now_s > MAX_RETRY_AFTER_S or ready_s >= deadline_s:
             raise result.error
-        with gateway.health.retrying():
-            await asyncio.sleep(pause_s)
+        if not gateway.health.may_retry(again.id, in_flight=gateway.stats.in_flight):
+            raise result.error
 
 
 def _larger_context(candidates: tuple[DeploymentSnapshot, ...], position: int) -> int | None:
@@ -120,16 +133,13 @@ def _larger_context(candidates: tuple[DeploymentSnapshot, ...], position: int) -
     return None
 
 
-def _pause_s(exchange: Exchange, failure: Failure) -> float | None:
-    """Full jitter; Retry-After when the provider said so. None: it asks for longer than we wait."""
+def _pause_s(exchange: Exchange, failure: Failure) -> float:
+    """Full jitter; at least Retry-After when the provider said so. Infinity: repeating it would not help."""
+    if failure.kind in ("credential", "elsewhere"):
+        return float("inf")
     base = BACKOFF_BASE_AFTER_429_S if failure.kind == "rate_limit" else BACKOFF_BASE_S
     ceiling = min(BACKOFF_CAP_S, base * 2.0 ** (len(exchange.attempts) - 1))
-    pause_s = exchange.gateway.draw() * ceiling
-    if failure.retry_after_s is not None:
-        if failure.retry_after_s > MAX_RETRY_AFTER_S:
-            return None
-        pause_s = max(pause_s, failure.retry_after_s)
-    return pause_s
+    return max(exchange.gateway.draw() * ceiling, failure.retry_after_s or 0.0)
 
 
 async def _attempt(
@@ -146,6 +156,7 @@ async def _attempt(
     provider = deployment.provider
     remaining_s = max(0.05, deadline_s - time.perf_counter())
     head_timeout_s = min(gateway.timeouts.first_event_s, remaining_s) if parsed.is_stream else remaining_s
+    give_up_s = time.perf_counter() + head_timeout_s
     response: UpstreamResponse | None = None
     is_kept = False
     try:
@@ -168,10 +179,10 @@ async def _attempt(
         if response.status >= 300:
             result: JsonAnswer | StreamAnswer | Failure = await _read_refusal(exchange, log, response)
         elif parsed.is_stream and "event-stream" in headers.get("content-type", ""):
-            result = await _open_stream(exchange, log, response, head_timeout_s)
+            result = await _open_stream(exchange, log, response, give_up_s)
             is_kept = isinstance(result, StreamAnswer)
         else:
-            result = await _read_json(exchange, log, response, headers, remaining_s)
+            result = await _read_json(exchange, log, response, headers, give_up_s)
     except UpstreamError as error:
         result = _transport_failure(exchange, log, error)
     finally:
@@ -181,7 +192,7 @@ async def _attempt(
     if isinstance(result, Failure):
         _note_failure(exchange, deployment, result)
     elif not is_kept:
-        gateway.health.on_success(deployment, log.first_byte_ms)
+        gateway.health.on_success(deployment, log.latency_ms())
     gateway.stats.attempts[deployment.name, log.outcome] += 1
     return result
 
@@ -198,8 +209,9 @@ async def _read_json(
     log: AttemptLog,
     response: UpstreamResponse,
     headers: Mapping[str, str],
-    timeout_s: float,
+    give_up_s: float,
 ) -> JsonAnswer | Failure:
+    timeout_s = max(0.05, give_up_s - time.perf_counter())
     body = await response.read(limit_bytes=MAX_ANSWER_BYTES, timeout_s=timeout_s)
     log.first_byte_ms = exchange.elapsed_ms()
     try:
@@ -223,11 +235,15 @@ async def _read_json(
     exchange.finish_reason = facts.finish_reason
     exchange.charge(log, facts.usage)
     log.outcome = "ok"
-    return JsonAnswer(response.status, body, headers.get("content-type", "application/json"))
+    content_type = headers.get("content-type", "")
+    # It is JSON, whatever the provider calls it: SDKs hand anything else to their callers as a text.
+    return JsonAnswer(
+        response.status, body, content_type if "json" in content_type.lower() else "application/json"
+    )
 
 
 async def _open_stream(
-    exchange: Exchange, log: AttemptLog, response: UpstreamResponse, timeout_s: float
+    exchange: Exchange, log: AttemptLog, response: UpstreamResponse, give_up_s: float
 ) -> StreamAnswer | Failure:
     """Read up to the first data event. Comments before it are kept, and do not count as an answer."""
     parsed = exchange.parsed
@@ -241,11 +257,13 @@ async def _open_stream(
 
     stream = OpenAIStream(is_usage_wanted=parsed.wants_usage, cost_of=cost_of, secret=secret)
     first: list[bytes] = []
-    give_up_s = time.perf_counter() + timeout_s
     is_ended = False
     try:
         while not stream.event_count and not stream.is_done:
-            chunk = await response.read_chunk(timeout_s=max(0.01, give_up_s - time.perf_counter()))
+            left_s = give_up_s - time.perf_counter()
+            if left_s <= 0 and first:
+                raise UpstreamError("timeout", "Comments came, but no event.")
+            chunk = await response.read_chunk(timeout_s=max(0.01, left_s))
             if not chunk:
                 first.append(stream.finish())
                 is_ended = True
@@ -294,7 +312,7 @@ def _refused(
     log.error_code = (fault.code or fault.type)[:80]
     log.error_message = fault.message
     headers = _retry_headers(response)
-    if status in (401, 403) and not fault.is_about_content:
+    if fault.is_about_credential:
         log.outcome = "credential_rejected"
         error = UpstreamFailed(
             f"The provider '{log.deployment.provider.name}' refused this gateway's credential; "
@@ -303,10 +321,19 @@ def _refused(
             headers=[(b"x-should-retry", b"false")],
         )
         return Failure(error, "credential")
+    if status == 402:
+        log.outcome = "http_error"
+        error = UpstreamFailed(
+            f"This gateway's account at the provider '{log.deployment.provider.name}' is exhausted; "
+            "an operator must top it up.",
+            code="provider_account_exhausted",
+            headers=[(b"x-should-retry", b"false")],
+        )
+        return Failure(error, "fault")
     error = UpstreamFailed(
         fault.message,
         code=_code_of(fault),
-        status=status,
+        status=status if status < 600 else 502,
         type=fault.type,
         param=fault.param
         or ("messages" if fault.is_context_overflow and exchange.endpoint == "chat" else None),
@@ -325,7 +352,9 @@ def _refused(
         log.outcome = "http_error"
         return Failure(error, "fault", retry_after_s=_retry_after_s(response))
     log.outcome = "refused"
-    return Failure(error, "request")
+    # A model that this provider no longer has, or a wall in front of it: another deployment may answer.
+    is_elsewhere = status in (404, 405, 410) or (status == 403 and not fault.is_about_content)
+    return Failure(error, "elsewhere" if is_elsewhere else "request")
 
 
 def _code_of(fault: ProviderFault) -> str | None:
@@ -407,3 +436,6 @@ def _note_failure(exchange: Exchange, deployment: DeploymentSnapshot, failure: F
         health.on_rate_limited(deployment, failure.retry_after_s)
     elif failure.kind == "credential":
         health.on_credential_rejected(deployment)
+    else:
+        # It told nothing about the deployment's health; had it been a probe, another may follow.
+        health.abandon(deployment)

@@ -75,6 +75,12 @@ class Exchange:
         """Milliseconds since the request's first byte."""
         return (time.perf_counter() - self.started_s) * 1000
 
+    def deadline_s(self) -> float:
+        """When the request must be over, on the clock of `started_s`: the rule's limit, else the gateway's."""
+        rule = self.decision.rule if self.decision is not None else None
+        limit_s = rule.timeout_s if rule is not None else None
+        return self.started_s + (limit_s or self.gateway.timeouts.total_s)
+
     def write_intent(self) -> None:
         """Write the intent line. Raises GatewayUnready when the journal cannot take it: then nothing is called."""
         grant = self.grant

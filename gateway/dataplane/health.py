@@ -7,7 +7,7 @@ decisions (`problem`, `latency_ms`), attempts (`on_…`) and the run file (`as_r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,7 +101,12 @@ class Health:
         finally:
             self._retries_in_flight -= 1
 
-    def as_report(self) -> dict[str, dict[str, Any]]:
-        """Deployment id (as text) -> its state, for the run file."""
+    def as_report(self, deployments: Iterable[DeploymentSnapshot]) -> dict[str, dict[str, Any]]:
+        """Deployment id (as text) -> its state, for the run file; of those deployments that were ever called."""
         now_s = self._clock()
-        return {str(key): health.as_report(now_s) for key, health in self._by_deployment.items()}
+        known = self._by_deployment
+        return {
+            str(deployment.id): known[deployment.id].as_report(now_s, deployment.provider.credential_revision)
+            for deployment in deployments
+            if deployment.id in known
+        }

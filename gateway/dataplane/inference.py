@@ -6,6 +6,7 @@ Calls: journal, providers and the client's channel, through the exchange. Every 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -33,6 +34,8 @@ from gateway.wire.openai_usage import read_usage
 from policies.decision import Ask, Decision, RoutingError, decide
 from policies.features import Features
 from policies.snapshot import KeyGrant
+
+logger = logging.getLogger(__name__)
 
 
 async def serve(
@@ -69,13 +72,18 @@ async def serve(
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
-    except Exception:
+    except Exception:  # an edge: nothing above may see it
+        logger.exception("request %s failed inside the gateway", exchange.request_id)
         exchange.write_outcome("error", http_status=500, error_code="internal_error")
         if exchange.is_committed:
-            await send(
-                {"type": "http.response.body", "body": error_event("internal_error", "The gateway failed.")}
+            last = error_event("internal_error", "The gateway failed; its log names this request.")
+            await send({"type": "http.response.body", "body": last})
+        else:
+            await _send_error(
+                exchange,
+                GatewayError("The gateway failed; its log names this request.", code="internal_error"),
+                send,
             )
-        raise
     finally:
         gateway.stats.in_flight -= 1
         if watch is not None:
@@ -100,10 +108,12 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     parsed = parse_request(body, exchange.endpoint)  # type: ignore[arg-type]
     exchange.parsed = parsed
     exchange.is_pinned = grant.is_pinned or _is_yes(headers.get(b"x-pointsman-pin"))
-    policy = configuration.snapshot.policies.get(parsed.model)
-    features = _features(
-        exchange, headers, grant, needs_time=policy is not None and bool(policy.feature_names & _TIME)
+    policies = configuration.snapshot.policies
+    needs_time = any(
+        name in policies and not _TIME.isdisjoint(policies[name].feature_names)
+        for name in ((parsed.model, *parsed.models) if parsed.models else (parsed.model,))
     )
+    features = _features(exchange, headers, grant, needs_time=needs_time)
     exchange.features = features
     ask = Ask(
         requested_model=parsed.model,

@@ -32,6 +32,10 @@ class AttemptLog:
     price_id: int | None = None
     cost_nanousd: int | None = None
 
+    def latency_ms(self) -> float | None:
+        """From the call to its first byte: earlier attempts of the request are not this deployment's fault."""
+        return None if self.first_byte_ms is None else self.first_byte_ms - self.offset_ms
+
     def as_line(self) -> dict[str, Any]:
         return {
             "n": self.number,

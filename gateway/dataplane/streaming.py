@@ -75,7 +75,7 @@ def _conclude(exchange: Exchange, answer: StreamAnswer, problem: tuple[str, str]
         health.on_failure(attempt.deployment, "error_in_stream")
         exchange.write_outcome("error", http_status=200, error_code=code)
     else:
-        health.on_success(attempt.deployment, attempt.first_byte_ms)
+        health.on_success(attempt.deployment, attempt.latency_ms())
         exchange.write_outcome("ok", http_status=200)
     return b""
 
@@ -98,7 +98,7 @@ async def _relay_events(
     """
     stream, response = answer.stream, answer.response
     limit_s = exchange.gateway.timeouts.between_events_s
-    deadline_s = exchange.started_s + exchange.gateway.timeouts.total_s
+    deadline_s = exchange.deadline_s()
     pending = answer.first
     answer.first = b""
     last_event_s = time.perf_counter()
