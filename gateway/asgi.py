@@ -17,9 +17,9 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway.settings")
 django_application = get_asgi_application()
 
-from billing.request_view import DatabaseRecordLookup  # noqa: E402
 from django.conf import settings  # noqa: E402  (Django must be set up first)
 
+from billing.request_view import DatabaseRecordLookup  # noqa: E402
 from gateway import health_board  # noqa: E402
 from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402

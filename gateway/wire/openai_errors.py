@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ _OVERFLOW = re.compile(
     r"|exceeds? the (?:available )?context|input (?:is )?too long|input length and .?max_tokens|token limit exceeded"
 )
 
+_WRONG_KEY = re.compile(r"(?i)(?:incorrect|invalid) api key|api key (?:not valid|expired|not found|is invalid)")
+
 EMPTY: Mapping[str, Any] = {}
 
 
@@ -39,6 +42,17 @@ class ProviderFault:
     code: str | None
     status: int
     extra: Mapping[str, Any] = field(default_factory=dict)
+    is_explained: bool = True
+
+    @property
+    def is_about_credential(self) -> bool:
+        """Whether the credential we sent was refused. xAI and Gemini say so with a 400.
+
+        A 403 that is no error of an API (a firewall's page, which a prompt can provoke) is none.
+        """
+        if self.status == 400:
+            return bool(_WRONG_KEY.match(self.message))
+        return self.status == 401 or (self.status == 403 and self.is_explained and not self.is_about_content)
 
     @property
     def is_context_overflow(self) -> bool:
@@ -67,6 +81,7 @@ def read_fault(body: bytes, status: int, *, secret: str | None = None) -> Provid
         inner if isinstance(inner, dict) else payload if isinstance(payload, dict) else {}
     )
     message = _message(source, payload, inner)
+    is_explained = bool(message)
     if not message:
         message = f"The provider answered {status} without an explanation."
     message = _clean(message, secret)
@@ -85,6 +100,7 @@ def read_fault(body: bytes, status: int, *, secret: str | None = None) -> Provid
         code=code if isinstance(code, str) else str(code) if isinstance(code, int) else None,
         status=status,
         extra=extra,
+        is_explained=is_explained,
     )
 
 
@@ -117,7 +133,8 @@ def _message(source: Mapping[str, Any], payload: Any, inner: Any) -> str:
         if isinstance(candidate, str) and candidate.strip():
             return candidate
         if isinstance(candidate, (list, dict)) and candidate and candidate is not inner:
-            return orjson.dumps(candidate).decode()
+            with suppress(TypeError):  # nested too deep to be written
+                return orjson.dumps(candidate).decode()
     return payload if isinstance(payload, str) else ""
 
 
@@ -133,8 +150,8 @@ def _clean_value(value: Any, secret: str | None) -> Any:
     if isinstance(value, (dict, list)):
         try:
             return orjson.loads(_clean(orjson.dumps(value).decode(), secret))
-        except ValueError:
-            return None  # masking or cutting broke the JSON: better nothing than a leak
+        except (ValueError, TypeError):
+            return None  # masking or cutting broke the JSON, or it is too deep: better nothing than a leak
     return value
 
 
