@@ -83,44 +83,45 @@ async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
     deadline_s = exchange.deadline_s()
     # When each deployment that failed may be called again: infinity for what stays as it is.
     ready_at_s: dict[int, float] = {}
+    failure: Failure | None = None
     position = 0
     while True:
         # A deployment on probation takes one request at a time; the last candidate is called all the same.
         while not gateway.health.may_call(candidates[position]) and position + 1 < len(candidates):
             position += 1
         deployment = candidates[position]
-        if deployment.id in ready_at_s:
-            with gateway.health.retrying():
-                await asyncio.sleep(ready_at_s[deployment.id] - time.perf_counter())
-                result = await _attempt(exchange, deployment, deadline_s)
-        else:
+        if failure is None or deployment.id not in ready_at_s:
+            # Fallbacks cost no retry budget: they bring no load to what is in trouble.
             result = await _attempt(exchange, deployment, deadline_s)
+        else:
+            pause_s = ready_at_s[deployment.id] - time.perf_counter()
+            if pause_s > MAX_RETRY_AFTER_S or ready_at_s[deployment.id] >= deadline_s:
+                raise failure.error
+            if not gateway.health.may_retry(deployment.id, in_flight=gateway.stats.in_flight):
+                raise failure.error
+            with gateway.health.retrying():
+                await asyncio.sleep(pause_s)
+                result = await _attempt(exchange, deployment, deadline_s)
         if not isinstance(result, Failure):
             return result
+        failure = result
         now_s = time.perf_counter()
         if len(exchange.attempts) >= limit or now_s >= deadline_s:
-            raise result.error
-        if result.kind == "request":
-            larger = _larger_context(candidates, position) if result.is_overflow else None
+            raise failure.error
+        if failure.kind == "request":
+            larger = _larger_context(candidates, position) if failure.is_overflow else None
             if larger is None:
-                raise result.error
+                raise failure.error
             position = larger
             continue
-        ready_at_s[deployment.id] = now_s + _pause_s(exchange, result)
+        ready_at_s[deployment.id] = now_s + _pause_s(exchange, failure)
         if position + 1 < len(candidates) and candidates[position + 1].id not in ready_at_s:
-            # Fallbacks cost no retry budget: they bring no load to what is in trouble.
             position += 1
-            continue
-        # Every candidate has been tried: once more the one that may be called soonest, after a pause.
-        position = min(
-            range(len(candidates)), key=lambda index: ready_at_s.get(candidates[index].id, float("inf"))
-        )
-        again = candidates[position]
-        ready_s = ready_at_s[again.id]
-        if ready_s - now_s > MAX_RETRY_AFTER_S or ready_s >= deadline_s:
-            raise result.error
-        if not gateway.health.may_retry(again.id, in_flight=gateway.stats.in_flight):
-            raise result.error
+        else:
+            # Every candidate has been tried: once more the one that may be called soonest, after a pause.
+            position = min(
+                range(len(candidates)), key=lambda index: ready_at_s.get(candidates[index].id, float("inf"))
+            )
 
 
 def _larger_context(candidates: tuple[DeploymentSnapshot, ...], position: int) -> int | None:

@@ -27,7 +27,9 @@ _OVERFLOW = re.compile(
     r"|exceeds? the (?:available )?context|input (?:is )?too long|input length and .?max_tokens|token limit exceeded"
 )
 
-_WRONG_KEY = re.compile(r"(?i)(?:incorrect|invalid) api key|api key (?:not valid|expired|not found|is invalid)")
+_WRONG_KEY = re.compile(
+    r"(?i)(?:incorrect|invalid) api key|api key (?:not valid|expired|not found|is invalid)"
+)
 
 EMPTY: Mapping[str, Any] = {}
 
