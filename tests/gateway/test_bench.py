@@ -69,7 +69,7 @@ def test_each_load_is_answered_and_counted(scenario: Scenario, provider: tuple[i
     figures = run_load_generator(**plan, port=port, seconds=0.3, pids=[pid], our_pids=[pid])
     assert figures["errors"] == {}
     assert figures["requests"] > 0
-    assert 0 <= figures["foreign_cores"] <= (os.cpu_count() or 1)
+    assert figures["foreign_cores"] >= 0
     for row in scenario.rows:
         assert figures[row.figure] >= 0
     if scenario.plan.get("rate_per_s"):
