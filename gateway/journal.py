@@ -12,6 +12,7 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class SegmentJournal:
         self._segment = 0
         self._descriptor = -1
         self._written = 0
+        self._is_torn = False
         self.line_count = 0
         self._open_next()
         self._stopping = threading.Event()
@@ -47,19 +49,24 @@ class SegmentJournal:
     def append(self, line: Mapping[str, Any], /) -> None:
         """Write one line; it survives `kill -9` when this returns. Raises JournalError when it cannot."""
         data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        if self._is_torn:
+            # A full disk took half a line. The newline before this one keeps them apart: the reader rejects the
+            # torn line and reads on.
+            data = b"\n" + data
         try:
             written = os.write(self._descriptor, data)
-            if written != len(data):
-                # A full disk can take half a line. The newline that begins the next one keeps it apart: the
-                # reader rejects the torn line and reads on.
-                os.write(self._descriptor, b"\n")
-                raise JournalError("the journal's disk is full")
-            self._written += written
-            self.line_count += 1
-            if self._written >= self._segment_bytes:
-                self._open_next()
         except OSError as error:
             raise JournalError(f"the journal cannot be written: {error.strerror}") from error
+        self._written += written
+        if written != len(data):
+            self._is_torn = True
+            raise JournalError("the journal's disk is full")
+        self._is_torn = False
+        self.line_count += 1
+        if self._written >= self._segment_bytes:
+            # The line is written: when no new file can be made, the old one grows on.
+            with suppress(OSError):
+                self._open_next()
 
     def close(self) -> None:
         """Let go of the lock: from here on the ingester takes the folder as a finished worker's."""
@@ -70,9 +77,9 @@ class SegmentJournal:
         self._lock.close()
 
     def _open_next(self) -> None:
-        self._segment += 1
-        path = self.folder / f"{self._segment:08d}.jsonl"
+        path = self.folder / f"{self._segment + 1:08d}.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._segment += 1
         previous, self._descriptor, self._written = self._descriptor, descriptor, 0
         if previous >= 0:
             os.close(previous)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from billing.rating import rate
-from billing.usage import Usage
+from billing.usage import UNKNOWN_USAGE, Usage
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
@@ -24,6 +24,9 @@ from policies.features import Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RuleSnapshot
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# A million USD for one attempt: whatever usage leads there is not believed, and sums stay far from 64 bits.
+MAX_COST_NANOUSD = 10**15
 
 
 class Exchange:
@@ -160,6 +163,9 @@ class Exchange:
         price = self.gateway.configuration.find_price(attempt.deployment.id, self.started_at_unix_s)
         if price is not None and usage.kind != "unknown":
             rated = rate(usage, price)
+            if rated.total_nanousd > MAX_COST_NANOUSD:
+                attempt.usage = UNKNOWN_USAGE
+                return
             attempt.price_id = price.id
             attempt.cost_nanousd = rated.total_nanousd
 

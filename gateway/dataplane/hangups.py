@@ -45,7 +45,8 @@ class HangupWatch:
 
     def stop(self) -> None:
         """End the watch; the answer is complete."""
-        if self._connection is not None:
+        # The connection's next request may be under way already, with a watch of its own.
+        if self._connection is not None and self._connection.on_hangup == self._fire:
             self._connection.on_hangup = None
         if self._timer is not None:
             self._timer.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -57,24 +58,25 @@ async def serve(
         else:
             await _send_json(exchange, answer, send)
     except ClientGone:
-        exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")
+        with suppress(GatewayUnready):  # nobody is left to hear that the journal is full
+            exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")
     except GatewayError as error:
         await _send_error(exchange, error, send)
     except asyncio.CancelledError:
-        _settle_cancelled(exchange, answer)
-        if watch is None or not watch.has_fired:
-            if exchange.is_committed:
-                last = error_event(
-                    "gateway_stopping", "The gateway is stopping and cannot finish this stream."
-                )
-                await send({"type": "http.response.body", "body": last})
-            raise
+        is_answered = exchange.is_recorded
+        with suppress(GatewayUnready):
+            _settle_cancelled(exchange, answer)
+        if not is_answered and not exchange.is_client_gone:
+            await _send_stopping(exchange, send)
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
     except Exception:  # an edge: nothing above may see it
         logger.exception("request %s failed inside the gateway", exchange.request_id)
-        exchange.write_outcome("error", http_status=500, error_code="internal_error")
+        if isinstance(answer, StreamAnswer) and not exchange.is_recorded:
+            settle(exchange, answer)
+        with suppress(GatewayUnready):
+            exchange.write_outcome("error", http_status=500, error_code="internal_error")
         if exchange.is_committed:
             last = error_event("internal_error", "The gateway failed; its log names this request.")
             await send({"type": "http.response.body", "body": last})
@@ -269,8 +271,21 @@ async def send_error(error: GatewayError, send: Send, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
+async def _send_stopping(exchange: Exchange, send: Send) -> None:
+    """Last words to a client whose request outlived the drain: a status, or an event where bytes have gone."""
+    message = "The gateway is stopping and cannot finish this request."
+    if exchange.is_committed:
+        await send({"type": "http.response.body", "body": error_event("gateway_stopping", message)})
+        return
+    error = GatewayUnready(message, code="gateway_stopping", headers=[(b"retry-after", b"1")])
+    await send_error(error, send, exchange.response_headers())
+
+
 def _settle_cancelled(exchange: Exchange, answer: JsonAnswer | StreamAnswer | None) -> None:
-    """The client went away: charge what was produced, estimated where the provider said nothing."""
+    """The client went away, or the drain is over: charge what was produced.
+
+    Estimated where the provider said nothing.
+    """
     if exchange.attempts:
         exchange.gateway.health.abandon(exchange.attempts[-1].deployment)
     if isinstance(answer, StreamAnswer) and not exchange.is_recorded:
@@ -283,8 +298,8 @@ def _settle_cancelled(exchange: Exchange, answer: JsonAnswer | StreamAnswer | No
             exchange.charge(attempt, estimate_usage(input_tokens=features.input_tokens, output_characters=0))
         else:
             attempt.usage = read_usage(None)
-    exchange.write_outcome(
-        "cancelled",
-        http_status=200 if exchange.is_committed else None,
-        error_code="client_disconnected" if exchange.is_client_gone else "gateway_stopped",
-    )
+    if exchange.is_client_gone:
+        status, http_status, code = "cancelled", 200 if exchange.is_committed else None, "client_disconnected"
+    else:
+        status, http_status, code = "error", 200 if exchange.is_committed else 503, "gateway_stopping"
+    exchange.write_outcome(status, http_status=http_status, error_code=code)

@@ -31,14 +31,9 @@ KEEPALIVE = b": keepalive\n\n"
 async def relay(exchange: Exchange, answer: StreamAnswer, send: Send) -> None:
     """Send the head, the first events and all that follows; write the outcome before the last byte."""
     exchange.is_committed = True
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": STREAM_HEADERS + exchange.response_headers(),
-        }
-    )
+    head = STREAM_HEADERS + exchange.response_headers()
     try:
+        await send({"type": "http.response.start", "status": 200, "headers": head})
         keepalive = _Keepalive(send, exchange.gateway.timeouts.keepalive_comment_s)
         try:
             problem = await _relay_events(exchange, answer, send, keepalive)
@@ -116,9 +111,10 @@ async def _relay_events(
             now_s = time.perf_counter()
             if stream.event_count != event_count:
                 event_count, last_event_s = stream.event_count, now_s
-            chunk = await response.read_chunk(
-                timeout_s=max(0.01, min(last_event_s + limit_s, deadline_s) - now_s)
-            )
+            left_s = min(last_event_s + limit_s, deadline_s) - now_s
+            if left_s <= 0:  # comments, or events without end, keep coming
+                return "provider_timeout", "The provider did not come to an end in time."
+            chunk = await response.read_chunk(timeout_s=left_s)
             if chunk:
                 pending = stream.feed(chunk)
             else:
@@ -174,6 +170,8 @@ class _Keepalive:
 
     def stop(self) -> None:
         self._handle.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def _fire(self) -> None:
         now_s = self._loop.time()

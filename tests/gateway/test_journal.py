@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -73,3 +74,34 @@ def test_kill_9_loses_no_line_that_was_acknowledged(tmp_path):
     assert len(acknowledged) > 10
     assert set(acknowledged) <= set(written)
     assert written == sorted(set(written))
+
+
+def test_a_line_torn_by_a_full_disk_takes_no_other_line_with_it(tmp_path):
+    journal = SegmentJournal(tmp_path)
+    journal.append({"n": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # the second line finds room for half of it
+    try:
+        for _ in range(3):
+            with pytest.raises(JournalError):
+                journal.append({"n": 2, "text": "x" * 50})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.append({"n": 3})
+    journal.append({"n": 4})
+    lines = next(journal.folder.glob("*.jsonl")).read_text().splitlines()
+    assert [line for line in lines if line.endswith("}")] == ['{"n":1}', '{"n":3}', '{"n":4}']
+    assert len(lines) == 4
+    journal.close()
+
+
+def test_a_segment_that_cannot_be_opened_harms_no_line(tmp_path):
+    journal = SegmentJournal(tmp_path, segment_bytes=10)
+    (journal.folder / "00000002.jsonl").mkdir()
+    for number in range(3):
+        journal.append({"number": number})
+    (journal.folder / "00000002.jsonl").rmdir()
+    journal.append({"number": 3})
+    journal.append({"number": 4})
+    assert [line["number"] for line in read_lines(journal)] == [0, 1, 2, 3, 4]
+    journal.close()
