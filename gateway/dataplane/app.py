@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from gateway.dataplane.errors import GatewayError, MethodNotAllowed, NotFound, NotOffered
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import send_error, serve
 from gateway.dataplane.limits import Receive
-from gateway.dataplane.listings import serve_listing
+from gateway.dataplane.listings import ListingKind, serve_listing
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint
 
@@ -65,7 +65,7 @@ class DataPlane:
         try:
             await self._other(scope, send, path, endpoint)
         except GatewayError as error:
-            await send_error(error, send, [(b"x-request-id", make_request_id().encode())])
+            await send_error(error, send, _request_id())
 
     async def _other(
         self, scope: Mapping[str, Any], send: Send, path: str, endpoint: Endpoint | None
@@ -75,19 +75,22 @@ class DataPlane:
             await self._send_health(send, is_ready_wanted=path == "readyz")
             return
         head, _, rest = path.partition("/")
-        is_listing = head in ("models", "requests") and (head == "models" or bool(rest))
-        allowed = "POST" if endpoint is not None else "GET"
+        kind = _listing_kind(head, rest)
+        allowed = "POST" if endpoint is not None else "GET, HEAD"
         if method == "OPTIONS":
             await _send_plain(send, 204, b"", [(b"allow", f"{allowed}, OPTIONS".encode())])
         elif endpoint is not None:
             raise MethodNotAllowed("POST")
-        elif is_listing:
+        elif kind is not None:
             if method not in ("GET", "HEAD"):
-                raise MethodNotAllowed("GET")
-            kind = "request" if head == "requests" else "model" if rest else "models"
+                raise MethodNotAllowed(allowed)
             await serve_listing(self.gateway, scope, send, kind, _name(scope, rest))
         elif head in NOT_OFFERED:
-            raise NotOffered(f"This gateway does not offer /v1/{head} yet.", code="not_offered")
+            raise NotOffered(
+                f"This gateway does not offer /v1/{head} yet.",
+                code="not_offered",
+                headers=[(b"x-should-retry", b"false")],  # SDKs repeat every 5xx
+            )
         else:
             raise NotFound(
                 f"There is nothing at {scope['path'][:200]}. The endpoint's base URL ends in /v1.",
@@ -103,12 +106,31 @@ class DataPlane:
             await _send_plain(send, 200, b'{"status":"ok"}', [(b"content-type", b"application/json")])
 
 
+def _listing_kind(head: str, rest: str) -> ListingKind | None:
+    if head == "models":
+        return "model" if rest else "models"
+    if head == "requests" and rest:
+        return "request"
+    if not rest and head == "key":
+        return "key"
+    return "generation" if not rest and head == "generation" else None
+
+
 def _name(scope: Mapping[str, Any], rest: str) -> str:
-    """Ids contain `/`, plain or as %2F."""
-    return unquote(rest)
+    """Ids contain `/`, plain or as %2F; OpenRouter's clients name a generation by `?id=`."""
+    if rest:
+        return unquote(rest)
+    query: bytes = scope.get("query_string", b"")
+    return parse_qs(query.decode("latin-1")).get("id", [""])[0]
+
+
+def _request_id() -> list[tuple[bytes, bytes]]:
+    return [(b"x-request-id", make_request_id().encode())]
 
 
 async def _send_plain(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    headers = [*headers, *_request_id()]
+    if status != 204:
+        headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

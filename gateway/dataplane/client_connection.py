@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 
 from gateway.dataplane.answer_cycle import AnswerCycle
 from gateway.dataplane.hangups import CONNECTION_KEY
+from gateway.dataplane.request_ids import make_request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ _REASONS = {
 
 
 def refusal(status: int, limits: ClientLimits) -> bytes:
-    """A whole HTTP answer with an error as OpenAI's SDKs read it, after which the connection closes. Pure."""
+    """A whole HTTP answer with an error as OpenAI's SDKs read it, after which the connection closes."""
     code, message = _REASONS[status]
     error = {
         "message": message.format(limits.head_bytes, limits.header_count),
@@ -70,11 +71,9 @@ def refusal(status: int, limits: ClientLimits) -> bytes:
         "code": code,
     }
     body = orjson.dumps({"error": error})
-    return STATUS_LINE[
-        status
-    ] + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
-        len(body),
-        body,
+    return STATUS_LINE[status] + (
+        b"content-type: application/json\r\nconnection: close\r\nx-request-id: %b\r\n"
+        b"content-length: %d\r\n\r\n%b" % (make_request_id().encode(), len(body), body)
     )
 
 

@@ -119,6 +119,7 @@ class Exchange:
             raise GatewayUnready(
                 "The gateway cannot write its journal, so it accepts no request it could lose.",
                 code="journal_unavailable",
+                headers=[(b"retry-after", b"1")],
             ) from error
         self.has_intent = True
 

@@ -157,7 +157,9 @@ def test_nul_in_what_is_recorded_does_not_stop_the_books(gateway, provider):
     "path", ["/responses", "/images/generations", "/audio/speech", "/files", "/moderations"]
 )
 def test_what_is_not_offered_says_so_in_json(gateway, path):
-    check_error(post(gateway, b"{}", path=path), 501, "not_offered")
+    answer = post(gateway, b"{}", path=path)
+    check_error(answer, 501, "not_offered")
+    assert answer.headers["x-should-retry"] == "false"
 
 
 def test_other_paths_and_methods_answer_json(gateway):
@@ -165,6 +167,51 @@ def test_other_paths_and_methods_answer_json(gateway):
     answer = httpx.get(f"{gateway.url}/chat/completions", headers=AUTHORIZATION)
     check_error(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("OPTIONS", "/v1/chat/completions", 204),
+        ("OPTIONS", "/v1/models", 204),
+        ("HEAD", "/v1/models", 200),
+        ("HEAD", "/v1/chat/completions", 405),
+        ("DELETE", "/v1/models/m", 405),
+        ("GET", "/v1/key", 200),
+        ("GET", "/v1/requests/nonsense", 404),
+        ("GET", "/v1/generation", 404),
+        ("GET", "/healthz", 200),
+        ("HEAD", "/readyz", 200),
+        ("GET", "/v1", 404),
+        ("POST", "/v1/fine_tuning/jobs", 501),
+    ],
+)
+def test_every_answer_carries_a_request_id(gateway, method, path, status):
+    url = f"http://127.0.0.1:{gateway.port}{path}"
+    answer = httpx.request(method, url, headers=AUTHORIZATION)
+    assert answer.status_code == status
+    assert len(answer.headers["x-request-id"]) == 36
+    if method == "OPTIONS":
+        assert answer.headers["allow"].endswith("OPTIONS")
+        assert "content-length" not in answer.headers
+    elif method == "HEAD":
+        assert answer.content == b""
+    else:
+        assert answer.headers["content-type"] == "application/json"
+
+
+def test_openrouters_clients_find_their_generation_and_key(gateway, provider):
+    provider.default = None
+    answer = post(gateway, b'{"model":"m",' + MESSAGES.encode() + b"}")
+    record = gateway.wait_for_record(answer.headers["x-request-id"])
+    found = httpx.get(f"{gateway.url}/generation", params={"id": record["id"]}, headers=AUTHORIZATION)
+    generation = found.json()["data"]
+    assert generation["total_cost"] == record["cost_nanousd"] / 1e9 > 0
+    assert (generation["tokens_prompt"], generation["tokens_completion"]) == (10, 5)
+    key = httpx.get(f"{gateway.url}/key", headers=AUTHORIZATION).json()["data"]
+    assert (key["label"], key["limit"]) == ("dev", None)
+    assert KEY not in found.text
+    assert httpx.get(f"{gateway.url}/key").status_code == 401
 
 
 def test_a_slash_at_the_end_is_no_redirect(gateway):
