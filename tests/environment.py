@@ -24,7 +24,8 @@ from gateway import embedded  # noqa: E402
 
 def pytest_configure(config: object) -> None:
     # The kernel ends the server when this process is killed: no PostgreSQL is left behind.
-    embedded.start(DATA_DIR, is_for_tests=True, dies_with_us=True)
+    # TESTS_WITH_FSYNC=1: with the settings of a real installation, for measurements.
+    embedded.start(DATA_DIR, is_for_tests=not os.environ.get("TESTS_WITH_FSYNC"), dies_with_us=True)
 
 
 def pytest_unconfigure(config: object) -> None:

@@ -1,6 +1,7 @@
 """How many requests a second does the ingester store? Prints the figure; run it on an idle machine.
 
-python -m pytest tests/billing/test_ingest_speed.py -m nightly -s
+TESTS_WITH_FSYNC=1 python -m pytest tests/billing/test_ingest_speed.py -m nightly -s
+Without the variable PostgreSQL runs with the settings of tests, which skip every wait for the disk.
 """
 
 from __future__ import annotations

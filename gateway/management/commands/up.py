@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -26,6 +27,8 @@ from gateway.supervisor import ChildSpec, Supervisor
 
 DRAIN_S = 125.0
 READY_TIMEOUT_S = 60.0
+POSTGRESQL_CHECK_S = 2.0
+POSTGRESQL_RETRY_S = 5.0
 MIGRATION_LOCK = 0x7570
 
 
@@ -74,7 +77,7 @@ class Command(BaseCommand):
     ) -> None:
         """Run until a signal asks to stop; print how to use the gateway once it is ready."""
         data_dir = Path(settings.POINTSMAN_DATA_DIR)
-        is_told, checked_s = False, 0.0
+        is_told, check_at_s = False, 0.0
         while not supervisor.is_stopping:
             supervisor.step(0.5 if is_told else 0.05)
             now_s = time.monotonic()
@@ -85,11 +88,24 @@ class Command(BaseCommand):
                     self.print_welcome(port=port, news=news, seconds=now_s - begun_s)
                 elif supervisor.failures_of("gateway") >= 3 or now_s - begun_s > READY_TIMEOUT_S:
                     raise CommandError("the gateway does not become ready; its own lines above say why")
-            if is_embedded and now_s - checked_s > 2.0:
-                checked_s = now_s
-                if embedded.find_postmaster(data_dir) is None and not supervisor.is_stopping:
-                    self.say("PostgreSQL ended; starting it again")
-                    embedded.start(data_dir, dies_with_us=True)
+            if is_embedded and now_s > check_at_s and not supervisor.is_stopping:
+                is_there = self.keep_postgresql(data_dir)
+                check_at_s = time.monotonic() + (POSTGRESQL_CHECK_S if is_there else POSTGRESQL_RETRY_S)
+
+    def keep_postgresql(self, data_dir: Path) -> bool:
+        """Start PostgreSQL again when it has ended; say whether it is there.
+
+        A failure must not end the gateways: they serve the keys they know without a database.
+        """
+        if embedded.find_postmaster(data_dir) is not None:
+            return True
+        self.say("PostgreSQL ended; starting it again")
+        try:
+            embedded.start(data_dir, dies_with_us=True)
+        except (embedded.EmbeddedError, OSError, psycopg.Error) as failure:
+            self.say(f"{failure}\nNext try in {POSTGRESQL_RETRY_S:.0f} s; requests of known keys go on.")
+            return False
+        return True
 
     def print_news(self, news: dict[str, str]) -> None:
         """Say at once what is kept nowhere: whatever fails later, it has been seen."""
