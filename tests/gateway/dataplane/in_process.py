@@ -156,7 +156,7 @@ class Plane:
             configuration=FakeConfiguration(make_snapshot(self.deployments, *policies), make_grant()),
             journal=self,
             records=None,  # type: ignore[arg-type]  # no listing is asked for
-            clients={"http": self.upstream},  # type: ignore[dict-item]
+            clients={"http": self.upstream},
             health=Health(lambda: self.now_s),
             timeouts=Timeouts(**timeouts),
             draw=lambda: 0.0,
