@@ -170,6 +170,7 @@ def test_a_tool_is_called(client: openai.OpenAI) -> None:
         tools=[tool],
         tool_choice="required",
         max_tokens=60,
+        temperature=0,
     )
     calls = answer.choices[0].message.tool_calls or []
     assert [call.function.name for call in calls][:1] == ["say"]
