@@ -202,7 +202,7 @@ class Client:
         self.body = b""
         self.is_complete = False
         self._payload = orjson.dumps(payload)
-        self._scope = {
+        self.scope = {
             "headers": [
                 (b"authorization", f"Bearer {SECRET}".encode()),
                 *((name.encode(), value.encode()) for name, value in headers.items()),
@@ -211,17 +211,17 @@ class Client:
         }
 
     async def run(self) -> None:
-        await serve(self.plane.gateway, self._scope, self._receive, self._send, "chat")
+        await serve(self.plane.gateway, self.scope, self.receive, self.send, "chat")
 
     def error(self) -> dict[str, Any]:
         found: dict[str, Any] = orjson.loads(self.body)["error"]
         return found
 
-    async def _receive(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         await asyncio.sleep(0)
         return {"type": "http.request", "body": self._payload, "more_body": False}
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             assert not self.status
             self.status = message["status"]
