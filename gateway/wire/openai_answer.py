@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from billing.usage import Usage
 from gateway.wire.openai_usage import find_usage, read_usage
 
 CHARACTERS_PER_TOKEN = 4
+# Parts hold parts (thinking) two levels deep; what is deeper was not written to be counted.
+MAX_CONTENT_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,25 @@ def _generated_characters(choices: object) -> int:
     )
 
 
-def _characters(value: object) -> int:
+def _characters(value: object, depth: int = 0) -> int:
     if isinstance(value, str):
         return len(value)
+    if depth > MAX_CONTENT_DEPTH:
+        return 0
     if isinstance(value, dict):
         return sum(
-            _characters(value.get(key))
+            _characters(value.get(key), depth + 1)
             for key in ("content", "refusal", "reasoning", "reasoning_content", "text")
-        ) + sum(len(str(call)) for call in value.get("tool_calls") or ())
+        ) + _call_characters(value.get("tool_calls"))
     if isinstance(value, list):
-        return sum(_characters(part) for part in value)
+        return sum(_characters(part, depth + 1) for part in value)
     return 0
+
+
+def _call_characters(calls: object) -> int:
+    if not isinstance(calls, list):
+        return 0
+    try:
+        return len(orjson.dumps(calls))
+    except TypeError:  # nested too deep to be a call
+        return 0

@@ -176,7 +176,7 @@ class OpenAIStream:
         return is_final
 
     def _read_error(self, payload: dict[str, Any], name: bytes | None) -> bytes:
-        fault = read_fault(orjson.dumps(payload), 502, secret=self._secret)
+        fault = read_fault(_dumps(payload), 502, secret=self._secret)
         self.error = {
             **fault.extra,
             "message": fault.message,
@@ -205,7 +205,14 @@ class OpenAIStream:
 
 def _event(payload: Mapping[str, Any], name: bytes | None) -> bytes:
     head = b"event: " + name + b"\n" if name else b""
-    return head + b"data: " + orjson.dumps(payload) + b"\n\n"
+    return head + b"data: " + _dumps(payload) + b"\n\n"
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        raise StreamGarbageError("an event that is nested too deep") from None
 
 
 def _data_of(event: bytes) -> tuple[bytes, bytes | None]:
@@ -227,7 +234,7 @@ def _other_characters(delta: Mapping[str, Any]) -> int:
             count += len(text)
     content = delta.get("content")
     if type(content) is list:
-        count += len(orjson.dumps(content))
+        count += len(_dumps(content))
     calls = delta.get("tool_calls")
     if type(calls) is list:
         for call in calls:
