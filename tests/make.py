@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from billing.ingesting import Ingester
 from billing.models import Price
 from billing.pricebook import PriceVersion, parse_rates
 from gateway.dataplane.request_ids import make_request_id
@@ -168,3 +169,9 @@ def segment(
     raw = [line if isinstance(line, bytes) else orjson.dumps(line) for line in lines]
     path.write_bytes(b"\n".join(raw) + (end if raw else b""))
     return path
+
+
+def ingest(data_dir: Path, lines: list[Any], *, worker: str = "worker-1") -> None:
+    """Make records of these lines, through a journal in `data_dir`."""
+    segment(data_dir, lines, worker=worker)
+    Ingester(data_dir).ingest_available()

@@ -7,7 +7,6 @@ import io
 import tracemalloc
 import uuid
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -15,16 +14,10 @@ from django.core.management import CommandError, call_command
 
 from billing import exporting
 from billing.exporting import export_requests
-from billing.ingesting import Ingester
 from billing.request_view import find_request
 from tests import make
 
 pytestmark = pytest.mark.django_db
-
-
-def ingest(data_dir: Path, lines: list[Any]) -> None:
-    make.segment(data_dir, lines)
-    Ingester(data_dir).ingest_available()
 
 
 def test_json_lines_are_what_the_api_shows_oldest_first(
@@ -32,7 +25,7 @@ def test_json_lines_are_what_the_api_shows_oldest_first(
 ) -> None:
     world = make.world()
     requests = [make.request_lines(world) for _ in range(7)]
-    ingest(tmp_path, [line for lines in requests for line in lines])
+    make.ingest(tmp_path, [line for lines in requests for line in lines])
     monkeypatch.setattr(exporting, "CHUNK", 3)
     rows = [orjson.loads(line) for line in "".join(export_requests(file_format="jsonl")).splitlines()]
     assert {row["id"] for row in rows} == {lines[0]["id"] for lines in requests}
@@ -46,7 +39,7 @@ def test_csv_runs_no_formula_of_a_client(tmp_path: Path, start: str) -> None:
     world = make.world()
     intent, outcome = make.request_lines(world)
     intent["model"] = f'{start}cmd|"/c calc"!A1'
-    ingest(tmp_path, [intent, outcome])
+    make.ingest(tmp_path, [intent, outcome])
     (row,) = csv.DictReader(io.StringIO("".join(export_requests(file_format="csv")), newline=""))
     assert row["requested_model"] == f"'{intent['model']}"
     assert (row["cost_usd"], row["cost_nanousd"]) == ("0.000141", str(make.COST_NANOUSD))
@@ -56,14 +49,14 @@ def test_csv_runs_no_formula_of_a_client(tmp_path: Path, start: str) -> None:
 
 
 def test_unknown_is_an_empty_cell_and_not_zero(tmp_path: Path) -> None:
-    ingest(tmp_path, [make.intent_line(make.world())])
+    make.ingest(tmp_path, [make.intent_line(make.world())])
     (row,) = csv.DictReader(io.StringIO("".join(export_requests(file_format="csv"))))
     assert (row["status"], row["cost_usd"], row["usage_input_tokens"]) == ("interrupted", "", "")
 
 
 def test_the_command_takes_times_and_dates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = make.request_lines(make.world())
-    ingest(tmp_path, lines)
+    make.ingest(tmp_path, lines)
     call_command("export_requests", "--format", "jsonl", "--since", "2020-01-01")
     assert orjson.loads(capsys.readouterr().out)["id"] == lines[0]["id"]
     call_command("export_requests", "--until", "2020-01-01T00:00:00Z")
@@ -80,10 +73,9 @@ def test_memory_does_not_grow_with_the_number_of_records(
     world = make.world()
     peaks = []
     for worker, count in (("a", 200), ("b", 800)):
-        make.segment(
+        make.ingest(
             tmp_path, [line for _ in range(count) for line in make.request_lines(world)], worker=worker
         )
-        Ingester(tmp_path).ingest_available()
         tracemalloc.start()
         rows = sum(piece.count("\n") for piece in export_requests(file_format="jsonl"))
         peaks.append(tracemalloc.get_traced_memory()[1])

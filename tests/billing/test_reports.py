@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from billing import reports
-from billing.ingesting import Ingester
 from billing.reports import DayTotals, Scope
 from tests import make
 
@@ -42,8 +41,7 @@ def worlds(tmp_path: Path) -> tuple[make.World, make.World]:
         *request_at(other, ago(hours=23, minutes=5)),
         make.intent_line(other, make.request_id_at(ago(minutes=1)), policy=None, version=None),
     ]
-    make.segment(tmp_path, lines)
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, lines)
     return one, other
 
 

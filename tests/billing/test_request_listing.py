@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from billing.ingesting import Ingester
 from billing.models import RequestRecord
 from billing.request_listing import RequestFilters, list_requests
 from gateway.dataplane.request_ids import make_request_id
@@ -17,11 +16,6 @@ from tests import make
 
 pytestmark = pytest.mark.django_db
 NOON = dt.datetime(2026, 5, 31, 23, 59, 59, tzinfo=dt.UTC)
-
-
-def ingest(data_dir: Path, lines: list[Any]) -> None:
-    make.segment(data_dir, lines)
-    Ingester(data_dir).ingest_available()
 
 
 def ids(**filters: Any) -> set[str]:
@@ -32,7 +26,9 @@ def test_pages_follow_each_other_newest_first_over_the_turn_of_a_month(tmp_path:
     world = make.world()
     # Several in one millisecond, on both sides of midnight of the first of June.
     times = [NOON + dt.timedelta(milliseconds=250 * (index // 3)) for index in range(25)]
-    ingest(tmp_path, [line for at in times for line in make.request_lines(world, make.request_id_at(at))])
+    make.ingest(
+        tmp_path, [line for at in times for line in make.request_lines(world, make.request_id_at(at))]
+    )
     seen: list[RequestRecord] = []
     after = None
     while True:
@@ -50,7 +46,7 @@ def test_every_filter_finds_its_own_and_nothing_else(tmp_path: Path) -> None:
     plain = make.request_lines(one)
     failed = make.request_lines(one, status="error", error="upstream_timeout")
     unpriced = make.request_lines(other, cost=None, price=None, unpriced=True)
-    ingest(tmp_path, [*plain, *failed, *unpriced])
+    make.ingest(tmp_path, [*plain, *failed, *unpriced])
     a, b, c = plain[0]["id"], failed[0]["id"], unpriced[0]["id"]
     assert ids() == {a, b, c}
     assert ids(tenant_id=one.tenant.pk) == ids(project_id=one.project.pk) == ids(key_id=one.key.pk) == {a, b}
@@ -75,7 +71,7 @@ def test_a_foreign_id_as_a_place_in_the_list_gives_an_empty_page() -> None:
 def test_a_page_with_all_names_costs_a_fixed_number_of_queries(
     tmp_path: Path, django_assert_max_num_queries: Any
 ) -> None:
-    ingest(tmp_path, [line for _ in range(8) for line in make.request_lines(make.world())])
+    make.ingest(tmp_path, [line for _ in range(8) for line in make.request_lines(make.world())])
     with django_assert_max_num_queries(9):
         page = list_requests(filters=RequestFilters())
         names = {

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from billing.ingesting import Ingester
 from billing.models import Price
 from tests import make
 from tests.console_people import finance, operator, viewer
@@ -22,8 +21,7 @@ def record(data_dir: Path, world: make.World, count: int) -> list[str]:
     begun = timezone.now() - dt.timedelta(seconds=count + 5)
     ids = [make.request_id_at(begun + dt.timedelta(seconds=n)) for n in range(count)]
     lines = [line for request_id in ids for line in make.request_lines(world, request_id)]
-    make.segment(data_dir, lines)
-    Ingester(data_dir).ingest_available()
+    make.ingest(data_dir, lines)
     return ids
 
 
@@ -53,8 +51,7 @@ def test_filters_live_in_the_address_and_each_can_be_taken_away(tmp_path: Path) 
         *make.request_lines(other, status="error", http=502, error="provider_error"),
         *make.request_lines(world, price=None, cost=None, unpriced=True),
     ]
-    make.segment(tmp_path, lines)
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, lines)
     client = finance()
     for query, count in {
         "": 3,
@@ -84,8 +81,7 @@ def test_the_live_list_sends_rows_only_when_there_are_new_ones(tmp_path: Path) -
     headers = {"HX-Request": "true"}
     seen = client.get("/requests", headers=headers).context["seen"]
     assert client.get(f"/requests?seen={seen}", headers=headers).status_code == 204
-    make.segment(tmp_path, make.request_lines(world), worker="worker-2")
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, make.request_lines(world), worker="worker-2")
     assert len(shown(client.get(f"/requests?seen={seen}", headers=headers))) == 3
 
 
@@ -97,8 +93,7 @@ def test_a_request_shows_attempts_decision_usage_and_charge_lines_that_sum_up(tm
         "trace": ["long prompts", ["rest", "matched"]],
     }  # fmt: skip
     intent, outcome = make.request_lines(world)
-    make.segment(tmp_path, [{**intent, "decision": decision}, outcome])
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, [{**intent, "decision": decision}, outcome])
     response = viewer().get(f"/requests/{intent['id']}")
     html = response.content.decode()
     for text in (
@@ -120,8 +115,7 @@ def test_a_request_shows_attempts_decision_usage_and_charge_lines_that_sum_up(tm
 def test_a_request_that_is_still_running_says_so_and_an_unknown_id_is_not_found(tmp_path: Path) -> None:
     world = make.world()
     intent = make.intent_line(world)
-    make.segment(tmp_path, [intent])
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, [intent])
     html = viewer().get(f"/requests/{intent['id']}").content.decode()
     assert "running" in html or "interrupted" in html
     assert viewer().get(f"/requests/{uuid.uuid4()}").status_code == 404
@@ -136,8 +130,7 @@ def test_the_search_field_opens_a_request_by_its_id(tmp_path: Path) -> None:
 
 def test_a_key_shows_what_it_spent_this_month_and_when_it_was_used(tmp_path: Path) -> None:
     world = make.world()
-    make.segment(tmp_path, [*make.request_lines(world), *make.request_lines(world)])
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, [*make.request_lines(world), *make.request_lines(world)])
     (row,) = viewer().get("/keys").context["rows"]
     assert row["usage"].cost_nanousd == 2 * make.COST_NANOUSD
     assert row["last_used_on"] == timezone.now().date()

@@ -11,7 +11,6 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from billing.ingesting import Ingester
 from billing.models import OpenIntent, RequestRecord
 from billing.request_view import DatabaseRecordLookup, attempts_of, find_request, load_names, request_as_json
 from gateway.dataplane.request_ids import make_request_id
@@ -20,15 +19,10 @@ from tests import make
 pytestmark = pytest.mark.django_db
 
 
-def ingest(data_dir: Path, *lines: dict[str, object]) -> None:
-    make.segment(data_dir, list(lines))
-    Ingester(data_dir).ingest_available()
-
-
 def test_a_request_is_shown_with_names_usage_cost_attempts_and_decision(tmp_path: Path) -> None:
     world = make.world()
     lines = make.request_lines(world)
-    ingest(tmp_path, *lines)
+    make.ingest(tmp_path, lines)
     shown = find_request(uuid.UUID(lines[0]["id"]), key_id=world.key.pk)
     assert shown is not None
     assert orjson.loads(orjson.dumps(shown)) == shown
@@ -69,7 +63,7 @@ def test_a_request_is_shown_with_names_usage_cost_attempts_and_decision(tmp_path
 def test_another_keys_request_is_not_there(tmp_path: Path) -> None:
     world, stranger = make.world(), make.world()
     lines = make.request_lines(world)
-    ingest(tmp_path, *lines)
+    make.ingest(tmp_path, lines)
     request_id = uuid.UUID(lines[0]["id"])
     assert find_request(request_id, key_id=stranger.key.pk) is None
     assert find_request(request_id, key_id=None) is not None
@@ -94,7 +88,7 @@ def test_a_running_request_is_in_flight_for_its_own_key(tmp_path: Path) -> None:
 def test_unknown_and_unpriced_are_null_and_never_zero(tmp_path: Path) -> None:
     world = make.world()
     unpriced = make.request_lines(world, cost=None, price=None, unpriced=True)
-    ingest(tmp_path, *unpriced, make.intent_line(world))
+    make.ingest(tmp_path, [*unpriced, make.intent_line(world)])
     shown = find_request(uuid.UUID(unpriced[0]["id"]), key_id=None)
     assert shown is not None
     assert (shown["cost_nanousd"], shown["cost_usd"], shown["is_unpriced"]) == (None, None, True)
@@ -107,7 +101,7 @@ def test_many_requests_are_shown_in_a_fixed_number_of_queries(
     tmp_path: Path, django_assert_max_num_queries: object
 ) -> None:
     worlds = [make.world() for _ in range(4)]
-    ingest(tmp_path, *(line for world in worlds for _ in range(3) for line in make.request_lines(world)))
+    make.ingest(tmp_path, [line for world in worlds for _ in range(3) for line in make.request_lines(world)])
     with django_assert_max_num_queries(13):  # type: ignore[operator]
         records = list(RequestRecord.objects.all())
         attempts = attempts_of(records)
@@ -120,7 +114,7 @@ def test_many_requests_are_shown_in_a_fixed_number_of_queries(
 def test_a_name_that_is_gone_is_null_and_the_request_still_shown(tmp_path: Path) -> None:
     world = make.world()
     lines = make.request_lines(world)
-    ingest(tmp_path, *lines)
+    make.ingest(tmp_path, lines)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM billing_usagebyday; DELETE FROM policies_tenant_policies")
         cursor.execute("DELETE FROM policies_apikey WHERE id = %s", [world.key.pk])
@@ -133,7 +127,7 @@ def test_a_name_that_is_gone_is_null_and_the_request_still_shown(tmp_path: Path)
 def test_the_lookup_of_the_data_plane_queries_on_a_thread_of_its_own(tmp_path: Path) -> None:
     world = make.world()
     lines = make.request_lines(world)
-    ingest(tmp_path, *lines)
+    make.ingest(tmp_path, lines)
     lookup = DatabaseRecordLookup()
 
     async def ask() -> tuple[object, object, object]:

@@ -13,7 +13,6 @@ from django.db import connection
 from django.db.models import F
 
 from billing import tasks
-from billing.ingesting import Ingester
 from billing.models import UsageByDay, UsageByHour
 from tests import make
 
@@ -26,7 +25,7 @@ def recorded(tmp_path: Path, settings: Any) -> make.World:
     settings.POINTSMAN_DATA_DIR = tmp_path
     world = make.world()
     unknown = make.usage_line(kind="unknown", input=None, output=None, cache_read=0)
-    make.segment(
+    make.ingest(
         tmp_path,
         [
             *make.request_lines(world),
@@ -35,7 +34,6 @@ def recorded(tmp_path: Path, settings: Any) -> make.World:
             make.intent_line(world),
         ],
     )
-    Ingester(tmp_path).ingest_available()
     return world
 
 

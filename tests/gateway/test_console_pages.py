@@ -17,7 +17,6 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from billing.ingesting import Ingester
 from policies.permissions import ABILITIES, Ability, Role
 from tests import make
 from tests.console_people import client_of, operator
@@ -61,8 +60,7 @@ class Filled:
 def filled(tmp_path: Path) -> Filled:
     world = make.world()
     lines = make.request_lines(world)
-    make.segment(tmp_path, [*lines, *make.request_lines(world, price=None, cost=None, unpriced=True)])
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, [*lines, *make.request_lines(world, price=None, cost=None, unpriced=True)])
     world.policy.live_version = world.version
     world.policy.save()
     world.tenant.policies.add(world.policy)

@@ -34,8 +34,7 @@ def test_todays_requests_failures_spend_and_keys_are_summed(tmp_path: Path) -> N
         *make.request_lines(world, status="error", http=502, error="provider_error"),
         *make.request_lines(world, price=None, cost=None, unpriced=True),
     ]
-    make.segment(tmp_path, lines)
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, lines)
     context = viewer().get("/").context
     figures = {figure["title"]: figure for figure in context["figures"]}
     assert figures["Requests"]["value"] == 4
@@ -55,8 +54,7 @@ def test_yesterday_is_counted_until_the_same_time_of_day(tmp_path: Path) -> None
     lines = []
     for at in (early, late):
         lines += make.request_lines(world, make.request_id_at(at))
-    make.segment(tmp_path, lines)
-    Ingester(tmp_path).ingest_available()
+    make.ingest(tmp_path, lines)
     figures = {figure["title"]: figure for figure in viewer().get("/").context["figures"]}
     assert figures["Requests"]["before"] == (1 if is_yesterday else 0)
 
