@@ -75,11 +75,6 @@ def change_policy(*, policy: Policy, actor: str, **fields: Any) -> Policy:
     return row
 
 
-def set_enabled(*, policy: Policy, is_enabled: bool, actor: str) -> Policy:
-    """Switch a policy on or off."""
-    return change_policy(policy=policy, actor=actor, is_enabled=is_enabled)
-
-
 @transaction.atomic
 def delete_policy(*, policy: Policy, actor: str) -> None:
     """Delete a policy that was never published and that no tenant uses. Raises InUseError."""

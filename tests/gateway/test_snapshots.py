@@ -69,7 +69,7 @@ def test_a_snapshot_holds_what_is_enabled() -> None:
     published("acme/auto", "small@b", "off")
     publishing.create_policy(public_id="acme/draft", actor=ACTOR)
     off = published("acme/off", "small@a")
-    publishing.set_enabled(policy=off, is_enabled=False, actor=ACTOR)
+    publishing.change_policy(policy=off, is_enabled=False, actor=ACTOR)
 
     snapshot = load_snapshot()
 

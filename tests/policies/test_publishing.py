@@ -152,7 +152,7 @@ def test_a_disabled_deployment_is_a_warning_and_can_be_published(policy: Policy)
 
 
 def test_a_policy_is_switched_off_and_described(policy: Policy) -> None:
-    publishing.set_enabled(policy=policy, is_enabled=False, actor=ACTOR)
+    publishing.change_policy(policy=policy, is_enabled=False, actor=ACTOR)
     changed = publishing.change_policy(policy=policy, actor=ACTOR, description="for support")
     assert (changed.is_enabled, changed.description) == (False, "for support")
     with pytest.raises(ConfigurationError):
