@@ -6,21 +6,9 @@ Pure. The words of `billing.usage`; what is zero, empty or not said is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from billing.usage import UNKNOWN_USAGE, Usage
-
-# The journal's short name -> ours.
-JOURNAL_NAMES: Final = {
-    "input": "input_tokens",
-    "output": "output_tokens",
-    "cache_read": "cache_read_tokens",
-    "cache_write": "cache_write_tokens",
-    "reasoning": "reasoning_tokens",
-    "audio_in": "audio_input_tokens",
-    "audio_out": "audio_output_tokens",
-    "reported_cost": "reported_cost_nanousd",
-}
 
 
 def usage_from_json(stored: Mapping[str, Any]) -> Usage:
