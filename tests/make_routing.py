@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,12 @@ class FakeHealth:
 def make_deployments(
     *names: str, model: ModelSnapshot | None = None, provider: str = "local", **fields: Any
 ) -> dict[str, DeploymentSnapshot]:
-    """Deployments of one model at one provider, numbered from the names' order (d1 -> 1 where it says so)."""
+    """Deployments of one model at one provider. Ids follow from the names, the same in every run."""
     model = model or ModelSnapshot(1, "smol", 8192)
     account = ProviderSnapshot(1, provider, "openai_chat", "http://127.0.0.1:1/v1")
     return {
         name: DeploymentSnapshot(
-            id=abs(hash(name)) % 1_000_000_007,
+            id=zlib.crc32(name.encode()),
             name=name,
             model=model,
             provider=account,
