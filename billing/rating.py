@@ -89,6 +89,20 @@ _cache: dict[int, _Rates] = {}
 
 def rate(usage: Usage, price: PriceVersion) -> Rated:
     """Rate one attempt's usage at one price. Raises UsageUnknownError when input or output is not known."""
+    parts, scale = _parts_of(usage, price)
+    return _sum(parts, scale)
+
+
+def total_nanousd(usage: Usage, price: PriceVersion) -> int:
+    """`rate(...)`'s total without its lines, for every request that is served. Raises UsageUnknownError."""
+    parts, scale = _parts_of(usage, price)
+    total = 0
+    for _, quantity, per_unit in parts:
+        total += quantity * per_unit[0]
+    return total if scale == 1 else (2 * total + scale) // (2 * scale)
+
+
+def _parts_of(usage: Usage, price: PriceVersion) -> tuple[list[tuple[str, int, tuple[int, Decimal]]], int]:
     sent, generated = usage.input_tokens, usage.output_tokens
     if sent is None or generated is None or usage.kind == "unknown":
         raise UsageUnknownError("usage without token counts cannot be rated")
@@ -123,7 +137,7 @@ def rate(usage: Usage, price: PriceVersion) -> Rated:
         parts.append((AUDIO_OUTPUT, usage.audio_output_tokens, rates.audio_output))
     if rates.request is not None:
         parts.append((REQUEST, 1, rates.request))
-    return _sum(parts, rates.scale)
+    return parts, rates.scale
 
 
 def _sum(parts: list[tuple[str, int, tuple[int, Decimal]]], scale: int) -> Rated:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
-from billing.rating import rate
+from billing.rating import total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
@@ -163,12 +163,12 @@ class Exchange:
         attempt.usage = usage
         price = self.gateway.configuration.find_price(attempt.deployment.id, self.started_at_unix_s)
         if price is not None and usage.kind != "unknown":
-            rated = rate(usage, price)
-            if rated.total_nanousd > MAX_COST_NANOUSD:
+            total = total_nanousd(usage, price)
+            if total > MAX_COST_NANOUSD:
                 attempt.usage = UNKNOWN_USAGE
                 return
             attempt.price_id = price.id
-            attempt.cost_nanousd = rated.total_nanousd
+            attempt.cost_nanousd = total
 
     def cost_nanousd(self) -> int | None:
         """The request's cost so far; None when something is unknown or unpriced."""

@@ -109,17 +109,27 @@ def outcome_line(
     An attempt that a provider refused used nothing; one that broke off used nobody knows what (`unknown`).
     A request of which an attempt has usage and no price is `unpriced`: its cost is not known, so not stated.
     """
-    used = [attempt for attempt in attempts if attempt.usage is not None and attempt.usage.kind != "unknown"]
-    is_unknown = not used and any(attempt.usage is not None for attempt in attempts)
-    last = used[-1] if used else None
-    is_unpriced = any(attempt.cost_nanousd is None for attempt in used)
-    cost: int | None = None
-    if not is_unknown and not is_unpriced:
-        cost = sum(attempt.cost_nanousd or 0 for attempt in used)
-    if last is not None and last.usage is not None:
-        usage = usage_as_line(last.usage)
-    else:
-        usage = _UNKNOWN_LINE if is_unknown else _NOTHING_LINE
+    lines = []
+    last: AttemptLog | None = None
+    usage: dict[str, Any] = _NOTHING_LINE
+    is_unpriced = False
+    cost: int | None = 0
+    for attempt in attempts:
+        line = attempt.as_line()
+        lines.append(line)
+        if attempt.usage is None:
+            continue
+        if attempt.usage.kind == "unknown":
+            if last is None:
+                usage, cost = _UNKNOWN_LINE, None
+            continue
+        if last is None:
+            cost = 0
+        last, usage = attempt, line["usage"]
+        if attempt.cost_nanousd is None:
+            is_unpriced, cost = True, None
+        elif cost is not None:
+            cost += attempt.cost_nanousd
     return {
         "k": "outcome",
         "v": 1,
@@ -136,5 +146,5 @@ def outcome_line(
         "price": last.price_id if last is not None else None,
         "cost": cost,
         "unpriced": is_unpriced,
-        "attempts": [attempt.as_line() for attempt in attempts],
+        "attempts": lines,
     }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.pricebook import RATE_NAMES, PriceVersion
-from billing.rating import Rated, UsageUnknownError, rate
+from billing.rating import Rated, UsageUnknownError, rate, total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
 from tests import make
 
@@ -159,3 +159,8 @@ def test_two_usages_cost_what_their_sum_costs_but_for_the_rounding(
     flat = rate(Usage("reported", 0, 0), price).total_nanousd
     apart = rate(one, price).total_nanousd + rate(other, price).total_nanousd
     assert abs(rate(both, price).total_nanousd + flat - apart) <= 2
+
+
+@given(usages(), prices)
+def test_the_total_alone_is_the_total_of_the_lines(usage: Usage, price: PriceVersion) -> None:
+    assert total_nanousd(usage, price) == rate(usage, price).total_nanousd
