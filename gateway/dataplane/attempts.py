@@ -22,7 +22,7 @@ from gateway.dataplane.ports import UpstreamResponse
 from gateway.dataplane.recording import AttemptLog
 from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.wire.openai_answer import read_answer
-from gateway.wire.openai_errors import ProviderFault, fault_in_answer, mask_secrets, read_fault
+from gateway.wire.openai_errors import ProviderFault, fault_in_answer, mask_secrets, read_fault, recorded_code
 from gateway.wire.openai_request import upstream_body
 from gateway.wire.openai_stream import OpenAIStream, StreamGarbageError
 from gateway.wire.openai_usage import read_usage
@@ -310,8 +310,9 @@ def _refused(
     """A provider's refusal -> what it means for the next attempt, and what the client would be told."""
     status = fault.status
     log.http_status = status
-    log.error_code = (fault.code or fault.type)[:80]
-    log.error_message = fault.message
+    log.error_code = recorded_code(fault.code, fault.type) or "provider_error"
+    param = recorded_code(fault.param)
+    log.error_message = f"The provider answered {status}{f' about {param}' if param else ''}."
     headers = _retry_headers(response)
     if fault.is_about_credential:
         log.outcome = "credential_rejected"

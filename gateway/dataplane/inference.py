@@ -30,6 +30,7 @@ from gateway.dataplane.hangups import HangupWatch
 from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
 from gateway.dataplane.streaming import error_event, relay, settle
 from gateway.wire.openai_answer import estimate_usage
+from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_request import Endpoint, parse_request
 from gateway.wire.openai_usage import read_usage
 from policies.decision import Ask, Decision, RoutingError, decide
@@ -160,7 +161,8 @@ def _features(
     priority = _text(get(b"x-pointsman-priority")) or metadata.get("priority", "")
     quality = _text(get(b"x-pointsman-quality")) or metadata.get("quality", "")
     latency = _text(get(b"x-pointsman-max-latency-ms")) or metadata.get("max_latency_ms", "")
-    app = _text(get(b"x-title")) or _text(get(b"http-referer")) or _text(get(b"referer"))
+    # Of a page's address only what names the app: queries carry search words and tokens.
+    app = _text(get(b"x-title")) or _page(get(b"http-referer")) or _page(get(b"referer"))
     if needs_time:
         local = datetime.fromtimestamp(exchange.started_at_unix_s, _zone(grant.tenant.time_zone))
         extra = {"hour": local.hour, "weekday": local.isoweekday()}
@@ -184,6 +186,10 @@ def _features(
 
 def _text(value: bytes | None) -> str:
     return value.decode("latin-1")[:200] if value else ""
+
+
+def _page(value: bytes | None) -> str:
+    return _text(value.partition(b"?")[0].partition(b"#")[0]) if value else ""
 
 
 def _whole(text: str) -> int:
@@ -246,7 +252,9 @@ async def _send_error(exchange: Exchange, error: GatewayError, send: Send) -> No
     status = "error" if exchange.attempts else "refused"
     try:
         exchange.write_outcome(
-            status, http_status=error.status, error_code=str(error.code or error.type)[:80]
+            status,
+            http_status=error.status,
+            error_code=recorded_code(error.code, error.type) or "provider_error",
         )
     except GatewayUnready as unready:
         error = unready

@@ -15,6 +15,7 @@ from gateway.dataplane.attempts import StreamAnswer
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.wire.openai_answer import estimate_usage
+from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_stream import StreamGarbageError
 from gateway.wire.openai_usage import read_usage
 
@@ -63,10 +64,10 @@ def _conclude(exchange: Exchange, answer: StreamAnswer, problem: tuple[str, str]
         return error_event(code, message)
     error = answer.stream.error
     if error is not None:
-        code = str(error.get("code") or error.get("type") or "provider_error")[:80]
+        code = recorded_code(error.get("code"), error.get("type")) or "provider_error"
         attempt.outcome = "error_in_stream"
         attempt.error_code = code
-        attempt.error_message = str(error.get("message"))[:500]
+        attempt.error_message = "The provider sent an error in the stream."
         health.on_failure(attempt.deployment, "error_in_stream")
         exchange.write_outcome("error", http_status=200, error_code=code)
     else:

@@ -1,6 +1,7 @@
 """What does a provider's error body say, in the OpenAI form?
 
-Pure. A gateway's client always gets message, type, param and code, whatever the provider sent.
+Pure. A gateway's client always gets message, type, param and code, whatever the provider sent. Messages go to the
+client and are written down nowhere, because providers quote in them what was asked; codes are, by `recorded_code`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _OVERFLOW = re.compile(
 _WRONG_KEY = re.compile(
     r"(?i)(?:incorrect|invalid) api key|api key (?:not valid|expired|not found|is invalid)"
 )
+
+MAX_CODE_CHARACTERS = 80
+# A code, type or parameter as all known providers write them; never a sentence.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/\[\]-]*\Z")
 
 EMPTY: Mapping[str, Any] = {}
 
@@ -73,6 +78,15 @@ class ProviderFault:
 def mask_secrets(text: str) -> str:
     """Replace everything that looks like a credential."""
     return _SECRET.sub("[masked]", text)
+
+
+def recorded_code(*texts: object) -> str:
+    """The first code, type or parameter that may be written down: an identifier, never a text of its own."""
+    for text in texts:
+        code = str(text or "")
+        if len(code) <= MAX_CODE_CHARACTERS and _IDENTIFIER.match(code):
+            return code
+    return ""
 
 
 def read_fault(body: bytes, status: int, *, secret: str | None = None) -> ProviderFault:
