@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from billing import journal_files, storing
 from billing.journal_files import SourceLine
@@ -124,7 +124,7 @@ class Ingester:
                 if is_due:
                     housekeeping_due_s = time.monotonic() + HOUSEKEEPING_S
                     self.write_status()
-            except DatabaseError as error:
+            except (DatabaseError, InterfaceError) as error:
                 logger.warning("The database cannot be written, next try in %.1f s: %s", backoff_s, error)
                 self.reset()
                 stop.wait(backoff_s)

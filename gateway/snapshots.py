@@ -123,7 +123,7 @@ class WorkerConfiguration:
 
     def _follow(self) -> None:
         """Load, then follow the feed until closed. Nothing ends this thread but `close`."""
-        is_listening = False
+        is_listening, is_away = False, False
         while not self._is_closing.is_set():
             try:
                 if not is_listening:
@@ -132,14 +132,19 @@ class WorkerConfiguration:
                         cursor.execute("LISTEN pointsman_changes")
                     is_listening = True
                 self._check_feed()
+                if is_away:
+                    logger.info("configuration can be read again")
+                is_away = False
                 self._wait_for_notice()
             except (DatabaseError, InterfaceError) as error:
-                logger.warning(
+                # Once an outage, not twice a second: it may last for hours.
+                logger.log(
+                    logging.DEBUG if is_away else logging.WARNING,
                     "configuration cannot be read, revision %s stays in force: %s",
                     self.snapshot.revision,
                     str(error).strip().partition("\n")[0],
                 )
-                is_listening = False
+                is_listening, is_away = False, True
                 connection.close()
                 self._is_closing.wait(self._poll_interval_s)
             except Exception:
@@ -151,10 +156,11 @@ class WorkerConfiguration:
     def _wait_for_notice(self) -> None:
         """Wait for a notice of the feed, at most one poll interval. Lost notices cost that interval, no more."""
         raw: Any = connection.connection
-        for _ in raw.notifies(timeout=self._poll_interval_s, stop_after=1):
-            # Changes come in bursts (a file is applied): one rebuild for those that follow at once.
-            self._is_closing.wait(SETTLE_S)
-            break
+        with connection.wrap_database_errors:
+            for _ in raw.notifies(timeout=self._poll_interval_s, stop_after=1):
+                # Changes come in bursts (a file is applied): one rebuild for those that follow at once.
+                self._is_closing.wait(SETTLE_S)
+                break
 
     def _check_feed(self) -> None:
         revision = read_revision()

@@ -259,7 +259,7 @@ def test_a_policy_that_no_longer_builds_keeps_its_last_good_form(
 
 
 def test_while_the_database_is_away_the_last_configuration_stays_and_then_catches_up(
-    worker: WorkerConfiguration, monkeypatch: Any
+    worker: WorkerConfiguration, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, secret = make_key()
     assert within_s(LIVE_WITHIN_S, lambda: worker.find_key(secret))
@@ -279,9 +279,15 @@ def test_while_the_database_is_away_the_last_configuration_stays_and_then_catche
     assert worker.find_key(later) is None
     is_away.clear()
     assert within_s(LIVE_WITHIN_S, lambda: worker.find_key(later))
+    # Said once, however long it lasted.
+    assert [record.levelname for record in caplog.records if "cannot be read" in record.message] == [
+        "WARNING"
+    ]
 
 
-def test_a_connection_that_the_server_ends_is_opened_anew(worker: WorkerConfiguration) -> None:
+def test_a_connection_that_the_server_ends_is_opened_anew(
+    worker: WorkerConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -290,6 +296,8 @@ def test_a_connection_that_the_server_ends_is_opened_anew(worker: WorkerConfigur
         assert cursor.fetchone()[0] >= 1
     _, secret = make_key()
     assert within_s(LIVE_WITHIN_S, lambda: worker.find_key(secret))
+    # An outage like any other, not a configuration that cannot be built.
+    assert "cannot be built" not in caplog.text
 
 
 def test_a_worker_that_starts_without_a_database_becomes_ready_when_it_is_there(
