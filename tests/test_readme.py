@@ -31,7 +31,7 @@ def test_every_setting_of_the_table_is_read_by_the_settings_and_the_other_way_ro
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", section("Settings"), re.MULTILINE))
     source = (PROJECT / "gateway" / "settings.py").read_text()
     read = set(re.findall(r"""["'](POINTSMAN_[A-Z_]+|DATABASE_URL|CELERY_BROKER_URL)["']""", source))
-    assert listed == read - {"POINTSMAN_DEBUG"}
+    assert listed == read
 
 
 def test_the_configuration_example_is_a_configuration_file() -> None:
