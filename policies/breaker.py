@@ -1,6 +1,6 @@
 """Should a deployment be called now, after what its last calls brought? One state machine per deployment.
 
-Pure: `now_s` is an argument. Numbers: DESIGN section 7. States, the graver first:
+Pure: `now_s` is an argument. States, the graver first:
 
     credential_rejected   the provider refused our credential; until the credential's revision changes
     ejected               too many faults; 30 s times the number of ejections in a row, 300 s at most

@@ -22,17 +22,18 @@ from uvicorn.server import ServerState
 
 from gateway.dataplane.answer_cycle import AnswerCycle
 from gateway.dataplane.hangups import CONNECTION_KEY
+from gateway.dataplane.limits import MAX_BODY_BYTES
 from gateway.dataplane.request_ids import make_request_id
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """DESIGN section 7. `write_progress_bytes` must leave within `write_s` while the client lags behind."""
+    """Numbers: gateway/README.md. `write_progress_bytes` must leave within `write_s` while the client lags behind."""
 
     head_s: float = 10.0
     keep_alive_s: float = 75.0
     body_gap_s: float = 60.0
-    body_bytes: int = 32 * 1024 * 1024
+    body_bytes: int = MAX_BODY_BYTES
     write_s: float = 60.0
     linger_s: float = 5.0
     write_progress_bytes: int = 64 * 1024

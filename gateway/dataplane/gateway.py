@@ -17,7 +17,7 @@ from gateway.dataplane.stats import Stats
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. DESIGN section 7."""
+    """How long each step of a request may take."""
 
     connect_s: float = 5.0
     first_event_s: float = 60.0

@@ -1,6 +1,6 @@
 """How large and how slow may a request be? Reads a body within bounds.
 
-Calls: the ASGI receive channel. Header size, header count and header time are the server's (`server.py`).
+Calls: the ASGI receive channel. Header size, count and time are the connection's (`client_connection.py`).
 """
 
 from __future__ import annotations
