@@ -1,6 +1,6 @@
 """What does the back office (Django's admin) show of records and money? Everything, and it changes nothing.
 
-Prices are added in the console; records, rollups and cursors have one writer each.
+Reads: price, records, rollups. Prices are added in the console; records, rollups and cursors have one writer each.
 """
 
 from __future__ import annotations

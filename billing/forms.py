@@ -1,4 +1,7 @@
-"""What may be typed into the console's forms over money? The verbs check everything again."""
+"""What may be typed into the console's forms over money? The verbs check everything again.
+
+Pure.
+"""
 
 from __future__ import annotations
 

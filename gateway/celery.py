@@ -1,4 +1,7 @@
-"""Where do background tasks run? The Celery application; tasks are hints, database rows are the truth."""
+"""Where do background tasks run? The Celery application; tasks are hints, database rows are the truth.
+
+Reads: settings. Calls: the broker; the tasks themselves are in each app's `tasks`.
+"""
 
 import os
 import warnings

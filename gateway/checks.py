@@ -1,5 +1,9 @@
-"""Is this installation configured so that it can run? Registers Django system checks."""
+"""Is this installation configured so that it can run? Registers Django system checks.
 
+Reads: settings, the data directory's permissions.
+"""
+
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,6 @@ def data_directory_is_writable(app_configs: Any, **kwargs: Any) -> list[CheckMes
     """Refuse to start when the journal could not be written."""
     data_dir = Path(settings.POINTSMAN_DATA_DIR)
     probe = data_dir if data_dir.exists() else data_dir.parent
-    import os
-
     if not os.access(probe, os.W_OK):
         return [
             Error(

@@ -1,4 +1,7 @@
-"""Which security headers does every console answer carry? Django middleware; the data plane never runs it."""
+"""Which security headers does every console answer carry? Django middleware; the data plane never runs it.
+
+Pure.
+"""
 
 from __future__ import annotations
 

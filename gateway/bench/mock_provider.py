@@ -1,5 +1,6 @@
 """What is the fastest provider to measure a gateway against? It parses nothing it need not and answers from memory.
 
+Calls: nothing.
 Run: python -m gateway.bench.mock_provider [--port N]; it prints its port and serves on loopback until it is killed.
 The model name in a streaming request gives the stream's shape: `stream-200x5` is 200 chunks, 5 ms apart.
 """

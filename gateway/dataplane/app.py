@@ -1,7 +1,7 @@
 """Which handler answers which path of the endpoint? Plain ASGI, before Django.
 
-Base URLs with and without `/v1` and with trailing slashes are the same; a redirect would drop the body. Paths of the
-OpenAI API that are not offered get JSON, never HTML.
+Calls: `inference`, `listings`. Base URLs with and without `/v1` and with trailing slashes are the same; a redirect
+would drop the body. Paths of the OpenAI API that are not offered get JSON, never HTML.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Calls: providers, through the UpstreamClient port. Until something is returned from here nothing has been sent to
 the client, so every failure can still become another attempt or an honest status (the commit point).
-Numbers: DESIGN section 7.
+Numbers: gateway/README.md.
 """
 
 from __future__ import annotations

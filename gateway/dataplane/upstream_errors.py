@@ -1,4 +1,7 @@
-"""How can a call to a provider fail below HTTP?"""
+"""How can a call to a provider fail below HTTP?
+
+Pure. One class; its `kind` says where.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What does somebody see when a page cannot be shown? 403, 404 and 500 of the console."""
+"""What does somebody see when a page cannot be shown? 403, 404 and 500 of the console.
+
+Pure, over the templates.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Is it healthy, what does it cost today, what needs me?"""
+"""Is it healthy, what does it cost today, what needs me?
+
+Reads: sums from `billing.reports`, the workers' reports, whether keys, models and policies are there.
+"""
 
 from __future__ import annotations
 

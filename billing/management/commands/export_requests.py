@@ -1,4 +1,7 @@
-"""manage.py export_requests: stream request records to stdout."""
+"""How do request records reach a file or a pipe? `manage.py export_requests` streams them to stdout.
+
+Reads: through `billing.exporting`.
+"""
 
 from __future__ import annotations
 

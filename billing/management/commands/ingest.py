@@ -1,4 +1,7 @@
-"""manage.py ingest: turn the journal into records, until SIGTERM (or once)."""
+"""Which process turns the journal into records? `manage.py ingest`, until SIGTERM (or once).
+
+Calls: `billing.ingesting`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""manage.py verify_usage: prove that costs follow from usage and prices, and rollups from records."""
+"""Do costs follow from usage and prices, and rollups from records? `manage.py verify_usage` proves it.
+
+Reads: through `billing.verifying`. Writes: DATA_DIR/run/verify.json.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How is one gateway worker run? Endpoint and console on the shared port, until SIGTERM."""
+"""How is one gateway worker run? Endpoint and console on the shared port, until SIGTERM.
+
+Calls: `gateway.dataplane.server` with the application of `gateway.asgi`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariant 1 of DESIGN: once a key is cached, a request makes no query and runs no Django code."""
+"""Does a request make no query and run no Django code once its key is cached?"""
 
 from __future__ import annotations
 
