@@ -14,7 +14,12 @@ from policies import changes
 from policies.credentials import check_reference, encrypt_credential
 from policies.errors import CredentialError, InUseError, InvalidValueError, NameTakenError
 from policies.models import Deployment, Model, Policy, Provider
-from policies.provider_addresses import normalise_base_url, problems_of_base_url, problems_of_headers
+from policies.provider_addresses import (
+    normalise_base_url,
+    origin_of,
+    problems_of_base_url,
+    problems_of_headers,
+)
 from policies.row_changes import delete_row, save_checked, set_fields
 
 CAPABILITIES = ("tools", "json_schema", "vision", "audio", "files", "logprobs")
@@ -29,6 +34,9 @@ MODEL_FIELDS = (
     "name", "description", "context_tokens", "max_output_tokens", "capabilities", "endpoints",
     "output_limit_parameter", "is_enabled",
 )  # fmt: skip
+OTHER_HOST = (
+    "the credential was given for another host: give it (or its reference) again together with this URL"
+)
 Row = TypeVar("Row", Provider, Model, Deployment)
 
 DEPLOYMENT_FIELDS = ("name", "model", "provider", "upstream_model", "region", "is_enabled")
@@ -53,7 +61,11 @@ def create_provider(*, name: str, actor: str, credential: str = "", **fields: An
 def change_provider(
     *, provider: Provider, actor: str, credential: str | None = None, **fields: Any
 ) -> Provider:
-    """Change a provider. `credential` None keeps it, "" removes it, a text replaces it, also a reference."""
+    """Change a provider. `credential` None keeps it, "" removes it, a text replaces it, also a reference.
+
+    A base URL at another host needs the credential (or its reference) again: nobody who cannot name it may have it
+    sent elsewhere. Raises ConfigurationError.
+    """
     row = Provider.objects.select_for_update().get(pk=provider.pk)
     return _write_provider(row, actor=actor, action="change", credential=credential, fields=fields)
 
@@ -125,6 +137,8 @@ def _write_provider(
         values["base_url"] = normalise_base_url(str(values["base_url"]))
     if credential and values.get("credential_reference"):
         raise CredentialError("give a credential or a reference to one, not both")
+    old_base_url = row.base_url
+    has_credential = bool(row.credential_ciphertext or row.credential_reference)
     before, after = set_fields(row, values, allowed=PROVIDER_FIELDS)
     problems = {
         "base_url": problems_of_base_url(row.base_url, allow_private_network=row.allow_private_network),
@@ -134,6 +148,9 @@ def _write_provider(
         problems["wire_format"] = [f"{row.wire_format!r} is not one of {', '.join(WIRE_FORMATS)}"]
     if any(problems.values()):
         raise InvalidValueError({name: texts for name, texts in problems.items() if texts})
+    is_given = credential is not None or "credential_reference" in values
+    if has_credential and not is_given and origin_of(row.base_url) != origin_of(old_base_url):
+        raise InvalidValueError({"base_url": [OTHER_HOST]})
     if row.credential_reference:
         check_reference(row.credential_reference)
     if row.credential_reference and "credential_reference" in after and row.credential_ciphertext:

@@ -101,10 +101,20 @@ class ProviderForm(ConsoleForm):
 
 
 class ProviderEditForm(ProviderForm):
-    """Everything but the credential, which has a form of its own."""
+    """A credential is asked for only where the base URL leads to another host; else it has a form of its own."""
 
-    credential = None  # type: ignore[assignment]
-    credential_reference = None  # type: ignore[assignment]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields[
+            "credential"
+        ].help_text = "Empty: as it is. Needed when the base URL leads to another host."
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        for name in ("credential", "credential_reference"):
+            if not data.get(name):
+                data.pop(name, None)
+        return data
 
 
 class CredentialForm(ConsoleForm):
@@ -255,7 +265,9 @@ class RoleForm(ConsoleForm):
 
 def initial_of(row: Model | Provider | Deployment | Tenant, form: type[ConsoleForm]) -> dict[str, Any]:
     """The row's values for the fields of a form, to begin an edit with."""
-    values = {name: getattr(row, name) for name in form.base_fields if name != "policies"}
+    # A credential is never shown, and its reference is typed again when it shall go to another host.
+    left_out = ("policies", "credential", "credential_reference")
+    values = {name: getattr(row, name) for name in form.base_fields if name not in left_out}
     if isinstance(row, Tenant):
         values["policies"] = list(row.policies.values_list("public_id", flat=True))
     return values

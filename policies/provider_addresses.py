@@ -59,6 +59,12 @@ def problems_of_base_url(base_url: str, *, allow_private_network: bool) -> list[
     return problems
 
 
+def origin_of(base_url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a base URL: what decides who receives a credential."""
+    parts = urlsplit(base_url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def is_private_host(host: str) -> bool:
     """Say whether a host is, as written, an address outside the public internet.
 

@@ -160,6 +160,7 @@ class _Applier:
         if "credential" in wanted:
             wanted["credential_reference"] = wanted.pop("credential")
             self.warn_when_unreadable(wanted["credential_reference"], join(entry.path, "credential"))
+        given = {name: wanted[name] for name in ("credential_reference",) if name in wanted}
         with at(entry.path):
             self.upsert(
                 kind="provider",
@@ -167,7 +168,10 @@ class _Applier:
                 row=row,
                 wanted=wanted,
                 create=cataloguing.create_provider,
-                change=lambda row, **fields: cataloguing.change_provider(provider=row, **fields),
+                # The file names the credential beside the base URL: it is given for that host.
+                change=lambda row, **fields: cataloguing.change_provider(
+                    provider=row, **(fields | given if "base_url" in fields else fields)
+                ),
             )
 
     def warn_when_unreadable(self, reference: str, path: str) -> None:

@@ -54,7 +54,7 @@ def create_provider(request: HttpRequest) -> HttpResponse:
 @needs(Ability.CONFIGURE)
 @require_http_methods(EDIT_METHODS)
 def edit_provider(request: HttpRequest, pk: int) -> HttpResponse:
-    """Change a provider, except its credential."""
+    """Change a provider; a credential only together with a base URL at another host."""
     provider = get_object_or_404(Provider, pk=pk)
     form = ProviderEditForm(posted(request), initial=initial_of(provider, ProviderEditForm))
     if request.method == "POST" and form.is_valid():

@@ -245,3 +245,8 @@ def test_vendored_files_name_no_source_map_and_carry_their_licence() -> None:
     for path in folder.rglob("*.min.*"):
         assert b"sourceMappingURL" not in path.read_bytes(), path
         assert (path.parent / "LICENSE").exists()
+
+
+def test_the_back_office_has_no_sign_in_page_of_its_own() -> None:
+    response = Client().post("/admin/login/?next=/admin/", {"username": "walter", "password": "guess"})
+    assert (response.status_code, response["Location"]) == (302, "/sign-in?next=/admin/")

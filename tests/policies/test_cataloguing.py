@@ -66,6 +66,23 @@ def test_a_change_is_logged_with_what_differs_and_no_change_is_not_logged() -> N
     assert last_event() == event
 
 
+@pytest.mark.parametrize("given", [{"credential": "sk-1"}, {"credential_reference": "env:SOME_KEY"}])
+def test_a_credential_does_not_follow_a_base_url_to_another_host(given: dict[str, str]) -> None:
+    provider = make_provider(base_url="https://a.example.com/v1", **given)
+    for elsewhere in ("https://b.example.com/v1", "http://a.example.com/v1", "https://a.example.com:8443/v1"):
+        with pytest.raises(InvalidValueError, match="another host"):
+            cataloguing.change_provider(provider=provider, actor=ACTOR, base_url=elsewhere)
+        provider.refresh_from_db()
+        assert provider.base_url == "https://a.example.com/v1"
+    same_host = "https://A.example.com:443/v2"
+    cataloguing.change_provider(provider=provider, actor=ACTOR, base_url=same_host)
+    cataloguing.change_provider(provider=provider, actor=ACTOR, base_url="https://b.example.com", **given)
+    provider = cataloguing.change_provider(
+        provider=provider, actor=ACTOR, base_url="https://c.example.com", credential=""
+    )
+    assert (provider.base_url, provider.credential_ciphertext) == ("https://c.example.com", "")
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [

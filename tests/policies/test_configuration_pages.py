@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 
 from policies import keys
+from policies.credentials import decrypt_credential
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Provider, Tenant
 from policies.people import add_person
 from policies.permissions import Role, role_of
@@ -57,6 +58,23 @@ def test_a_refusal_of_the_verb_stands_at_its_field() -> None:
     assert response.status_code == 422
     assert "private or local address" in str(response.context["form"].errors["base_url"])
     assert not Provider.objects.exists()
+
+
+def test_another_host_asks_for_the_credential_again() -> None:
+    client = operator()
+    client.post("/providers/new", {**PROVIDER, "credential": "sk-very-secret-text"})
+    provider = Provider.objects.get(name="openai")
+    address = reverse("provider-edit", args=[provider.pk])
+    moved = {**PROVIDER, "base_url": "https://elsewhere.example.com/v1"}
+    refused = client.post(address, moved)
+    assert refused.status_code == 422
+    assert "another host" in str(refused.context["form"].errors["base_url"])
+    assert client.post(address, {**moved, "credential": "sk-of-elsewhere"}).status_code == 302
+    provider.refresh_from_db()
+    assert decrypt_credential(provider.credential_ciphertext) == "sk-of-elsewhere"
+    client.post(address, {**moved, "name": "renamed"})
+    provider.refresh_from_db()
+    assert decrypt_credential(provider.credential_ciphertext) == "sk-of-elsewhere"
 
 
 def test_the_credential_is_replaced_by_a_reference_or_removed() -> None:

@@ -235,3 +235,13 @@ def test_what_a_person_disabled_stays_disabled() -> None:
     change_provider(provider=Provider.objects.get(), actor="ann", is_enabled=False)
     assert changes_of(apply(ISSUE_EXAMPLE)) == []
     assert not Provider.objects.get().is_enabled
+
+
+def test_a_file_that_moves_a_provider_brings_its_credential_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOVED_KEY", "sk-moved")
+    text = "providers: [{{name: p, base_url: 'https://{}.example.com', credential: 'env:MOVED_KEY'}}]"
+    apply(text.format("a"))
+    apply(text.format("b"))
+    assert Provider.objects.get().base_url == "https://b.example.com"
+    with pytest.raises(FileError, match="another host"):
+        apply("providers: [{name: p, base_url: 'https://c.example.com'}]")
