@@ -19,10 +19,14 @@ for _name in [n for n in os.environ if n.startswith("POINTSMAN_")] + ["DATABASE_
     os.environ.pop(_name, None)
 os.environ["POINTSMAN_DATA_DIR"] = str(DATA_DIR)
 
+from django.conf import settings  # noqa: E402  (reads the environment made above)
+
 from gateway import embedded  # noqa: E402
 
 
 def pytest_configure(config: object) -> None:
+    # Half a second a password is for guessers. Tests that start processes of their own get the real hasher.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # The kernel ends the server when this process is killed: no PostgreSQL is left behind.
     # TESTS_WITH_FSYNC=1: with the settings of a real installation, for measurements.
     embedded.start(DATA_DIR, is_for_tests=not os.environ.get("TESTS_WITH_FSYNC"), dies_with_us=True)
