@@ -24,11 +24,14 @@ POINTSMAN_DEMO = env.bool("POINTSMAN_DEMO", True)
 POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
 POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}:{POINTSMAN_PORT}")
 
+# An empty variable, as compose files make of one that is not set, is none: an empty secret would open every door.
 _secrets = load_or_create_secrets(POINTSMAN_DATA_DIR)
-SECRET_KEY = env.str("POINTSMAN_SECRET_KEY", _secrets["secret_key"])
-POINTSMAN_KEY_PEPPER = env.str("POINTSMAN_KEY_PEPPER", _secrets["pepper"])
-POINTSMAN_CREDENTIAL_KEYS = env.str("POINTSMAN_CREDENTIAL_KEYS", _secrets["credential_keys"]).split(",")
-POINTSMAN_METRICS_TOKEN = env.str("POINTSMAN_METRICS_TOKEN", _secrets["metrics_token"])
+SECRET_KEY = env.str("POINTSMAN_SECRET_KEY", "") or _secrets["secret_key"]
+POINTSMAN_KEY_PEPPER = env.str("POINTSMAN_KEY_PEPPER", "") or _secrets["pepper"]
+POINTSMAN_CREDENTIAL_KEYS = (env.str("POINTSMAN_CREDENTIAL_KEYS", "") or _secrets["credential_keys"]).split(
+    ","
+)
+POINTSMAN_METRICS_TOKEN = env.str("POINTSMAN_METRICS_TOKEN", "") or _secrets["metrics_token"]
 
 DEBUG = env.bool("POINTSMAN_DEBUG", False)
 ALLOWED_HOSTS = env.list("POINTSMAN_ALLOWED_HOSTS", default=["*"])

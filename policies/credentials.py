@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -18,6 +19,13 @@ from policies.errors import CredentialError
 from policies.models import Provider
 
 MAX_CREDENTIAL_CHARACTERS = 10_000
+MAX_FILE_BYTES = 64 * 1024
+# Our own secrets are nobody's credential: whoever may name a reference could have them sent to a host of their own.
+_OWN_VARIABLES = frozenset(
+    {"POINTSMAN_SECRET_KEY", "POINTSMAN_KEY_PEPPER", "POINTSMAN_CREDENTIAL_KEYS", "POINTSMAN_METRICS_TOKEN"}
+    | {"DATABASE_URL", "CELERY_BROKER_URL", "PGPASSWORD"}
+)
+_SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -77,7 +85,7 @@ def read_reference(reference: str) -> str:
             raise CredentialError(f"{reference}: the environment variable {place} is not set")
     else:
         try:
-            text = Path(place).read_text(encoding="utf-8").strip()
+            text = _read_file(Path(place)).decode().strip()
         except (OSError, UnicodeDecodeError) as failure:
             reason = failure.strerror if isinstance(failure, OSError) else "not a text file"
             raise CredentialError(f"{reference}: {reason}") from None
@@ -87,10 +95,26 @@ def read_reference(reference: str) -> str:
     return text
 
 
+def _read_file(path: Path) -> bytes:
+    """Read a small regular file that is none of ours or the system's, wherever a link leads. Raises OSError."""
+    real = path.resolve()
+    if any(real.is_relative_to(folder) for folder in (settings.POINTSMAN_DATA_DIR, *_SYSTEM_FOLDERS)):
+        raise PermissionError(0, "a file of this gateway itself or of the system is no provider's credential")
+    # Without waiting: a named pipe would hold the worker up for ever.
+    descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_FILE_BYTES:
+            raise OSError(0, "not a small regular file")
+        return file.read(MAX_FILE_BYTES)
+
+
 def check_reference(reference: str) -> None:
     """Raise CredentialError unless the text has the form `env:NAME` or `file:/ABSOLUTE/PATH`."""
     kind, _, place = reference.partition(":")
     if kind == "env" and _ENVIRONMENT_NAME.match(place):
+        if place in _OWN_VARIABLES:
+            raise CredentialError(f"{reference}: a secret of this gateway itself is no provider's credential")
         return
     if kind == "file" and place.startswith("/") and "\0" not in place:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,26 @@ def test_what_is_not_a_reference_is_refused_and_not_repeated(text: str) -> None:
 def test_a_credential_that_no_header_can_carry_is_refused(text: str) -> None:
     with pytest.raises(CredentialError):
         encrypt_credential(text)
+
+
+@pytest.mark.parametrize("name", ["POINTSMAN_SECRET_KEY", "POINTSMAN_CREDENTIAL_KEYS", "DATABASE_URL"])
+def test_our_own_secrets_are_no_credential(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "own-secret")
+    with pytest.raises(CredentialError, match="this gateway itself"):
+        credentials.read_reference(f"env:{name}")
+
+
+def test_files_of_the_gateway_and_the_system_are_no_credential(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.POINTSMAN_DATA_DIR = tmp_path / "data"
+    settings.POINTSMAN_DATA_DIR.mkdir()
+    (settings.POINTSMAN_DATA_DIR / "secrets.json").write_text('{"pepper": "own-secret"}')
+    (tmp_path / "link").symlink_to(settings.POINTSMAN_DATA_DIR / "secrets.json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text("x" * 70_000)
+    forbidden = ["data/secrets.json", "link", "data/../data/secrets.json", "pipe", "large"]
+    for path in [*(f"{tmp_path}/{name}" for name in forbidden), "/proc/self/environ", "/dev/zero", "/etc"]:
+        with pytest.raises(CredentialError) as refusal:
+            credentials.read_reference(f"file:{path}")
+        assert "own-secret" not in str(refusal.value)
