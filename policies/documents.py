@@ -70,6 +70,9 @@ def check_document(
         problems.append(Problem("baseline", f"there is no model named {baseline!r}"))
     if not isinstance(document.get("session_stickiness", False), bool):
         problems.append(Problem("session_stickiness", "true or false"))
+    elif document.get("session_stickiness"):
+        message = "this release keeps the setting and does not yet act on it"
+        problems.append(Problem("session_stickiness", message, "warning"))
     rules = document.get("rules")
     if not isinstance(rules, list) or not rules:
         return [*problems, Problem("rules", "a policy has at least one rule")]

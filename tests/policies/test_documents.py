@@ -103,7 +103,8 @@ def test_a_condition_error_points_into_the_text_as_it_was_typed() -> None:
 def test_what_may_surprise_is_a_warning() -> None:
     unreachable = changed(["rules", 0, "when"], "true")
     gap = changed(["rules", 1, "when"], "has_tools")
-    for document, place in ((unreachable, "rules[1]"), (gap, "rules")):
+    sticky = changed(["session_stickiness"], True)
+    for document, place in ((unreachable, "rules[1]"), (gap, "rules"), (sticky, "session_stickiness")):
         assert [(p.path, p.severity) for p in check(document)] == [(place, "warning")]
     assert [(p.path, p.severity) for p in check(SOUND, disabled=("c",))] == [
         ("rules[0].fallbacks[0]", "warning")
