@@ -1,6 +1,7 @@
 """Is this a base URL and are these headers that we may call a provider with?
 
-Pure. What a host name resolves to is checked again at every connection by gateway/dataplane/addresses.py.
+Pure. What a host name resolves to is checked by `is_allowed` at every connection, by gateway/dataplane/addresses.py
+and by the connection test.
 """
 
 from __future__ import annotations
@@ -28,6 +29,23 @@ _FRAMING_HEADERS = frozenset(
 )
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Addresses at which clouds hand out credentials or control the machine: never a provider, whatever a row says.
+# AWS, GCP, Azure and most others are link-local (169.254.169.254); these are the ones elsewhere.
+METADATA_ADDRESSES = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure's wire server
+        "192.0.0.192",  # Oracle, former
+        "fd00:ec2::254",  # AWS over IPv6
+        "fd20:ce::254",  # GCP over IPv6
+    )
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+
 
 def normalise_base_url(text: str) -> str:
     """Return the base URL as it is stored: without surrounding space and closing slashes."""
@@ -54,7 +72,10 @@ def problems_of_base_url(base_url: str, *, allow_private_network: bool) -> list[
         problems.append("credentials do not belong in the URL: use the credential field")
     if parts.query or parts.fragment:
         problems.append("a base URL has no query and no fragment")
-    if host and not allow_private_network and is_private_host(host):
+    address = literal_address(host.rstrip(".").lower()) if host else None
+    if address is not None and not is_allowed(address, allow_private_network=True):
+        problems.append(f"{host} is a link-local or metadata address, which is never called")
+    elif host and not allow_private_network and is_private_host(host):
         problems.append(f"{host} is a private or local address: set allow_private_network to call it")
     return problems
 
@@ -73,17 +94,56 @@ def is_private_host(host: str) -> bool:
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    address = literal_address(name)
+    return address is not None and not is_allowed(address, allow_private_network=False)
+
+
+def literal_address(name: str) -> IPAddress | None:
+    """The address that a host is, in any form that a resolver takes for one; None for names. Pure."""
     try:
-        address = ipaddress.ip_address(name.partition("%")[0])
+        return ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
         try:
-            address = ipaddress.IPv4Address(socket.inet_aton(name))
+            return ipaddress.IPv4Address(socket.inet_aton(name))
         except (OSError, UnicodeEncodeError):
+            return None
+
+
+def embedded_ipv4(address: IPAddress) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to: mapped, 6to4, Teredo, NAT64, IPv4-compatible. Pure."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        return address.teredo[1]
+    if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 0xFFFF):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+def is_allowed(address: IPAddress, *, allow_private_network: bool) -> bool:
+    """Return whether a provider may live there. Pure.
+
+    Link-local and metadata addresses are refused always; loopback, private, shared (100.64.0.0/10), multicast,
+    reserved and unspecified ones unless the provider allows private networks.
+    """
+    inner = embedded_ipv4(address)
+    if inner is not None:
+        # NAT64 and mapped addresses lie in reserved ranges and mean exactly the inner address.
+        if not is_allowed(inner, allow_private_network=allow_private_network):
             return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return not address.is_global or address.is_multicast
+        if address in _NAT64 or getattr(address, "ipv4_mapped", None) is not None:
+            return True
+    if address.is_link_local or address in METADATA_ADDRESSES:
+        return False
+    if allow_private_network:
+        return True
+    return address.is_global and not (
+        address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
+    )
 
 
 def problems_of_headers(headers: Any) -> list[str]:

@@ -5,6 +5,7 @@ Calls: GET base_url/models of the provider, 5 s at most. Reads: its credential, 
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import time
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ import httpx
 from policies.credentials import resolve_credential
 from policies.errors import CredentialError
 from policies.models import Provider
-from policies.provider_addresses import SIMULATED, is_private_host
+from policies.provider_addresses import SIMULATED, IPAddress, is_allowed
 
 TIMEOUT_S = 5.0
 MAX_NAMES_SHOWN = 8
+MAX_ADDRESSES = 3
 MAX_BODY_BYTES = 5_000_000
 
 
@@ -43,19 +45,12 @@ def probe_provider(provider: Provider) -> Probe:
         headers = _headers(provider)
     except CredentialError as problem:
         return Probe("error", f"The credential cannot be read: {problem}.")
-    if refusal := _refused_address(provider):
-        return Probe("error", refusal)
+    addresses = _addresses_of(provider)
+    if isinstance(addresses, str):
+        return Probe("error", addresses)
     begun = time.perf_counter()
     try:
-        with (
-            httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", _url(provider), headers=headers) as answer,
-        ):
-            body = b""
-            for chunk in answer.iter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES or time.perf_counter() - begun > TIMEOUT_S:
-                    break
+        status, body = _ask(httpx.URL(_url(provider)), addresses, headers)
     except httpx.TimeoutException:
         return Probe(
             "error", f"No answer within {TIMEOUT_S:.0f} seconds. Check the address and the firewall."
@@ -63,7 +58,30 @@ def probe_provider(provider: Provider) -> Probe:
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as failure:
         return Probe("error", f"No connection: {_safe(failure)}. Check the base URL.")
     duration_ms = (time.perf_counter() - begun) * 1000
-    return _read(answer.status_code, body, duration_ms)
+    return _read(status, body, duration_ms)
+
+
+def _ask(url: httpx.URL, addresses: list[IPAddress], headers: dict[str, str]) -> tuple[int, bytes]:
+    """Status and body of the first address that can be connected to. Raises httpx.HTTPError."""
+    headers = {**headers, "Host": url.netloc.decode("ascii")}
+    extensions = {"sni_hostname": url.raw_host.decode("ascii")}
+    failure: httpx.ConnectError | None = None
+    with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+        for address in addresses:
+            begun = time.perf_counter()
+            body = b""
+            there = url.copy_with(host=str(address))
+            try:
+                with client.stream("GET", there, headers=headers, extensions=extensions) as answer:
+                    for chunk in answer.iter_bytes():
+                        body += chunk
+                        if len(body) > MAX_BODY_BYTES or time.perf_counter() - begun > TIMEOUT_S:
+                            break
+                return answer.status_code, body
+            except httpx.ConnectError as refused:
+                failure = refused
+    assert failure is not None
+    raise failure
 
 
 def _read(status: int, body: bytes, duration_ms: float) -> Probe:
@@ -115,19 +133,24 @@ def _headers(provider: Provider) -> dict[str, str]:
     return headers
 
 
-def _refused_address(provider: Provider) -> str:
-    """Say why the host may not be called: a name may resolve to an address of this network."""
-    if provider.allow_private_network:
-        return ""
+def _addresses_of(provider: Provider) -> list[IPAddress] | str:
+    """The addresses that may be called, or the sentence why there is none.
+
+    The call goes to what was checked here: a name that resolves differently a moment later gains nothing.
+    """
     host = urlsplit(provider.base_url).hostname or ""
     try:
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+        answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = [ipaddress.ip_address(answer[4][0]) for answer in answers]
     except (OSError, UnicodeError):
         return f"The host name {host} is not known. Check the base URL."
-    private = sorted(address for address in addresses if is_private_host(address))
-    if private:
-        return f"{host} is {private[0]}, an address of a private network: allow it on the provider first."
-    return ""
+    may_be_private = provider.allow_private_network
+    allowed = [address for address in found if is_allowed(address, allow_private_network=may_be_private)]
+    if allowed:
+        return allowed[:MAX_ADDRESSES]
+    if may_be_private:
+        return f"{host} is {found[0]}, a link-local or metadata address, which is never called."
+    return f"{host} is {found[0]}, an address of a private network: allow it on the provider first."
 
 
 def _safe(failure: Exception) -> str:

@@ -13,26 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.dataplane.upstream_errors import UpstreamError
+from policies.provider_addresses import IPAddress, is_allowed
 
 CACHE_S = 30.0
 MAX_CACHED_HOSTS = 1024
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-# Addresses at which clouds hand out credentials or control the machine: never a provider, whatever a row says.
-# AWS, GCP, Azure and most others are link-local (169.254.169.254); these are the ones elsewhere.
-METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(text)
-    for text in (
-        "100.100.100.200",  # Alibaba
-        "168.63.129.16",  # Azure's wire server
-        "192.0.0.192",  # Oracle, former
-        "fd00:ec2::254",  # AWS over IPv6
-        "fd20:ce::254",  # GCP over IPv6
-    )
-)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +25,6 @@ class Resolved:
 
     addresses: tuple[IPAddress, ...]
     expires_at_s: float
-
-
-def embedded_ipv4(address: IPAddress) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address leads to: mapped, 6to4, Teredo, NAT64, IPv4-compatible. Pure."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return None
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        return address.teredo[1]
-    if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 0xFFFF):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return None
-
-
-def is_allowed(address: IPAddress, *, allow_private_network: bool) -> bool:
-    """Return whether a provider may live there. Pure.
-
-    Link-local and metadata addresses are refused always; loopback, private, shared (100.64.0.0/10), multicast,
-    reserved and unspecified ones unless the provider allows private networks.
-    """
-    inner = embedded_ipv4(address)
-    if inner is not None:
-        # NAT64 and mapped addresses lie in reserved ranges and mean exactly the inner address.
-        if not is_allowed(inner, allow_private_network=allow_private_network):
-            return False
-        if address in _NAT64 or getattr(address, "ipv4_mapped", None) is not None:
-            return True
-    if address.is_link_local or address in METADATA_ADDRESSES:
-        return False
-    if allow_private_network:
-        return True
-    return address.is_global and not (
-        address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
-    )
 
 
 class AddressBook:

@@ -43,7 +43,7 @@ def test_a_wrong_url_is_refused_with_its_reason(url: str, what: str) -> None:
     "host",
     [
         "localhost", "app.localhost", "localhost.", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0", "10.1.2.3",
-        "192.168.0.1", "172.16.5.5", "169.254.169.254", "100.64.0.1", "::1", "fe80::1%eth0", "fd00::1",
+        "192.168.0.1", "172.16.5.5", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1", "2002:7f00:1::",
         "::ffff:127.0.0.1", "224.0.0.1", "0.0.0.0",
     ],
 )  # fmt: skip
@@ -53,6 +53,12 @@ def test_private_addresses_need_permission_however_they_are_written(host: str) -
     if "%" not in host:
         assert "allow_private_network" in problems_of_base_url(url, allow_private_network=False)[0]
         assert problems_of_base_url(url, allow_private_network=True) == []
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[fe80::1]", "[::ffff:169.254.169.254]"])
+def test_metadata_addresses_are_refused_even_with_permission(host: str) -> None:
+    assert is_private_host(host.strip("[]"))
+    assert "never called" in problems_of_base_url(f"http://{host}/v1", allow_private_network=True)[0]
 
 
 @pytest.mark.parametrize("host", ["example.com", "8.8.8.8", "2606:4700:4700::1111", "localhost.example.com"])

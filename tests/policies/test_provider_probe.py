@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,32 @@ def test_an_address_of_the_private_network_is_not_called_unless_allowed(base_url
     row = provider(base_url)
     row.allow_private_network = False
     assert "private network" in probe_provider(row).sentence
+
+
+def test_the_name_is_resolved_once_so_that_the_checked_address_is_called(
+    base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = provider(base_url.replace("127.0.0.1", "rebound.example"))
+    resolve = socket.getaddrinfo
+    asked: list[str] = []
+
+    def fake(host: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(host)
+        return resolve("127.0.0.1" if host == "rebound.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fake)
+    assert probe_provider(row).outcome == "ok"
+    row.allow_private_network = False
+    assert "rebound.example is 127.0.0.1" in probe_provider(row).sentence
+    assert asked == ["rebound.example", "127.0.0.1", "rebound.example"]
+
+
+def test_a_metadata_address_is_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = provider("http://metadata.example/v1")
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *args, **kwargs: [(2, 1, 6, "", ("169.254.169.254", 0))]
+    )
+    assert "never called" in probe_provider(row).sentence
 
 
 def test_a_reference_that_leads_nowhere_is_named() -> None:
