@@ -5,14 +5,6 @@ Starts `manage.py up` with its demo in a data directory of its own, as a newcome
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.running_installation import running_installation
+
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-START_LIMIT_S = 90.0
 ARRIVAL_LIMIT_MS = 3000
 
 pytestmark = [
@@ -50,41 +42,11 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
-    data_dir = Path(tempfile.mkdtemp(prefix="pmbrowser-"))
-    data_dir.chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    environment |= {"POINTSMAN_DATA_DIR": str(data_dir), "POINTSMAN_PORT": str(port)}
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "up"],
-        cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    printed: list[str] = []
-    assert process.stdout is not None
-    reader = threading.Thread(target=printed.extend, args=(process.stdout,))
-    reader.start()
-    try:
-        yield Installation(f"http://127.0.0.1:{port}", wait_for_password(process, printed))
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        reader.join(timeout=10)
-        process.stdout.close()
-        shutil.rmtree(data_dir, ignore_errors=True)
-
-
-def wait_for_password(process: subprocess.Popen[str], printed: list[str]) -> str:
-    """Wait until the installation says that it is ready, and return the operator's password."""
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        text = "".join(printed)
-        found = re.search(r"operator / (\S+)", text)
-        if found and "Try it" in text:
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError("it did not become ready:\n" + "".join(printed))
+    with running_installation() as up:
+        up.start()
+        yield Installation(
+            f"http://127.0.0.1:{up.port}", password=up.value("Sign in").removeprefix("operator / ")
+        )
 
 
 @pytest.fixture(scope="module")
