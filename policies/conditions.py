@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,8 +18,10 @@ import cel
 from policies.features import FEATURE_NAMES, Features
 
 MAX_CHARACTERS = 2000
-# Nested macros over literal lists multiply: three levels are more than any rule needs.
+# Nested macros over lists multiply: three levels are more than any rule needs, and so many steps take about 5 ms.
 MAX_MACROS = 3
+MAX_STEPS = 20_000
+MAX_SAMPLE_MS = 5.0
 MAX_KEPT_POLICIES = 256
 MAX_KEPT_CONTEXTS = 256
 
@@ -32,6 +35,11 @@ _FUNCTIONS = frozenset(
     | {"getHours", "getMinutes", "getSeconds", "getMilliseconds"}
 )
 _MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+# Loosely, also where a comment stands in between: for counting only.
+_MACRO_CALL = re.compile(r"\b(?:all|exists|exists_one|existsOne|map|filter)(?=\s*(?:\(|//))")
+_QUOTED = re.compile(r"""\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'""")
+# A pattern from a tag would be the caller's to choose, and CEL compiles it for every request.
+_FREE_PATTERN = re.compile(r"\bmatches\b(?!\s*\(\s*[rR]?'_*'\s*\))")
 _WHERE = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
 _TAG = re.compile(r"""tags\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(["'])(.*?)\2\s*\])""")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,8 +72,16 @@ def compile_condition(text: str) -> Condition:
     if not text.strip():
         raise ConditionError("the condition is empty")
     bound = _MACRO.findall(text)
-    if len(bound) > MAX_MACROS:
+    macro_count = len(_MACRO_CALL.findall(text))
+    if macro_count > MAX_MACROS:
         raise ConditionError(f"a condition uses at most {MAX_MACROS} of all, exists, exists_one, map, filter")
+    # A list is at most as long as its commas, or a sum of such lists, or the tags.
+    longest = text.count(",") + text.count("+") + 16
+    if macro_count > 1 and longest**macro_count > MAX_STEPS:
+        raise ConditionError("the lists are too long for nested all, exists, exists_one, map or filter")
+    if free := _FREE_PATTERN.search(_QUOTED.sub(lambda found: f"'{'_' * (len(found[0]) - 2)}'", text)):
+        message = "matches needs its pattern as a text in quotes: task.matches('^a+$')"
+        raise ConditionError(message, column=free.start() + 1)
     try:
         program = cel.compile(text)
     except ValueError as error:
@@ -190,7 +206,7 @@ def _try_on_samples(condition: Condition) -> None:
     is_tried = False
     for sample in (Features(), Features(**_set_values(tags))):
         try:
-            outcome = condition.program(prepare(sample, condition.feature_names))
+            outcome = _run_in_time(condition, sample)
         except LookupError:
             is_tried = True  # a tag that this sample lacks
         except TypeError as error:
@@ -206,6 +222,21 @@ def _try_on_samples(condition: Condition) -> None:
                 raise ConditionError(f"the condition gives {_kind_of(outcome)}, not true or false")
     if not is_tried:
         raise ConditionError(first_line(failure))
+
+
+def _run_in_time(condition: Condition, sample: Features) -> Any:
+    """Run a program. Raises ConditionError when it keeps the processor so long that other requests would wait."""
+    taken_ms = MAX_SAMPLE_MS
+    for _ in range(3):  # a first run may pay for what later ones find ready
+        context = prepare(sample, condition.feature_names)
+        begun_s = time.thread_time()
+        outcome = condition.program(context)
+        taken_ms = (time.thread_time() - begun_s) * 1000
+        if taken_ms <= MAX_SAMPLE_MS:
+            return outcome
+    raise ConditionError(
+        f"the condition takes {taken_ms:.0f} ms of every request: shorten its pattern or its lists"
+    )
 
 
 def _set_values(tags: dict[str, str]) -> dict[str, Any]:

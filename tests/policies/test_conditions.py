@@ -193,3 +193,31 @@ def test_a_compiled_condition_is_true_or_false_or_fails_in_a_known_way(text: str
         assert condition.program(prepare(features, condition.feature_names)) in (True, False)
     except RUN_TIME_ERRORS:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (f"[{'1,' * 200}1].all(x, [{'1,' * 200}1].all(y, x == y))", "too long for nested"),
+        ("[1]. //\n all(task, [1]. //\n all(app, [1]. //\n all(key, [1]. //\n all(tenant, true))))", "at most 3"),
+        (r"task.matches('\\w{200}')", "ms of every request"),
+        ("task.matches(tags.pattern)", "in quotes"),
+        ("task.matches('a' + app)", "in quotes"),
+    ],
+)  # fmt: skip
+def test_a_condition_that_would_hold_up_every_request_is_refused(text: str, part: str) -> None:
+    with pytest.raises(ConditionError, match=part):
+        compile_condition(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task.matches('^(a|aa)+$')",
+        "task.matches( r'^a b$' ) || app.matches(\"it's\")",
+        "tags.exists(k, tags.exists(j, k == j + 'x'))",
+        "task in ['map', 'filter', 'all', 'exists', 'matches']",
+    ],
+)
+def test_ordinary_patterns_and_lists_are_taken(text: str) -> None:
+    assert compile_condition(text).text == text
