@@ -136,16 +136,21 @@ class Supervisor:
                     child.process.wait()
 
     def _start(self, child: Child, now: float) -> None:
-        child.process = subprocess.Popen(
-            child.spec.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **child.spec.environment},
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops them in order.
-            preexec_fn=die_with_parent(signal.SIGTERM),
-        )
         child.started_at_s = now
+        try:
+            child.process = subprocess.Popen(
+                child.spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **child.spec.environment},
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops them in order.
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+        except (OSError, subprocess.SubprocessError) as failure:
+            # No memory or process to spare for one child is no reason to end the others.
+            self._start_later(child, f"does not start ({failure})")
+            return
         assert child.process.stdout is not None
         os.set_blocking(child.process.stdout.fileno(), False)
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
@@ -161,15 +166,15 @@ class Supervisor:
             # Nothing that the child itself started may stay behind.
             os.killpg(process.pid, signal.SIGKILL)
         child.process = None
-        if self.is_stopping:
-            return
+        if not self.is_stopping:
+            self._start_later(child, f"ended ({describe_end(process.returncode)})")
+
+    def _start_later(self, child: Child, what_happened: str) -> None:
         now = time.monotonic()
         child.failure_count = 1 if now - child.started_at_s > STEADY_AFTER_S else child.failure_count + 1
         delay_s = restart_delay_s(child.failure_count)
         child.start_at_s = now + delay_s
-        self._say(
-            f"{child.spec.name} ended ({describe_end(process.returncode)}); starting again in {delay_s:g} s"
-        )
+        self._say(f"{child.spec.name} {what_happened}; starting again in {delay_s:g} s")
 
     def _pass_output_on(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):

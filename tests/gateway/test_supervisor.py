@@ -52,6 +52,17 @@ def test_a_child_that_dies_is_started_again_after_growing_waits() -> None:
     assert [restart_delay_s(n) for n in (1, 2, 3, 4, 7, 50)] == [0.5, 1.0, 2.0, 4.0, 30.0, 30.0]
 
 
+def test_a_child_that_cannot_be_started_at_all_ends_no_other(tmp_path: Path) -> None:
+    said: list[str] = []
+    impossible = ChildSpec("impossible", [str(tmp_path / "missing")], 1, 5.0)
+    supervisor = Supervisor([impossible, child("other", WAIT)], say=said.append)
+    step_until(supervisor, lambda: supervisor.failures_of("impossible") == 2)
+    assert [one.process is not None for one in supervisor.children] == [False, True]
+    supervisor.stop()
+    assert said[0].startswith("impossible does not start (")
+    assert said[0].endswith("; starting again in 0.5 s")
+
+
 def test_stages_end_one_after_the_other(capfd: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
     specs = [child("second", WAIT, stage=2), child("first", WAIT, stage=1)]
