@@ -91,12 +91,14 @@ class Worker:
         self._reporter.cancel()
         for client in set(self.gateway.clients.values()):
             await client.aclose()
+        self.gateway.write_unwritten()
         self.journal.close()
         self.configuration.close()
         health_board.remove_report(self._data_dir, self.journal.worker)
 
     async def _report_regularly(self) -> None:
         while True:
+            self.gateway.write_unwritten()
             try:
                 health_board.write_report(
                     self._data_dir,

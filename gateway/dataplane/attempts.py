@@ -231,6 +231,17 @@ async def _read_json(
         )
     parsed, features = exchange.parsed, exchange.features
     assert parsed is not None and features is not None
+    if parsed.is_stream:
+        # An SDK that reads a stream would find no event in it: an empty answer that nobody explains.
+        log.usage = read_answer(payload, estimated_input_tokens=features.input_tokens).usage
+        exchange.charge(log, log.usage)
+        return _failed(
+            log,
+            "bad_answer",
+            502,
+            "provider_did_not_stream",
+            "The provider answered a stream request at once.",
+        )
     facts = read_answer(payload, estimated_input_tokens=features.input_tokens)
     exchange.served_model = facts.served_model
     exchange.finish_reason = facts.finish_reason

@@ -139,24 +139,23 @@ class Exchange:
             return
         if not self.has_intent:
             self.write_intent()
+        line = outcome_line(
+            request_id=self.request_id,
+            status=status,
+            http_status=http_status,
+            error_code=error_code,
+            duration_ms=duration_ms,
+            served_model=self.served_model[:300],
+            finish_reason=self.finish_reason[:60],
+            first_token_ms=self.first_token_ms,
+            attempts=self.attempts,
+        )
         try:
-            self.gateway.journal.append(
-                outcome_line(
-                    request_id=self.request_id,
-                    status=status,
-                    http_status=http_status,
-                    error_code=error_code,
-                    duration_ms=duration_ms,
-                    served_model=self.served_model[:300],
-                    finish_reason=self.finish_reason[:60],
-                    first_token_ms=self.first_token_ms,
-                    attempts=self.attempts,
-                )
-            )
+            self.gateway.journal.append(line)
         except JournalError:
-            # The answer exists and may be paid for: the client gets it. The intent line is there, so the
-            # request is not lost; it becomes `interrupted` when this worker ends.
+            # The answer exists and may be paid for: the client gets it, and the line waits for room on the disk.
             stats.journal_errors += 1
+            self.gateway.unwritten.append(line)
 
     def charge(self, attempt: AttemptLog, usage: Usage) -> None:
         """Put usage on an attempt, rated with the price in force at request start."""

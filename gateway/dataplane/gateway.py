@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.dataplane.health import Health
 from gateway.dataplane.ports import Configuration, Journal, RecordLookup, UpstreamClient
 from gateway.dataplane.stats import Stats
+from gateway.journal import JournalError
+
+
+MAX_UNWRITTEN = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,19 @@ class Gateway:
     draw: Callable[[], float] = random.random
     now_unix_s: Callable[[], float] = time.time
     is_draining: bool = False
+    # Outcomes that a full disk refused. Their requests are answered and maybe paid for: they are written when there
+    # is room again. What does not fit here any more stays as its intent line, `interrupted`.
+    unwritten: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_UNWRITTEN))
 
     def client_for(self, base_url: str) -> UpstreamClient:
         """The client of this base URL's scheme."""
         return self.clients[base_url.partition(":")[0]]
+
+    def write_unwritten(self) -> None:
+        """Append waiting outcomes in order, as far as the journal takes them. Called every second and at the end."""
+        while self.unwritten:
+            try:
+                self.journal.append(self.unwritten[0])
+            except JournalError:
+                return
+            self.unwritten.popleft()

@@ -121,6 +121,8 @@ def upstream_body(request: ParsedRequest, *, upstream_model: str, output_limit_p
             limit = payload.get(output_limit_parameter)
             changes[output_limit_parameter] = orjson.dumps(limit if limit is not None else payload[other])
             changes[other] = None
+    elif payload.get("max_tokens") is not None and payload.get("max_completion_tokens") is not None:
+        changes["max_tokens"] = None  # the old name gives way
     return replace_members(request.body, changes, present=payload) if changes else request.body
 
 

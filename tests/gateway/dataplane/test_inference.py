@@ -85,6 +85,36 @@ async def test_a_journal_that_fills_up_in_between_costs_no_answer():
     assert plane.gateway.stats.journal_errors == 1
 
 
+async def test_an_outcome_that_a_full_disk_refused_is_written_later_and_once():
+    plane = Plane("a")
+    plane.upstream.answers["a"] = [chat()]
+    client = Client(plane, "a")
+    task = asyncio.create_task(client.run())
+    while "call" not in plane.kinds():
+        await asyncio.sleep(0)
+    plane.is_journal_full = True
+    await task
+    assert client.status == 200
+    plane.gateway.write_unwritten()
+    assert plane.lines("outcome") == []
+    plane.is_journal_full = False
+    plane.gateway.write_unwritten()
+    plane.gateway.write_unwritten()
+    assert [line["status"] for line in plane.lines("outcome")] == ["ok"]
+    assert plane.lines("outcome")[0]["cost"] > 0
+
+
+async def test_a_provider_that_does_not_stream_is_replaced_before_the_client_reads_nothing():
+    plane = fallback_plane("a", "b")
+    plane.upstream.answers = {"a": [chat()], "b": [stream()]}
+    client = await plane.ask("acme/auto", is_stream=True)
+    assert client.status == 200
+    assert b"[DONE]" in client.body
+    attempts = plane.lines("outcome")[0]["attempts"]
+    assert [attempt["outcome"] for attempt in attempts] == ["bad_answer", "ok"]
+    assert attempts[0]["cost"] > 0
+
+
 async def test_a_request_has_three_attempts_and_the_pinned_one_a_single_deployment():
     plane = fallback_plane("a", "b", "c", "d")
     plane.upstream.answers = {name: [refusal(500)] for name in "abcd"}
