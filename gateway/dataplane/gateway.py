@@ -17,7 +17,6 @@ from gateway.dataplane.ports import Configuration, Journal, RecordLookup, Upstre
 from gateway.dataplane.stats import Stats
 from gateway.journal import JournalError
 
-
 MAX_UNWRITTEN = 20_000
 
 
