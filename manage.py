@@ -6,6 +6,8 @@ import sys
 
 
 def main() -> None:
+    # What we write (journal, reports, logs, queues) is nobody else's business on a shared machine.
+    os.umask(0o077)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway.settings")
     from django.core.management import execute_from_command_line
 

@@ -32,7 +32,10 @@ def load_or_create_secrets(data_dir: Path) -> dict[str, str]:
 def _load_or_create(data_dir: Path) -> dict[str, str]:
     path = data_dir / "secrets.json"
     if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
+        if not data_dir.exists():
+            data_dir.mkdir(parents=True, exist_ok=True)
+            # As root, PostgreSQL's own user must pass through to its cluster; it cannot list the folder either.
+            data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         made = {
             "secret_key": secrets.token_urlsafe(50),
             "pepper": secrets.token_urlsafe(32),
