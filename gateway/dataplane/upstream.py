@@ -11,11 +11,12 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from gateway.dataplane.addresses import AddressBook, IPAddress
+from gateway.dataplane.addresses import AddressBook
 from gateway.dataplane.upstream_connection import Connection
 from gateway.dataplane.upstream_decoding import BodyDecoder, decoder_for
 from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.dataplane.upstream_heads import RequestHeads, Target
+from policies.provider_addresses import IPAddress
 
 # Providers close idle connections after 60 s and more, load balancers in front of some of them earlier.
 IDLE_LIMIT_S = 30.0
