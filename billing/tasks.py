@@ -16,7 +16,7 @@ from billing import partitions, verifying
 logger = logging.getLogger(__name__)
 
 
-@shared_task(name="billing.tasks.verify_usage", ignore_result=True)  # type: ignore[untyped-decorator]
+@shared_task(name="billing.tasks.verify_usage", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def verify_usage() -> None:
     """Verify costs and rollups; the outcome is in DATA_DIR/run/verify.json."""
     found = verifying.verify(now=timezone.now())
@@ -25,7 +25,7 @@ def verify_usage() -> None:
         logger.error("verify_usage found %d differences: run manage.py verify_usage", found.difference_count)
 
 
-@shared_task(name="billing.tasks.prepare_partitions", ignore_result=True)  # type: ignore[untyped-decorator]
+@shared_task(name="billing.tasks.prepare_partitions", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def prepare_partitions() -> None:
     """Create the partitions of the coming months."""
     partitions.ensure_months_ahead(timezone.now())

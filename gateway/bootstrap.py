@@ -195,12 +195,12 @@ def _add_models(
                     entry[name] = getattr(model, name)
             document["models"].append(entry)
             has_model.add(model.name)
-        deployment = {"name": f"{model.name}@{provider}", "model": model.name, "provider": provider}
+        deployment: Document = {"name": f"{model.name}@{provider}", "model": model.name, "provider": provider}
         deployment["upstream_model"] = model.upstream_model
         if model.price and price_source:
-            deployment["price"] = {**model.price, "source": price_source}  # type: ignore[assignment]
+            deployment["price"] = {**model.price, "source": price_source}
         document["deployments"].append(deployment)
-        added.append((str(deployment["name"]), model))
+        added.append((deployment["name"], model))
     return added
 
 

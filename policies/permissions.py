@@ -67,8 +67,8 @@ def role_of(person: Person) -> Role | None:
     # A user object lives for one request: the page, the menu and every button ask again.
     if not hasattr(person, "_role"):
         groups = set(person.groups.values_list("name", flat=True))
-        person._role = next((role for role in Role if role in groups), None)  # type: ignore[attr-defined]
-    role: Role | None = person._role  # type: ignore[attr-defined]
+        person._role = next((role for role in Role if role in groups), None)  # type: ignore[attr-defined]  # ours
+    role: Role | None = person._role  # type: ignore[attr-defined]  # ours
     return role
 
 

@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self.event_count = 0
         self.is_done_seen = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as it is for TCP
         self._transport = transport
         self.is_open = True
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

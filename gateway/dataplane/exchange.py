@@ -17,7 +17,7 @@ from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
-from gateway.wire.openai_request import ParsedRequest
+from gateway.wire.openai_request import Endpoint, ParsedRequest
 from policies.decision import Decision
 from policies.explaining import decision_record
 from policies.features import Features
@@ -53,7 +53,7 @@ class Exchange:
         "started_s",
     )
 
-    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+    def __init__(self, gateway: Gateway, endpoint: Endpoint) -> None:
         self.gateway = gateway
         self.endpoint = endpoint
         self.started_s = time.perf_counter()

@@ -108,7 +108,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     exchange.grant = grant
     check_content_type(headers)
     body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
-    parsed = parse_request(body, exchange.endpoint)  # type: ignore[arg-type]
+    parsed = parse_request(body, exchange.endpoint)
     exchange.parsed = parsed
     exchange.is_pinned = grant.is_pinned or _is_yes(headers.get(b"x-pointsman-pin"))
     policies = configuration.snapshot.policies

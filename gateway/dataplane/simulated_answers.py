@@ -146,12 +146,13 @@ def say(payload: Payload) -> Said:
         made = build_instance(parameters if isinstance(parameters, dict) else {"type": "object"})
         arguments = orjson.dumps(made if isinstance(made, dict) else {}).decode()
         return Said("", "tool_calls", tool_name=str(tool["name"]), arguments=arguments)
-    wanted = payload.get("response_format")
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    response_format = payload.get("response_format")
+    wanted = response_format if isinstance(response_format, dict) else {}
+    kind = wanted.get("type")
     if kind == "json_object":
         text = orjson.dumps({"simulated": True, "answer": _sentence(last)}).decode()
     elif kind == "json_schema":
-        described = wanted.get("json_schema")  # type: ignore[union-attr]
+        described = wanted.get("json_schema")
         schema = described.get("schema") if isinstance(described, dict) else None
         text = orjson.dumps(build_instance(schema if schema is not None else {"type": "object"})).decode()
     else:
