@@ -21,9 +21,12 @@ from django.conf import settings  # noqa: E402  (Django must be set up first)
 
 from billing.request_view import DatabaseRecordLookup  # noqa: E402
 from gateway import health_board  # noqa: E402
+from gateway.console_bodies import refuses_body  # noqa: E402
 from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
+from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
 from gateway.dataplane.health import Health  # noqa: E402
+from gateway.dataplane.inference import send_error  # noqa: E402
 from gateway.dataplane.simulated import SimulatedClient  # noqa: E402
 from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402
 from gateway.journal import SegmentJournal  # noqa: E402
@@ -49,6 +52,11 @@ class Application:
             path = endpoint_path(scope)
             if path is not None and self.plane is not None:
                 await self.plane(scope, receive, send, path)
+                return
+            if refuses_body(scope["headers"]):
+                await send_error(
+                    RequestTooLarge("This is no form of the console.", code="request_too_large"), send, []
+                )
                 return
             await django_application(scope, receive, send)
         elif scope["type"] == "lifespan":
