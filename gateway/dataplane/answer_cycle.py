@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+_SPECIAL_LENGTHS = frozenset({len(b"content-length"), len(b"transfer-encoding"), len(b"connection")})
+
 
 class AnswerCycle(RequestResponseCycle):
     """One request and its answer. `ClientConnection` turns uvicorn's cycles into this class as it makes them."""
@@ -35,34 +37,43 @@ class AnswerCycle(RequestResponseCycle):
         self._write_body(message.get("body", b""), message.get("more_body", False))
 
     def _build_head(self, status: int, headers: Any) -> bytes:
-        lines = [STATUS_LINE[status]]
+        parts = [STATUS_LINE[status]]
+        add = parts.extend
+        count = 2  # lines: the status and the blank one at the end
         has_connection_close = False
         for name, value in self.default_headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
+            add((name, b": ", value, b"\r\n"))
+            count += 1
         for name, value in headers:
-            name = name.lower()
-            if name == b"content-length":
-                self.expected_content_length = int(value)
-                self.chunked_encoding = False
-            elif name == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    continue
-                self.expected_content_length = 0
-                self.chunked_encoding = True
-            elif name == b"connection" and b"close" in value.lower():
-                self.keep_alive = False
-                has_connection_close = True
-            lines.append(b"%b: %b\r\n" % (name, value))
+            # The lengths of the names that mean something here: content-length, transfer-encoding, connection.
+            if len(name) in _SPECIAL_LENGTHS:
+                name = name.lower()
+                if name == b"content-length":
+                    self.expected_content_length = int(value)
+                    self.chunked_encoding = False
+                elif name == b"transfer-encoding":
+                    if value.lower() != b"chunked":
+                        continue
+                    self.expected_content_length = 0
+                    self.chunked_encoding = True
+                elif name == b"connection" and b"close" in value.lower():
+                    self.keep_alive = False
+                    has_connection_close = True
+            add((name, b": ", value, b"\r\n"))
+            count += 1
         if not self.keep_alive and not has_connection_close:
-            lines.append(b"connection: close\r\n")
+            parts.append(b"connection: close\r\n")
+            count += 1
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
             self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
+            parts.append(b"transfer-encoding: chunked\r\n")
+            count += 1
+        parts.append(b"\r\n")
+        head = b"".join(parts)
         # A line break inside a name or value would be one more than there are lines.
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
             raise RuntimeError("A response header holds a line break or NUL.")
-        return head + b"\r\n"
+        return head
 
     def _write_body(self, body: bytes, has_more: bool) -> None:
         head, self.head = self.head, b""
