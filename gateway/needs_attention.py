@@ -1,16 +1,16 @@
 """What needs a person now? Counts for the menu's badges and the home page.
 
-Reads: the health board and the journal folder (files), deployments, journal cursors, today's rollups.
+Reads: the health board and the journal folder (files), deployments, journal cursors, today's totals.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from django.db.models import Sum
 from django.utils import timezone
 
-from billing.models import JournalCursor, UsageByDay
+from billing import reports
+from billing.models import JournalCursor
 from gateway.health_board import read_health
 from policies.models import Deployment
 
@@ -34,7 +34,7 @@ def count_down_providers(data_dir: Path) -> int:
 def count_unpriced_today() -> int:
     """Requests of today (UTC) that have usage and no price."""
     today = timezone.now().date()
-    return UsageByDay.objects.filter(day=today).aggregate(total=Sum("unpriced_count"))["total"] or 0
+    return reports.totals(first_day=today, last_day=today).unpriced_count
 
 
 def count_journal_backlog_bytes(data_dir: Path) -> int:
