@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
-from django.core.exceptions import ValidationError
-from django.http import HttpResponse
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
 
 from gateway import sign_in_limits
 
@@ -27,6 +29,14 @@ class SignInForm(AuthenticationForm):
         if self.request is not None and sign_in_limits.is_blocked(self.request, username):
             raise ValidationError(self.error_messages["blocked"], code="blocked")
         return super().clean()
+
+
+def enter_back_office(request: HttpRequest) -> HttpResponse:
+    """Where the back office sends who may not enter: its own sign-in page would count no failed tries."""
+    if request.user.is_authenticated:
+        # The sign-in page would send them back here.
+        raise PermissionDenied("open the back office")
+    return redirect(f"{reverse('sign-in')}?{request.META.get('QUERY_STRING', '')}")
 
 
 class SignIn(LoginView):

@@ -250,3 +250,6 @@ def test_vendored_files_name_no_source_map_and_carry_their_licence() -> None:
 def test_the_back_office_has_no_sign_in_page_of_its_own() -> None:
     response = Client().post("/admin/login/?next=/admin/", {"username": "walter", "password": "guess"})
     assert (response.status_code, response["Location"]) == (302, "/sign-in?next=/admin/")
+    for role in (Role.VIEWER, Role.FINANCE):
+        assert client_of(role).get("/admin/", follow=True).status_code == 403
+    assert client_of(Role.OPERATOR).get("/admin/").status_code == 200
