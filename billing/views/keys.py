@@ -53,10 +53,7 @@ def list_keys(request: HttpRequest) -> HttpResponse:
     shown = found[:PAGE_SIZE]
     last_used = last_used_days([key.pk for key in shown])
     this_month = now.date().replace(day=1)
-    spent = {
-        group.id: group.totals
-        for group in (reports.group_by("key", first_day=this_month, last_day=now.date()) if last_used else [])
-    }
+    spent = reports.totals_by_key(last_used, first_day=this_month, last_day=now.date()) if last_used else {}
     context = {
         "rows": [
             {

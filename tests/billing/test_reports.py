@@ -70,6 +70,16 @@ def test_a_period_counts_what_has_no_price_and_no_usage_beside_its_sum(
     assert reports.totals(first_day=dt.date(2020, 1, 1), last_day=dt.date(2020, 1, 2)) == DayTotals()
 
 
+def test_the_totals_of_some_keys_are_those_of_each_and_leave_out_the_unused(
+    worlds: tuple[make.World, make.World],
+) -> None:
+    one, other, unused = worlds[0].key.pk, worlds[1].key.pk, make.world().key.pk
+    found = reports.totals_by_key([one, unused], first_day=YESTERDAY, last_day=TODAY)
+    alone = reports.totals(first_day=YESTERDAY, last_day=TODAY, scope=Scope(api_key_id=one))
+    assert found == {one: alone}
+    assert set(reports.totals_by_key([one, other], first_day=YESTERDAY, last_day=TODAY)) == {one, other}
+
+
 @pytest.mark.parametrize("dimension", ["tenant", "project", "key", "deployment", "policy"])
 def test_groups_and_days_sum_to_the_total(worlds: tuple[make.World, make.World], dimension: Any) -> None:
     total = reports.totals(first_day=YESTERDAY, last_day=TODAY)
