@@ -10,11 +10,14 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
 
 MAX_MESSAGE_CHARACTERS = 4000
+MAX_READ_CHARACTERS = 16_000
+MAX_KEYS = 64
 
 # What providers echo of our credential when it is wrong ("Incorrect API key provided: sk-abc***xyz"), and any
 # bearer token in a text. Never shown to a client, never recorded.
@@ -106,7 +109,7 @@ def read_fault(body: bytes, status: int, *, secret: str | None = None) -> Provid
     param = source.get("param")
     extra = {
         key: _clean_value(value, secret)
-        for key, value in source.items()
+        for key, value in islice(source.items(), MAX_KEYS)
         if key not in ("message", "type", "param", "code", "detail", "error", "object")
     }
     return ProviderFault(
@@ -155,6 +158,10 @@ def _message(source: Mapping[str, Any], payload: Any, inner: Any) -> str:
 
 
 def _clean(text: str, secret: str | None) -> str:
+    if len(text) > MAX_READ_CHARACTERS:
+        # Masking a megabyte takes 0.15 s. What might be half a secret at the cut goes too.
+        text = text[:MAX_READ_CHARACTERS]
+        text = text.rpartition(" ")[0] or text
     if secret:
         text = text.replace(secret, "[masked]")
     return mask_secrets(text)[:MAX_MESSAGE_CHARACTERS]
@@ -165,7 +172,8 @@ def _clean_value(value: Any, secret: str | None) -> Any:
         return _clean(value, secret)
     if isinstance(value, (dict, list)):
         try:
-            return orjson.loads(_clean(orjson.dumps(value).decode(), secret))
+            dumped = orjson.dumps(value).decode()
+            return orjson.loads(_clean(dumped, secret)) if len(dumped) <= MAX_MESSAGE_CHARACTERS else None
         except (ValueError, TypeError):
             return None  # masking or cutting broke the JSON, or it is too deep: better nothing than a leak
     return value

@@ -1,6 +1,7 @@
 """Error bodies of every provider seen, in the one form clients know, and without secrets."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,27 @@ def test_no_body_breaks_the_reader(body, status):
     fault = read_fault(body, status)
     assert fault.message
     assert isinstance(fault.type, str)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "sk-0123456789-" + "a-b_" * 250_000},
+        {"message": "bearer " * 140_000 + "credential-9"},
+        {"message": "x", "detail_list": ["api_key= " + "x" * 20] * 30_000},
+        {"message": "x", **{f"key-{number}": "sk-0123456789" for number in range(30_000)}},
+    ],
+)
+def test_a_megabyte_of_an_error_is_read_in_no_time_and_shows_no_secret(error):
+    body = json.dumps({"error": error}).encode()
+    begun_s = time.thread_time()
+    fault = read_fault(body, 400, secret="credential-9")
+    assert time.thread_time() - begun_s < 0.08
+    assert fault.message
+    shown = f"{fault.message} {fault.extra}"
+    assert "0123456789" not in shown
+    assert "credential-9" not in shown
+    assert len(fault.extra) <= 64
 
 
 @needs_recorded_traffic
