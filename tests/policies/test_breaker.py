@@ -1,3 +1,5 @@
+"""When is a deployment out, and how does it come back?"""
+
 from __future__ import annotations
 
 from hypothesis import given

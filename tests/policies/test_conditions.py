@@ -1,3 +1,5 @@
+"""Does a condition hold for exactly the requests it names?"""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""Which deployments are tried for a request, in which order, and why were others not?"""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Is everything wrong with a policy document found, at its place?"""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Does a record of a decision say all of it, and do people understand it?"""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Is each deployment that cannot serve dropped for the right reason?"""
+
 from __future__ import annotations
 
 import pytest

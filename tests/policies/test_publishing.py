@@ -1,3 +1,5 @@
+"""Does a policy go from draft to version and back without losing anything?"""
+
 from __future__ import annotations
 
 from typing import Any

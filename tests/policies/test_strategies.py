@@ -1,3 +1,5 @@
+"""Does each strategy order deployments as it says?"""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""Is only what was checked ever connected to, whatever a name resolves to?"""
+
 from __future__ import annotations
 
 import asyncio

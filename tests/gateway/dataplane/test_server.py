@@ -1,3 +1,5 @@
+"""Are slow, silent and hostile clients bounded, and does a worker end in order?"""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,6 +18,7 @@ import pytest
 
 from gateway.dataplane.client_connection import ClientLimits, without_upgrade
 from gateway.dataplane.server import WorkerServer, bind_listener, build_config
+from tests.running_gateway import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 FAST = ClientLimits(head_s=0.3, keep_alive_s=0.4, body_gap_s=0.3, write_s=0.4, linger_s=0.3)
@@ -287,14 +290,8 @@ def worker(port: int) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def unused_port() -> int:
-    with contextlib.closing(bind_listener("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def test_sigterm_lets_a_running_stream_finish_and_exits_with_0() -> None:
-    port = unused_port()
+    port = free_port()
     with worker(port) as process, httpx.stream("GET", f"http://127.0.0.1:{port}/stream?20") as response:
         lines = response.iter_lines()
         assert next(lines) == "0"
@@ -309,7 +306,7 @@ def test_sigterm_lets_a_running_stream_finish_and_exits_with_0() -> None:
 
 
 def test_a_second_signal_hurries_and_the_application_still_ends_in_order() -> None:
-    port = unused_port()
+    port = free_port()
     with worker(port) as process, httpx.stream("GET", f"http://127.0.0.1:{port}/stream?2000") as response:
         lines = response.iter_lines()
         assert next(lines) == "0"
@@ -325,7 +322,7 @@ def test_a_second_signal_hurries_and_the_application_still_ends_in_order() -> No
 
 
 def test_two_workers_share_one_port() -> None:
-    port = unused_port()
+    port = free_port()
     with worker(port) as first, worker(port) as second:
         seen = {httpx.get(f"http://127.0.0.1:{port}/", timeout=5).text for _ in range(40)}
         assert seen == {str(first.pid), str(second.pid)}

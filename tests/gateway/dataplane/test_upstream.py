@@ -1,3 +1,5 @@
+"""Are providers called over real sockets without a leak, a stall or a lost byte?"""
+
 from __future__ import annotations
 
 import asyncio
