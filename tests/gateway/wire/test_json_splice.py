@@ -72,3 +72,7 @@ def test_an_empty_object_takes_a_member():
 def test_numbers_beyond_64_bits_reach_the_provider_as_written():
     body = b'{"model":"a","seed":123456789012345678901234567890,"temperature":1.0}'
     assert replace_members(body, {"model": b'"bb"'}, present={"model": 1}) == body.replace(b'"a"', b'"bb"')
+
+
+def test_a_text_without_its_end_is_given_up_at_once():
+    assert top_level_members(b'{"' + b"a" * 5000) == []
