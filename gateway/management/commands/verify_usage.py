@@ -1,6 +1,7 @@
 """Do costs follow from usage and prices, and rollups from records? `manage.py verify_usage` proves it.
 
-Reads: through `billing.verifying`. Writes: DATA_DIR/run/verify.json.
+Reads: through `billing.verifying`. Writes: DATA_DIR/run/verify.json. Starts the embedded
+PostgreSQL for its own length when none runs.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from billing.verifying import verify, write_result
+from gateway.database_access import with_database
 
 
 class Command(BaseCommand):
     help = "Recompute every cost and every rollup. Exit code 1 and a table when anything differs."
-    # Records must flow whatever is wrong with a page: no URL, template or admin check may stop this.
-    requires_system_checks = ()
+    requires_system_checks: list[str] = []  # The pages are not needed here.
 
+    @with_database
     def handle(self, *args: Any, **options: Any) -> None:
         found = verify(now=timezone.now())
         write_result(found, settings.POINTSMAN_DATA_DIR)

@@ -1,6 +1,6 @@
 """How do request records reach a file or a pipe? `manage.py export_requests` streams them to stdout.
 
-Reads: through `billing.exporting`.
+Reads: through `billing.exporting`. Starts the embedded PostgreSQL for its own length when none runs.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from billing.exporting import export_requests
+from gateway.database_access import with_database
 
 
 class Command(BaseCommand):
     help = "Write request records with attempts, decision, usage and cost to stdout, oldest first."
-    # Records must flow whatever is wrong with a page: no URL, template or admin check may stop this.
-    requires_system_checks = ()
+    requires_system_checks: list[str] = []  # The pages are not needed here.
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--format", choices=["jsonl", "csv"], default="jsonl")
         parser.add_argument("--since", help="ISO time or date (UTC when it names no zone), inclusive.")
         parser.add_argument("--until", help="ISO time or date, exclusive.")
 
+    @with_database
     def handle(self, *args: Any, **options: Any) -> None:
         pieces = export_requests(
             file_format=options["format"], since=_time(options["since"]), until=_time(options["until"])
