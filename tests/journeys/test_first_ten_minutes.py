@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -73,6 +74,13 @@ def test_start_ask_stop_and_start_again(up: Up) -> None:
     assert "stopped." in up.end(signal.SIGINT)
     assert up.process is not None
     assert up.process.returncode == 0
+    assert up.processes() == []
+
+    # Commands start the database of a stopped installation for themselves, and stop it again.
+    assert up.manage("verify_usage").stdout.endswith("every cost and every rollup is right.\n")
+    records = up.manage("export_requests", "--format", "jsonl").stdout.splitlines()
+    assert [json.loads(record)["status"] for record in records] == ["ok"] * len(records)
+    assert records
     assert up.processes() == []
 
     begun = time.monotonic()
