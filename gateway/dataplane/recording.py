@@ -106,7 +106,8 @@ def outcome_line(
 ) -> dict[str, Any]:
     """The outcome. Usage is the last attempt's that has one; cost is the sum over all attempts that cost.
 
-    An attempt that a provider refused used nothing; one that broke off used nobody knows what (`unknown`).
+    An attempt that a provider refused used nothing; one that broke off used nobody knows what: it stays `unknown` at
+    that attempt, and the request's cost is what is known, unless nothing is.
     A request of which an attempt has usage and no price is `unpriced`: its cost is not known, so not stated.
     """
     lines = []

@@ -339,3 +339,18 @@ async def test_ten_thousand_cancellations_leave_nothing_behind():
     assert sorted(intents) == sorted(outcomes)
     assert len(set(outcomes)) == 10_000
     assert {line["status"] for line in plane.lines("outcome")} == {"ok", "error", "cancelled"}
+
+
+async def test_what_a_broken_attempt_used_stays_unknown_beside_the_known_cost():
+    plane = fallback_plane("a", "b")
+    plane.upstream.answers = {"a": [UpstreamError("timeout", "scripted")], "b": [chat()]}
+    await plane.ask("acme/auto")
+    line = plane.lines("outcome")[0]
+    broken, answered = line["attempts"]
+    assert (broken["usage"]["kind"], broken["cost"]) == ("unknown", None)
+    assert line["cost"] == answered["cost"] > 0
+    plane = fallback_plane("a")
+    plane.upstream.answers = {"a": [UpstreamError("timeout", "scripted")]}
+    await plane.ask("acme/auto")
+    line = plane.lines("outcome")[0]
+    assert (line["usage"]["kind"], line["cost"], line["unpriced"]) == ("unknown", None, False)
