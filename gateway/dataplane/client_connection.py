@@ -16,8 +16,9 @@ from typing import Any
 
 import httptools
 import orjson
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.dataplane.answer_cycle import AnswerCycle
@@ -99,6 +100,7 @@ class ClientConnection(HttpToolsProtocol):
         self.body_parts: list[bytes] = []
         self.body_bytes = 0
         self.on_hangup: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     # The transport's side
 
@@ -170,6 +172,12 @@ class ClientConnection(HttpToolsProtocol):
         self.cycle.__class__ = AnswerCycle
         # Not ASGI: lets the data plane hear of a hang-up without a task that waits for it.
         self.scope[CONNECTION_KEY] = self  # type: ignore[literal-required]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # As uvicorn does it, and the task is kept: asking asyncio for it later costs a system call.
+        self.task = task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:

@@ -17,9 +17,10 @@ CONNECTION_KEY = "pointsman.connection"
 
 
 class WatchedConnection(Protocol):
-    """A connection that calls `on_hangup` when it is lost."""
+    """A connection that calls `on_hangup` when it is lost; `task` is the one that serves its request."""
 
     on_hangup: Callable[[], None] | None
+    task: asyncio.Task[None] | None
 
 
 class HangupWatch:
@@ -29,14 +30,15 @@ class HangupWatch:
 
     def __init__(self, exchange: Exchange, scope: Mapping[str, Any], receive: Receive) -> None:
         self._exchange = exchange
-        self._owner = asyncio.current_task()
         self.has_fired = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._connection: WatchedConnection | None = scope.get(CONNECTION_KEY)
         if self._connection is not None:
             self._connection.on_hangup = self._fire
+            self._owner = self._connection.task
         else:
+            self._owner = asyncio.current_task()
             # Another server: wait on its channel, but only when the request has lasted a moment.
             self._receive = receive
             self._timer = asyncio.get_running_loop().call_later(

@@ -136,6 +136,7 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.on_hangup: Any = None
+        self.task: asyncio.Task[None] | None = None
 
 
 class Plane:
@@ -211,6 +212,7 @@ class Client:
         }
 
     async def run(self) -> None:
+        self.connection.task = asyncio.current_task()
         await serve(self.plane.gateway, self.scope, self.receive, self.send, "chat")
 
     def error(self) -> dict[str, Any]:
