@@ -352,16 +352,20 @@ def _match(policy: PolicySnapshot, features: Features, trace: list[RuleTrace]) -
             except RUN_TIME_ERRORS as error:
                 trace.append(RuleTrace(rule.name, "failed", first_line(error)))
                 continue
+            if outcome is False:
+                trace.append(_skipped(rule))
+                continue
             if outcome is not True:
-                trace.append(
-                    _trace(rule.name, "skipped")
-                    if outcome is False
-                    else RuleTrace(rule.name, "failed", "neither true nor false")
-                )
+                trace.append(RuleTrace(rule.name, "failed", "neither true nor false"))
                 continue
         trace.append(_trace(rule.name, "matched"))
         return rule
     return None
+
+
+@lru_cache(maxsize=4096)
+def _skipped(rule: RuleSnapshot) -> RuleTrace:
+    return RuleTrace(rule.name, "skipped")
 
 
 def _prefer(deployments: Sequence[DeploymentSnapshot], order: tuple[str, ...]) -> list[DeploymentSnapshot]:
