@@ -137,7 +137,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         if trace.outcome == "failed" and decision.policy is not None:
             gateway.stats.rule_failures[decision.policy.public_id, trace.rule] += 1
     if not decision.candidates:
-        raise _no_candidate(decision)
+        raise _no_candidate(decision, exchange.endpoint)
 
 
 _TIME = frozenset({"hour", "weekday"})
@@ -214,11 +214,21 @@ def _routing_error(error: RoutingError) -> GatewayError:
     return kind(str(error), code=error.code, param=error.param)
 
 
-def _no_candidate(decision: Decision) -> NoCandidate:
+def _no_candidate(decision: Decision, endpoint: str) -> NoCandidate:
     reasons = {dropped.deployment: dropped.reason for dropped in decision.dropped}
     listed = (
         "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no rule matched this request"
     )
+    if decision.is_never_possible and reasons and set(reasons.values()) == {"context_window"}:
+        # The code that clients branch on to shorten a conversation, as if a provider had said it.
+        return NoCandidate(
+            f"The request is too long for every deployment behind '{decision.requested_model}' ({listed}).",
+            code="context_length_exceeded",
+            param="messages" if endpoint == "chat" else "prompt",
+            status=400,
+            type="invalid_request_error",
+            extra={"reasons": reasons},
+        )
     if decision.is_never_possible:
         return NoCandidate(
             f"No deployment behind '{decision.requested_model}' can serve this request ({listed}).",

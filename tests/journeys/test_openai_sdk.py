@@ -250,6 +250,14 @@ def test_a_capability_a_model_lacks_is_refused_with_the_reason(client: openai.Op
     assert "tools" in str(refused.value)
 
 
+def test_a_conversation_that_is_too_long_has_the_code_clients_branch_on(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(
+            model="sim-text", messages=[{"role": "user", "content": "word " * 4000}]
+        )
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+
+
 def test_a_broken_stream_raises_instead_of_ending_quietly(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIError):
         list(
