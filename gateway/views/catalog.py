@@ -89,6 +89,7 @@ def list_providers(request: HttpRequest) -> HttpResponse:
                 "provider": provider,
                 "state": "disabled" if not provider.is_enabled else states.get(provider.pk, "idle"),
                 "credential": credential_state(provider),
+                "deployment_count": provider.deployment_count,
             }
             for provider in providers
         ]

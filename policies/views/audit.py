@@ -47,6 +47,7 @@ def list_changes(request: HttpRequest) -> HttpResponse:
         "older": rows[PAGE_SIZE - 1].pk if len(rows) > PAGE_SIZE else None,
         "is_first_page": not before,
         "filters": filters,
+        "search": filters.get("q", ""),
         "object_types": OBJECT_TYPES,
     }
     return render(request, "audit/list.html", context)

@@ -17,6 +17,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
+from policies.models import Provider
 from policies.permissions import ABILITIES, Ability, Role
 from tests import make
 from tests.console_people import client_of, operator
@@ -209,7 +210,12 @@ def test_no_page_holds_inline_script_style_or_handlers(filled: Filled) -> None:
     assert inline_parts(Client().get("/sign-in").content.decode()) == []
 
 
-def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(filled: Filled) -> None:
+def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(
+    filled: Filled, settings: Any
+) -> None:
+    # A name that a view forgot to hand over would else be an empty cell that nobody misses.
+    (engine,) = settings.TEMPLATES
+    settings.TEMPLATES = [{**engine, "OPTIONS": {**engine["OPTIONS"], "string_if_invalid": "MISSING:%s"}}]
     client = operator()
     titles = {}
     for name, address in filled.addresses.items():
@@ -217,6 +223,8 @@ def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(filled
         assert html.count("<h1") == 1, name
         assert "{{" not in html
         assert "{%" not in html
+        # Members of a policy's document may be left out by whoever wrote it.
+        assert re.findall(r"MISSING:(?!document\.)[\w.]*", html) == [], name
         title = re.findall(r"<title>(.*?)</title>", html)[0]  # the later ones are of charts
         titles[name] = title
     assert len(set(titles.values())) == len(titles), "two pages have one title"
@@ -253,3 +261,10 @@ def test_the_back_office_has_no_sign_in_page_of_its_own() -> None:
     for role in (Role.VIEWER, Role.FINANCE):
         assert client_of(role).get("/admin/", follow=True).status_code == 403
     assert client_of(Role.OPERATOR).get("/admin/").status_code == 200
+
+
+def test_the_providers_page_counts_the_deployments_of_each(filled: Filled) -> None:
+    page = operator().get("/providers").content.decode()
+    counts = [int(text) for text in re.findall(r'data-label="deployments">(\d+)<', page)]
+    assert counts == [provider.deployments.count() for provider in Provider.objects.all()]
+    assert sum(counts) > 0
