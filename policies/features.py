@@ -15,10 +15,11 @@ NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 class Features(NamedTuple):
     """Facts about one request. A named tuple: one is made per request, and a frozen data class takes 5 µs.
-    `input_tokens` is an estimate from sizes, made before any provider counted.
 
-       `hour` (0-23) and `weekday` (1 Monday - 7 Sunday) are in the tenant's time zone. Empty string, 0 and None
-       mean that the caller said nothing.
+    `input_tokens` is an estimate from sizes, made before any provider counted. `hour` (0-23) and `weekday` (1 Monday -
+    7 Sunday) are in the tenant's time zone. Empty string, 0 and None mean that the caller said nothing.
+    The last six are read from the words of a request (`policies.autorouter.request_facts`), and only for policies that
+    look at them: `workload` and `conversation` are hashes, `difficulty` in 0..1 is 0.5 where nothing is known.
     """
 
     requested_model: str = ""
@@ -48,6 +49,12 @@ class Features(NamedTuple):
     hour: int = 0
     weekday: int = 1
     budget_used_ratio: float = 0.0
+    workload: str = ""
+    task_type: str = ""
+    language: str = ""
+    conversation: str = ""
+    difficulty: float = 0.5
+    is_tool_result: bool = False
 
     def context(self, names: frozenset[str]) -> dict[str, Any]:
         """The values of `names` alone: preparing a field for CEL costs more than evaluating a rule."""
@@ -55,3 +62,7 @@ class Features(NamedTuple):
 
 
 FEATURE_NAMES = frozenset(Features._fields)
+# What only the words of a request tell.
+TEXT_FEATURE_NAMES = frozenset(
+    {"workload", "task_type", "language", "conversation", "difficulty", "is_tool_result"}
+)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Strategy = Literal["fixed", "priority", "weighted", "least_cost", "least_latency"]
+Strategy = Literal["fixed", "priority", "weighted", "least_cost", "least_latency", "auto"]
 
 EMPTY: Mapping[str, Any] = {}
 
@@ -72,6 +72,19 @@ class Choice:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class AutoSettings:
+    """How the automatic router weighs a rule's deployments.
+
+    `slider` runs from 0 (quality alone) to 10 (the cheapest that will do). `quality_floor` in 0..1 leaves weaker models
+    out; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model when it failed.
+    """
+
+    slider: float = 5.0
+    quality_floor: float | None = None
+    check_answers: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RuleSnapshot:
     """Condition, strategy, deployments. `condition` is a compiled program; None matches always.
@@ -91,11 +104,16 @@ class RuleSnapshot:
     timeout_s: float | None = None
     is_enabled: bool = True
     missing: tuple[str, ...] = ()
+    auto: AutoSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicySnapshot:
-    """The live version of a policy. `feature_names`: every feature that any of its rules names."""
+    """The live version of a policy. `feature_names`: every feature that any of its rules names.
+
+    `needs_text`: a rule looks at what only the words of a request tell (its workload, its type, its language).
+    `canary` serves `canary_percent` of the conversations instead.
+    """
 
     id: int
     public_id: str
@@ -105,6 +123,10 @@ class PolicySnapshot:
     feature_names: frozenset[str] = frozenset()
     baseline_model: str = ""
     created_unix_s: int = 0
+    session_stickiness: bool = False
+    needs_text: bool = False
+    canary: PolicySnapshot | None = None
+    canary_percent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def put_in_order(
         return Ordered(deployments)
     if strategy == "weighted":
         return Ordered(_by_weight(deployments, weights, draw))
-    if strategy == "least_cost":
+    if strategy == "least_cost" or strategy == "auto":
         return _by_cost(deployments, features)
     if strategy == "least_latency":
         return _by_latency(deployments, health, draw)
