@@ -77,7 +77,7 @@ class AutoSettings:
     """How the automatic router weighs a rule's deployments.
 
     `slider` runs from 0 (quality alone) to 10 (the cheapest that will do). `quality_floor` in 0..1 leaves weaker models
-    out; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model when it failed.
+    out; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model if it failed.
     """
 
     slider: float = 5.0
