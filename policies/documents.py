@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from policies.conditions import ConditionError, compile_condition
-from policies.snapshot import Choice, DeploymentSnapshot, RuleSnapshot, Strategy
+from policies.snapshot import AutoSettings, Choice, DeploymentSnapshot, RuleSnapshot, Strategy
 
-STRATEGIES: tuple[Strategy, ...] = ("fixed", "priority", "weighted", "least_cost", "least_latency")
+STRATEGIES: tuple[Strategy, ...] = ("fixed", "priority", "weighted", "least_cost", "least_latency", "auto")
 MAX_RULES = 200
 MAX_DEPLOYMENTS = 50
 MAX_NAME_CHARACTERS = 200
 MAX_ATTEMPTS = 10
 MAX_TIMEOUT_S = 600.0
 MAX_WEIGHT = 1e9
+MAX_SLIDER = 10
+DEFAULT_SLIDER = 5
+# Settings of the automatic router: only a rule of the strategy `auto` carries them.
+AUTO_MEMBERS = ("slider", "quality_floor", "check_answers")
 
 _DOCUMENT_MEMBERS = frozenset({"baseline", "session_stickiness", "rules"})
 _RULE_MEMBERS = frozenset(
@@ -32,6 +36,7 @@ _RULE_MEMBERS = frozenset(
         "max_attempts",
         "timeout_s",
         "is_enabled",
+        *AUTO_MEMBERS,
     }
 )
 
@@ -70,9 +75,6 @@ def check_document(
         problems.append(Problem("baseline", f"there is no model named {baseline!r}"))
     if not isinstance(document.get("session_stickiness", False), bool):
         problems.append(Problem("session_stickiness", "true or false"))
-    elif document.get("session_stickiness"):
-        message = "this release keeps the setting and does not yet act on it"
-        problems.append(Problem("session_stickiness", message, "warning"))
     rules = document.get("rules")
     if not isinstance(rules, list) or not rules:
         return [*problems, Problem("rules", "a policy has at least one rule")]
@@ -96,22 +98,27 @@ def normalise_document(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "baseline": document.get("baseline") or "",
         "session_stickiness": bool(document.get("session_stickiness", False)),
-        "rules": [
-            {
-                "name": rule["name"].strip(),
-                "when": (rule.get("when") or "").strip(),
-                "strategy": rule.get("strategy", "priority"),
-                "deployments": [
-                    {"name": name, "weight": weight} for name, weight in _named(rule["deployments"])
-                ],
-                "fallbacks": list(rule.get("fallbacks") or []),
-                "max_attempts": rule.get("max_attempts"),
-                "timeout_s": rule.get("timeout_s"),
-                "is_enabled": rule.get("is_enabled", True),
-            }
-            for rule in document["rules"]
-        ],
+        "rules": [_normalise_rule(rule) for rule in document["rules"]],
     }
+
+
+def _normalise_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    normal = {
+        "name": rule["name"].strip(),
+        "when": (rule.get("when") or "").strip(),
+        "strategy": rule.get("strategy", "priority"),
+        "deployments": [{"name": name, "weight": weight} for name, weight in _named(rule["deployments"])],
+        "fallbacks": list(rule.get("fallbacks") or []),
+        "max_attempts": rule.get("max_attempts"),
+        "timeout_s": rule.get("timeout_s"),
+        "is_enabled": rule.get("is_enabled", True),
+    }
+    if normal["strategy"] == "auto":
+        slider = rule.get("slider")
+        normal["slider"] = DEFAULT_SLIDER if slider is None else slider
+        normal["quality_floor"] = rule.get("quality_floor")
+        normal["check_answers"] = rule.get("check_answers") or False
+    return normal
 
 
 def build_rules(
@@ -143,9 +150,17 @@ def build_rules(
                 timeout_s=rule["timeout_s"],
                 is_enabled=rule["is_enabled"],
                 missing=tuple(dict.fromkeys(missing)),
+                auto=_auto_settings(rule),
             )
         )
     return tuple(rules)
+
+
+def _auto_settings(rule: Mapping[str, Any]) -> AutoSettings | None:
+    if rule["strategy"] != "auto":
+        return None
+    floor = rule["quality_floor"]
+    return AutoSettings(float(rule["slider"]), None if floor is None else float(floor), rule["check_answers"])
 
 
 def _named(entries: list[Any]) -> Iterator[tuple[str, float]]:
@@ -176,6 +191,7 @@ def _check_rule(path: str, rule: object, known: frozenset[str], disabled: frozen
     problems.extend(_check_condition(f"{path}.when", rule.get("when")))
     problems.extend(_check_choices(path, rule, cast(str, strategy), known, disabled))
     problems.extend(_check_limits(path, rule))
+    problems.extend(_check_auto(path, rule, strategy))
     return problems
 
 
@@ -270,6 +286,25 @@ def _check_limits(path: str, rule: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem(f"{path}.timeout_s", f"a number of seconds from 0.1 to {MAX_TIMEOUT_S:.0f}"))
     if not isinstance(rule.get("is_enabled", True), bool):
         problems.append(Problem(f"{path}.is_enabled", "true or false"))
+    return problems
+
+
+def _check_auto(path: str, rule: Mapping[str, Any], strategy: object) -> list[Problem]:
+    if strategy != "auto":
+        return [
+            Problem(f"{path}.{name}", "only a rule of the strategy auto has this setting")
+            for name in AUTO_MEMBERS
+            if name in rule
+        ]
+    problems = []
+    slider, floor = rule.get("slider"), rule.get("quality_floor")
+    if slider is not None and not _is_number(slider, minimum=0, maximum=MAX_SLIDER):
+        message = f"a number from 0 (quality alone) to {MAX_SLIDER} (the cheapest)"
+        problems.append(Problem(f"{path}.slider", message))
+    if floor is not None and not _is_number(floor, minimum=0, maximum=1):
+        problems.append(Problem(f"{path}.quality_floor", "a number from 0 to 1, or nothing"))
+    if not isinstance(rule.get("check_answers", False), bool):
+        problems.append(Problem(f"{path}.check_answers", "true or false"))
     return problems
 
 

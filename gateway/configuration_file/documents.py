@@ -17,7 +17,12 @@ _RULE_DEFAULTS: dict[str, Any] = {
     "max_attempts": None,
     "timeout_s": None,
     "is_enabled": True,
+    # Of the strategy `auto` alone.
+    "slider": 5,
+    "quality_floor": None,
+    "check_answers": False,
 }
+_NUMBERS = ("timeout_s", "slider", "quality_floor")
 
 
 def canonical_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +64,9 @@ def _canonical_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
         "deployments": choices,
         "fallbacks": list(rule.get("fallbacks") or []),
     }
-    if merged["timeout_s"] is not None:
-        seconds = float(merged["timeout_s"])
-        merged["timeout_s"] = int(seconds) if seconds.is_integer() else seconds
+    for name in _NUMBERS:
+        if merged[name] is not None:
+            number = float(merged[name])
+            merged[name] = int(number) if number.is_integer() else number
     always = ("name", "strategy", "deployments")
     return {k: v for k, v in merged.items() if k in always or v != _RULE_DEFAULTS.get(k)}

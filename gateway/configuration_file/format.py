@@ -292,6 +292,9 @@ _RULE: dict[str, _Field] = {
     "max_attempts": _whole_number,
     "timeout_s": _number,
     "is_enabled": _boolean,
+    "slider": _number,
+    "quality_floor": _number,
+    "check_answers": _boolean,
 }
 _POLICY: dict[str, _Field] = {
     "id": _text,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.documents import Problem, build_rules, check_document, has_errors, normalise_document
+from policies.snapshot import AutoSettings
 from tests.make_routing import make_deployments
 
 DEPLOYMENTS = make_deployments("a", "b", "c")
@@ -29,6 +30,9 @@ SOUND: dict[str, Any] = {
         {"name": "rest", "deployments": ["a"]},
     ],
 }
+
+
+AUTO: dict[str, Any] = {"name": "rest", "strategy": "auto", "deployments": ["a", "b"]}
 
 
 def check(document: object, disabled: tuple[str, ...] = ()) -> list[Problem]:
@@ -89,6 +93,12 @@ def test_a_sound_document_has_no_problems() -> None:
         (["rules", 0, "timeout_s"], 0, "rules[0].timeout_s"),
         (["rules", 0, "timeout_s"], 601, "rules[0].timeout_s"),
         (["rules", 0, "is_enabled"], 1, "rules[0].is_enabled"),
+        (["rules", 0, "slider"], 5, "rules[0].slider"),
+        (["rules", 0, "quality_floor"], None, "rules[0].quality_floor"),
+        (["rules", 1], {**AUTO, "slider": 10.5}, "rules[1].slider"),
+        (["rules", 1], {**AUTO, "slider": True}, "rules[1].slider"),
+        (["rules", 1], {**AUTO, "quality_floor": 1.1}, "rules[1].quality_floor"),
+        (["rules", 1], {**AUTO, "check_answers": "yes"}, "rules[1].check_answers"),
     ],
 )
 def test_each_mistake_is_an_error_at_its_place(path: list[str | int], value: object, place: str) -> None:
@@ -105,8 +115,7 @@ def test_a_condition_error_points_into_the_text_as_it_was_typed() -> None:
 def test_what_may_surprise_is_a_warning() -> None:
     unreachable = changed(["rules", 0, "when"], "true")
     gap = changed(["rules", 1, "when"], "has_tools")
-    sticky = changed(["session_stickiness"], True)
-    for document, place in ((unreachable, "rules[1]"), (gap, "rules"), (sticky, "session_stickiness")):
+    for document, place in ((unreachable, "rules[1]"), (gap, "rules")):
         assert [(p.path, p.severity) for p in check(document)] == [(place, "warning")]
     assert [(p.path, p.severity) for p in check(SOUND, disabled=("c",))] == [
         ("rules[0].fallbacks[0]", "warning")
@@ -135,6 +144,20 @@ def test_rules_are_built_with_what_is_there_and_the_rest_is_named_missing() -> N
     assert (rest.missing, rest.choices) == (("a",), ())
     assert long.feature_names == {"input_tokens"}
     assert (long.max_attempts, long.timeout_s, rest.condition) == (2, 30, None)
+
+
+def test_the_automatic_router_has_settings_of_its_own() -> None:
+    plain = changed(["rules", 1], AUTO)
+    assert check(plain) == []
+    assert build_rules(plain, DEPLOYMENTS)[1].auto == AutoSettings(5.0, None, False)
+    full = changed(["rules", 1], {**AUTO, "slider": 0, "quality_floor": 0.6, "check_answers": True})
+    assert check(full) == []
+    long, rest = build_rules(full, DEPLOYMENTS)
+    assert (long.auto, rest.auto) == (None, AutoSettings(0.0, 0.6, True))
+    normal = normalise_document(full)
+    assert "slider" not in normal["rules"][0]
+    assert normalise_document(normal) == normal
+    assert check(normal) == []
 
 
 _json = st.recursive(

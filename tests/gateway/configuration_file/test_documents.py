@@ -38,3 +38,12 @@ def test_differences_are_named_by_rule() -> None:
     assert describe_difference(before, after) == "+new, -old, ~rest, order of rules, baseline"
     assert describe_difference(None, after) == "3 rules"
     assert describe_difference(before, before) == ""
+
+
+def test_the_automatic_router_s_settings_are_compared() -> None:
+    rule = {**RULE, "strategy": "auto"}
+    default = {**rule, "slider": 5.0, "quality_floor": None, "check_answers": False}
+    assert canonical_document({"rules": [rule]}) == canonical_document({"rules": [default]})
+    changed = canonical_document({"rules": [{**rule, "slider": 7.0, "quality_floor": 0.5}]})
+    assert changed["rules"][0]["slider"] == 7
+    assert describe_difference(canonical_document({"rules": [rule]}), changed) == "~rest"
