@@ -1,5 +1,6 @@
 """What traffic recorded and what it cost, as tables. One file per subject; import from here."""
 
+from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
@@ -7,10 +8,14 @@ from billing.models.usage import UsageByDay, UsageByHour
 
 __all__ = [
     "AttemptRecord",
+    "Evidence",
+    "Feedback",
     "JournalCursor",
     "OpenIntent",
     "Price",
     "RequestRecord",
     "UsageByDay",
     "UsageByHour",
+    "WorkloadDay",
+    "WorkloadUsage",
 ]

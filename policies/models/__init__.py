@@ -3,18 +3,23 @@
 from policies.models.access import ApiKey
 from policies.models.catalog import Deployment, Model, Provider
 from policies.models.changes import ChangeEvent
+from policies.models.management_tokens import ManagementToken
 from policies.models.policy import Policy, PolicyDraft, PolicyVersion
+from policies.models.router import RouterSetting, RouterTable
 from policies.models.tenancy import Project, Tenant
 
 __all__ = [
     "ApiKey",
     "ChangeEvent",
     "Deployment",
+    "ManagementToken",
     "Model",
     "Policy",
     "PolicyDraft",
     "PolicyVersion",
     "Project",
     "Provider",
+    "RouterSetting",
+    "RouterTable",
     "Tenant",
 ]

@@ -72,6 +72,13 @@ class Model(models.Model):
     output_limit_parameter = models.CharField(
         max_length=40, blank=True, choices=OutputLimitParameter.choices, default=OutputLimitParameter.AS_SENT
     )
+    rating = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="How good its answers are, 0 to 1. Empty: a public rating, or a guess.",
+    )
+    rating_source = models.CharField(max_length=200, blank=True, default="", help_text="Where it comes from.")
+    rating_date = models.DateField(null=True, blank=True)
     is_enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -81,7 +88,11 @@ class Model(models.Model):
             models.CheckConstraint(
                 condition=Q(context_tokens__isnull=True) | Q(context_tokens__gt=0),
                 name="model_context_positive",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(rating__isnull=True) | (Q(rating__gte=0) & Q(rating__lte=1)),
+                name="model_rating_0_to_1",
+            ),
         ]
 
     def __str__(self) -> str:
