@@ -44,6 +44,7 @@ class Ability(StrEnum):
     ISSUE_KEYS = "issue, rotate and revoke API keys"
     CONFIGURE = "change the catalog, tenants and policies"
     MANAGE_PEOPLE = "manage people"
+    ISSUE_TOKENS = "issue and revoke management tokens"
 
 
 ABILITIES: dict[Role, frozenset[Ability]] = {
