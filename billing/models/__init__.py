@@ -1,5 +1,6 @@
 """What traffic recorded and what it cost, as tables. One file per subject; import from here."""
 
+from billing.models.backtests import Backtest, BacktestState
 from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.prices import Price
@@ -8,6 +9,8 @@ from billing.models.usage import UsageByDay, UsageByHour
 
 __all__ = [
     "AttemptRecord",
+    "Backtest",
+    "BacktestState",
     "Evidence",
     "Feedback",
     "JournalCursor",
