@@ -69,6 +69,11 @@ def load_snapshot() -> RoutingSnapshot:
     return _load_routing(revision, _load_prices())
 
 
+def load_everything() -> Loaded:
+    """Load routing, prices and keys as they are now, for a process that serves no requests."""
+    return _load_everything(read_revision())
+
+
 def read_revision() -> int:
     """The newest change's id, 0 before the first."""
     return ChangeEvent.objects.aggregate(newest=Max("id"))["newest"] or 0
