@@ -97,13 +97,18 @@ def _by_latency(deployments: Sequence[DeploymentSnapshot], health: LatencyView, 
 
     `draw` below EXPLORED_SHARE puts one of the others first, evenly.
     """
-    latencies = [health.latency_ms(deployment.id) for deployment in deployments]
+    # As exact as the record keeps them, so that the record gives the same order again.
+    latencies = [_tenth(health.latency_ms(deployment.id)) for deployment in deployments]
     order = sorted(
         range(len(deployments)), key=lambda index: -1.0 if (ms := latencies[index]) is None else ms
     )
     if draw < EXPLORED_SHARE and len(order) > 1:
         order.insert(0, order.pop(1 + int(draw / EXPLORED_SHARE * (len(order) - 1))))
     return Ordered([deployments[index] for index in order], [latencies[index] for index in order])
+
+
+def _tenth(ms: float | None) -> float | None:
+    return None if ms is None else round(float(ms), 1)
 
 
 def _known_first(value: float | None) -> tuple[bool, float]:

@@ -18,7 +18,7 @@ from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_li
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
 from gateway.wire.openai_request import Endpoint, ParsedRequest
-from policies.decision import Decision
+from policies.decision import Ask, Decision
 from policies.explaining import decision_record
 from policies.features import Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RuleSnapshot
@@ -33,6 +33,7 @@ class Exchange:
     """One request from its first byte to its outcome line."""
 
     __slots__ = (
+        "ask",
         "attempts",
         "decision",
         "endpoint",
@@ -62,6 +63,7 @@ class Exchange:
         self.request_id = make_request_id(unix_ns // 1_000_000)
         self.grant: KeyGrant | None = None
         self.parsed: ParsedRequest | None = None
+        self.ask: Ask | None = None
         self.features: Features | None = None
         self.decision: Decision | None = None
         self.attempts: list[AttemptLog] = []
@@ -108,8 +110,8 @@ class Exchange:
                     "version": policy.version_id if policy is not None else None,
                     "rule": decision.rule.name if decision is not None and decision.rule is not None else "",
                     "tags": parsed.tags if parsed is not None else {},
-                    "features": features_as_line(self.features, parsed.facts)
-                    if self.features is not None and parsed is not None
+                    "features": features_as_line(self.features, self.ask)
+                    if self.features is not None
                     else {},
                     "decision": decision_record(decision) if decision is not None else {},
                 }

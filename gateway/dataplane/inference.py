@@ -128,6 +128,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         provider_ignore=parsed.provider_ignore,
         allow_fallbacks=parsed.allow_fallbacks,
     )
+    exchange.ask = ask
     try:
         decision = decide(ask, features, configuration.snapshot, grant, gateway.health, draw=gateway.draw())
     except RoutingError as error:

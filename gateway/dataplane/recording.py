@@ -5,11 +5,12 @@ Pure: facts in, dictionaries out. The form of both lines: billing/README.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from billing.usage import UNKNOWN_USAGE, Usage
+from policies.decision import Ask
 from policies.features import Features
 from policies.snapshot import DeploymentSnapshot
 
@@ -73,22 +74,33 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
 
 _UNKNOWN_LINE = usage_as_line(UNKNOWN_USAGE)
 _NOTHING_LINE = usage_as_line(Usage(kind="reported", input_tokens=0, output_tokens=0, convention="none"))
-_HINTS = ("app", "task", "priority", "quality", "max_latency_ms", "budget_used_ratio")
+# What stands in columns of the record, and what nothing reads but a person who is shown it there.
+_FEATURE_COLUMNS = frozenset({"requested_model", "endpoint", "tenant", "project", "key", "tags", "is_stream"})
+_ASK_COLUMNS = frozenset({"requested_model", "endpoint", "is_pinned"})
+_FEATURE_DEFAULTS = {
+    name: default for name, default in Features()._asdict().items() if name not in _FEATURE_COLUMNS
+}
+_FEATURE_NAMES, _DEFAULT_VALUES = tuple(_FEATURE_DEFAULTS), tuple(_FEATURE_DEFAULTS.values())
+_read_features = attrgetter(*_FEATURE_NAMES)
+_NO_WISHES = Ask("")[1:]
 
 
-def features_as_line(features: Features, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The features that say something: `facts` are those read from the body, the rest comes from headers and time.
+def features_as_line(features: Features, ask: Ask | None = None) -> dict[str, Any]:
+    """What a decision looked at and no column holds: features and the caller's wishes that differ from their defaults.
 
-    What equals its default is left out; what stands in a column of its own (tenant, key, model, tags) as well.
+    `policies.replaying` reads it back. A new feature or wish is recorded without a change here.
     """
-    line = {name: value for name, value in facts.items() if value}
-    for name in _HINTS:
-        value = getattr(features, name)
-        if value:
-            line[name] = value
-    if features.hour or features.weekday != 1:
-        line["hour"] = features.hour
-        line["weekday"] = features.weekday
+    line = {
+        name: value
+        for name, value, default in zip(
+            _FEATURE_NAMES, _read_features(features), _DEFAULT_VALUES, strict=True
+        )
+        if value != default
+    }
+    if ask is not None and ask[1:] != _NO_WISHES:
+        for name, wish, default in zip(Ask._fields[1:], ask[1:], _NO_WISHES, strict=True):
+            if wish != default and name not in _ASK_COLUMNS:
+                line[name] = list(wish) if isinstance(wish, tuple) else wish
     return line
 
 
