@@ -30,10 +30,12 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from billing import journal_files, storing
 from billing.journal_files import SourceLine
 from billing.journal_lines import (
+    Feedback,
     Intent,
     LineError,
     Outcome,
     interrupted,
+    read_feedback,
     read_intent,
     read_line,
     read_outcome,
@@ -224,7 +226,7 @@ class Ingester:
             gc.enable()
 
     def _store_batch(self, batch: Batch) -> None:
-        pairs, alone, refused = match_lines(batch.lines)
+        pairs, alone, refused, feedback = match_lines(batch.lines)
         refused = batch.torn + refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})
         with transaction.atomic():
@@ -232,6 +234,8 @@ class Ingester:
             refused += kept_refused
             ensure_months({month_of(pair.intent.started_at) for pair in more_pairs})
             count = self._store_pairs(pairs + more_pairs, refused)
+            if feedback:
+                storing.store_feedback(feedback)
             if closed_ids:
                 storing.forget_open(closed_ids)
             save_cursors(batch.offsets)
@@ -248,6 +252,7 @@ class Ingester:
         usable, unknown = self._known.split(pairs)
         refused += [Refused(source, reason) for pair, reason in unknown for source in pair.sources]
         count, by_database = storing.store_pairs(usable)
+        storing.store_failed_checks(usable)
         if by_database or unknown:
             self._known.forget()
         refused += by_database
@@ -360,11 +365,14 @@ class Ingester:
         temporary.replace(self._run / "ingest.json")
 
 
-def match_lines(lines: Iterable[SourceLine]) -> tuple[list[Pair], list[Alone], list[Refused]]:
+def match_lines(
+    lines: Iterable[SourceLine],
+) -> tuple[list[Pair], list[Alone], list[Refused], list[Feedback]]:
     """Check lines and put the two of each request together. Pure."""
     intents: dict[UUID, tuple[Intent, SourceLine, dict[str, Any]]] = {}
     outcomes: dict[UUID, tuple[Outcome, SourceLine, dict[str, Any]]] = {}
     refused: list[Refused] = []
+    feedback: list[Feedback] = []
     for source in lines:
         if not source.raw:
             continue
@@ -377,8 +385,10 @@ def match_lines(lines: Iterable[SourceLine]) -> tuple[list[Pair], list[Alone], l
             elif kind == "outcome":
                 outcome = read_outcome(line)
                 outcomes.setdefault(outcome.id, (outcome, source, line))
+            elif kind == "feedback":
+                feedback.append(read_feedback(line))
             else:
-                raise LineError("k: neither intent nor outcome")
+                raise LineError("k: neither intent, outcome nor feedback")
         except LineError as refusal:
             refused.append(Refused(source, str(refusal)))
     pairs: list[Pair] = []
@@ -391,7 +401,7 @@ def match_lines(lines: Iterable[SourceLine]) -> tuple[list[Pair], list[Alone], l
             alone.append(Alone(outcome, OpenLine(request_id, started_at_of(request_id), source, line)))
     for request_id, (intent, source, line) in intents.items():
         alone.append(Alone(intent, OpenLine(request_id, intent.started_at, source, line)))
-    return pairs, alone, refused
+    return pairs, alone, refused, feedback
 
 
 def join_with_open(alone: Sequence[Alone]) -> tuple[list[Pair], list[UUID], list[Refused]]:

@@ -1,4 +1,4 @@
-"""What does a journal line say, and is it fit to be stored? Bytes -> checked intents and outcomes.
+"""What does a journal line say, and is it fit to be stored? Bytes -> checked intents, outcomes and feedback.
 
 Pure. The form of the lines: billing/README.md. Everything that could fail in the database is refused or mended
 here: wrong types and numbers out of range are refused, long texts are cut, NUL characters and lone surrogates
@@ -86,6 +86,7 @@ class Attempt(NamedTuple):
     usage: Mapping[str, Any]
     price_id: int | None
     cost_nanousd: int | None
+    failed_check: str = ""
 
 
 class Outcome(NamedTuple):
@@ -105,6 +106,16 @@ class Outcome(NamedTuple):
     cost_nanousd: int | None
     is_unpriced: bool
     attempts: tuple[Attempt, ...]
+
+
+class Feedback(NamedTuple):
+    """What a caller said about an answer. `quality` from 0 to 1; None: neither good nor bad."""
+
+    id: UUID
+    at: dt.datetime
+    request_id: UUID
+    api_key_id: int
+    quality: float | None
 
 
 UNKNOWN_USAGE: Final = Usage("unknown", None, None, 0, 0, 0, "", "", {})
@@ -199,6 +210,24 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
     )
 
 
+def read_feedback(line: Mapping[str, Any]) -> Feedback:
+    """Check a feedback line. Raises LineError naming the field."""
+    get = line.get
+    if get("k") != "feedback" or get("v") != 1:
+        raise LineError("not a feedback line of version 1")
+    feedback_id, at = _request_id(get("id"))
+    quality = get("quality")
+    if quality is not None and (type(quality) not in (float, int) or not 0 <= quality <= 1):
+        raise LineError("quality: not a number from 0 to 1")
+    return Feedback(
+        feedback_id,
+        at,
+        _request_id(get("request"))[0],
+        _id(get("key"), "key"),
+        None if quality is None else float(quality),
+    )
+
+
 def _attempt(raw: Any, request_raw_usage: Any, request_usage: Usage) -> Attempt:
     if type(raw) is not dict:
         raise LineError("attempts: not a list of objects")
@@ -226,6 +255,7 @@ def _attempt(raw: Any, request_raw_usage: Any, request_usage: Usage) -> Attempt:
         usage,
         _optional_id(get("price"), "attempt price"),
         _amount(get("cost"), "attempt cost"),
+        _text(get("check"), "attempt check", 40),
     )
 
 

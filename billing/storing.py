@@ -1,6 +1,7 @@
-"""How does a batch of requests become rows? Records, attempts, rollups and open lines, once each.
+"""How does a batch of requests become rows? Records, attempts, rollups, feedback and open lines, once each.
 
-Writes: request_record, attempt_record, usage_by_day, usage_by_hour, open_intent. Call inside a transaction.
+Writes: request_record, attempt_record, usage_by_day, usage_by_hour, open_intent, feedback, and evidence of failed
+checks. Call inside a transaction.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that
 comes twice changes nothing.
 """
@@ -17,7 +18,7 @@ from django.db import DatabaseError, connection, transaction
 
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
 from billing.journal_files import SourceLine
-from billing.journal_lines import Intent, LineError, Outcome
+from billing.journal_lines import Feedback, Intent, LineError, Outcome
 
 ROWS_PER_WRITE = 256
 # What is wrong with the data, as opposed to with the server: out of range, constraint, too large.
@@ -261,6 +262,58 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
         cursor.execute(INSERT_NEW)
         (inserted,) = cursor.fetchone()
     return inserted, refused
+
+
+def store_feedback(lines: Sequence[Feedback]) -> None:
+    """Insert what callers said; what is there already stays."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_feedback (id, at, request_id, api_key_id, quality)"
+            " SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[], %s::bigint[], %s::float8[])"
+            " ON CONFLICT DO NOTHING",
+            [list(column) for column in zip(*lines, strict=True)],
+        )
+
+
+def store_failed_checks(pairs: Iterable[Pair]) -> None:
+    """Insert evidence, quality 0, for every answer that failed a free check: once a request and model.
+
+    Here and not from the records later: they are few, and the records do not keep what was checked.
+    """
+    failed = [
+        (intent, attempt)
+        for intent, outcome, _ in pairs
+        for attempt in outcome.attempts
+        if attempt.failed_check
+    ]
+    if not failed:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_evidence (source, at, request_id, pair_id, workload, task_type, model_id, quality,"
+            " detail, output_tokens, latency_ms)"
+            " SELECT 'check', f.at, f.request_id, '', f.workload, f.task_type, d.model_id, 0, f.detail,"
+            " f.output_tokens, f.latency_ms"
+            " FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::bigint[], %s::text[],"
+            " %s::bigint[], %s::float8[])"
+            " AS f (request_id, at, workload, task_type, deployment_id, detail, output_tokens, latency_ms)"
+            " JOIN policies_deployment d ON d.id = f.deployment_id ON CONFLICT DO NOTHING",
+            [
+                [intent.id for intent, _ in failed],
+                [intent.started_at for intent, _ in failed],
+                [_feature(intent, "workload", 16) for intent, _ in failed],
+                [_feature(intent, "task_type", 40) for intent, _ in failed],
+                [attempt.deployment_id for _, attempt in failed],
+                [attempt.failed_check for _, attempt in failed],
+                [attempt.usage.get("output_tokens") for _, attempt in failed],
+                [attempt.duration_ms for _, attempt in failed],
+            ],
+        )
+
+
+def _feature(intent: Intent, name: str, limit: int) -> str:
+    value = intent.features.get(name)
+    return value[:limit] if isinstance(value, str) else ""
 
 
 def find_open_lines(ids: Iterable[UUID]) -> dict[UUID, tuple[str, dict[str, Any]]]:

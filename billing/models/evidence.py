@@ -1,4 +1,4 @@
-"""How good were answers, as far as anybody or anything could tell? Tables: evidence, feedback, workload_usage, workload_day.
+"""How good were answers, as far as anybody could tell? Tables: evidence, feedback, workload_usage, workload_day.
 
 No text of a request or an answer is in any of them.
 """

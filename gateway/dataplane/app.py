@@ -1,7 +1,7 @@
 """Which handler answers which path of the endpoint? Plain ASGI, before Django.
 
-Calls: `inference`, `listings`. Base URLs with and without `/v1` and with trailing slashes are the same; a redirect
-would drop the body. Paths of the OpenAI API that are not offered get JSON, never HTML.
+Calls: `inference`, `listings`, `feedback`. Base URLs with and without `/v1` and with trailing slashes are the same; a
+redirect would drop the body. Paths of the OpenAI API that are not offered get JSON, never HTML.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote
 
 from gateway.dataplane.errors import GatewayError, MethodNotAllowed, NotFound, NotOffered
 from gateway.dataplane.exchange import Send
+from gateway.dataplane.feedback import serve_feedback
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import send_error, serve
 from gateway.dataplane.limits import Receive
@@ -29,7 +30,7 @@ NOT_OFFERED = (
     "threads", "vector_stores", "uploads", "realtime", "evals", "rerank", "conversations", "containers", "videos",
 )  # fmt: skip
 # Without /v1 these are console pages too; a client shows itself by its key.
-ALSO_CONSOLE = ("models", "requests", "files")
+ALSO_CONSOLE = ("models", "requests", "files", "feedback")
 
 
 def endpoint_path(scope: Mapping[str, Any]) -> str | None:
@@ -62,6 +63,9 @@ class DataPlane:
         if endpoint is not None and scope["method"] == "POST":
             await serve(self.gateway, scope, receive, send, endpoint)
             return
+        if path == "feedback" and scope["method"] == "POST":
+            await serve_feedback(self.gateway, scope, receive, send)
+            return
         try:
             await self._other(scope, send, path, endpoint)
         except GatewayError as error:
@@ -76,10 +80,11 @@ class DataPlane:
             return
         head, _, rest = path.partition("/")
         kind = _listing_kind(head, rest)
-        allowed = "POST" if endpoint is not None else "GET, HEAD"
+        is_posted = endpoint is not None or path == "feedback"
+        allowed = "POST" if is_posted else "GET, HEAD"
         if method == "OPTIONS":
             await _send_plain(send, 204, b"", [(b"allow", f"{allowed}, OPTIONS".encode())])
-        elif endpoint is not None:
+        elif is_posted:
             raise MethodNotAllowed("POST")
         elif kind is not None:
             if method not in ("GET", "HEAD"):
