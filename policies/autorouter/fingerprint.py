@@ -1,0 +1,70 @@
+"""Which workload, and which conversation, does a request belong to? Two hashes.
+
+Pure, but for a bounded memory of hashes: what is kept of a system prompt is its digest and the digest of its masked
+form, never a word of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import Final
+
+HASH_BYTES: Final = 8
+MEMORY_SIZE: Final = 4096
+# A separator that no text part can end with by accident matters less than that it is always there.
+SEPARATOR: Final = b"\x1f"
+
+_NUMBERS = re.compile(r"\d+(?:[.,:/\-]\d+)*")
+_memory: OrderedDict[bytes, bytes] = OrderedDict()
+
+
+def find_workload(*, key_id: int, app: str, system: str, tool_names: tuple[str, ...], schema: str) -> str:
+    """Return 16 hex digits: equal for requests of one app (or key) with one system prompt, tools and schema.
+
+    Numbers in the system prompt are masked: a date or a customer number in it does not make another workload.
+    """
+    digest = blake2b(digest_size=HASH_BYTES)
+    digest.update(f"app:{app}".encode() if app else f"key:{key_id}".encode())
+    digest.update(SEPARATOR)
+    if system:
+        digest.update(_masked_digest(system))
+    if tool_names:
+        digest.update(SEPARATOR)
+        digest.update("\x1e".join(sorted(tool_names)).encode("utf-8", "surrogatepass"))
+    if schema:
+        digest.update(SEPARATOR + b"schema" + SEPARATOR)
+        digest.update(schema.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def workload_of_label(label: str) -> str:
+    """Return the workload of requests that carry this app name and nothing else: a name instead of a fingerprint."""
+    return find_workload(key_id=0, app=label, system="", tool_names=(), schema="")
+
+
+def find_conversation(
+    *, session: str, key_id: int, system: str, tool_names: tuple[str, ...], first_user: str
+) -> str:
+    """Return 16 hex digits: the caller's session where it names one, else what the conversation began with."""
+    digest = blake2b(digest_size=HASH_BYTES)
+    if session:
+        digest.update(f"session:{key_id}:{session}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+    for part in (f"key:{key_id}", system, "\x1e".join(sorted(tool_names)), first_user):
+        digest.update(part.encode("utf-8", "surrogatepass"))
+        digest.update(SEPARATOR)
+    return digest.hexdigest()
+
+
+def _masked_digest(system: str) -> bytes:
+    raw = blake2b(system.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    known = _memory.get(raw)
+    if known is None:
+        masked = " ".join(_NUMBERS.sub("#", system).split())
+        known = blake2b(masked.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+        if len(_memory) >= MEMORY_SIZE:
+            _memory.popitem(last=False)
+        _memory[raw] = known
+    return known
