@@ -20,6 +20,7 @@ from django.db import transaction
 
 from gateway.configuration_file.applying import apply_configuration
 from gateway.configuration_file.format import read_document
+from gateway.demo_week import WORKLOADS
 from gateway.known_providers import KNOWN_PROVIDERS, SIMULATED_MODELS, KnownModel
 from policies.models import ChangeEvent, Deployment, Model, Policy, Provider, Tenant
 from policies.provider_addresses import SIMULATED, is_private_host
@@ -30,6 +31,8 @@ AUTO_POLICY = "pointsman/auto"
 LOCAL_MODELS_TIMEOUT_S = 2.0
 MAX_LOCAL_MODELS = 50
 LONG_PROMPT_TOKENS = 24_000
+# The invented prices are older than the demo's week, so that its requests have a cost.
+DEMO_PRICES_FROM = "2025-01-01"
 
 logger = logging.getLogger(__name__)
 Document = dict[str, Any]
@@ -130,9 +133,11 @@ def build_document(found: Sequence[Document], *, is_first: bool) -> Document:
     if is_first:
         document["providers"].append({"name": "simulated", "base_url": SIMULATED, "auth_style": "none"})
         simulated = _add_models(document, "simulated", SIMULATED_MODELS, "invented for the demo", has_model)
-        key = {"name": "demo", "owner": "whoever started this gateway"}
-        projects = [{"name": "playground", "keys": [key]}]
-        document["tenants"] = [{"name": "demo", "policies": [AUTO_POLICY], "projects": projects}]
+        for deployment in document["deployments"]:
+            if deployment["provider"] == "simulated":
+                deployment["price"]["effective_from"] = DEMO_PRICES_FROM
+        tenant: Document = {"name": "demo", "policies": [AUTO_POLICY], "projects": list_demo_projects()}
+        document["tenants"] = [tenant]
     else:
         has_simulated = set(
             Deployment.objects.filter(provider__name="simulated").values_list("name", flat=True)
@@ -146,6 +151,18 @@ def build_document(found: Sequence[Document], *, is_first: bool) -> Document:
         real = _list_real_deployments() + real
     document["policies"].append(build_auto_policy(real, simulated))
     return document
+
+
+def list_demo_projects() -> list[Document]:
+    """Return the demo tenant's projects with their keys: one to try, and those of the demo's week. Pure."""
+    keys: dict[str, list[Document]] = {
+        "playground": [{"name": "demo", "owner": "whoever started this gateway"}]
+    }
+    for workload in WORKLOADS:
+        listed = keys.setdefault(workload.project, [])
+        if all(key["name"] != workload.key for key in listed):
+            listed.append({"name": workload.key, "owner": "invented for the demo"})
+    return [{"name": project, "keys": listed} for project, listed in keys.items()]
 
 
 def build_auto_policy(

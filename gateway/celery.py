@@ -8,7 +8,7 @@ import warnings
 
 from celery import Celery
 from celery.platforms import SecurityWarning
-from celery.signals import beat_embedded_init
+from celery.signals import beat_embedded_init, worker_ready
 
 from gateway.child_processes import die_with_parent_now
 
@@ -26,3 +26,9 @@ app.autodiscover_tasks()
 def end_with_the_worker(**kwargs: object) -> None:
     """Beat runs in a child process of the worker: without this it outlives a worker that is killed."""
     die_with_parent_now()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def begin_with_the_demo(**kwargs: object) -> None:
+    """After the first start there is a demo without traffic: the worker is the first to have time for it."""
+    app.send_task("gateway.tasks.write_demo_week")

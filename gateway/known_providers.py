@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model as it is called here and upstream, and what it can do."""
+    """A model as it is called here and upstream, and what it can do. `rating` in 0..1 only where it is invented."""
 
     name: str
     upstream_model: str
@@ -22,6 +22,7 @@ class KnownModel:
     endpoints: Sequence[str] = ()
     output_limit_parameter: str = ""
     price: Mapping[str, str] = field(default_factory=dict)
+    rating: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +109,23 @@ KNOWN_PROVIDERS = (
     ),
 )
 
-# Invented models of the simulated provider, priced like a small and a large model of the day.
+# Invented models of the simulated provider, priced and rated like models of the day of four sizes.
 SIMULATED_MODELS = (
     KnownModel(
         "sim-small", "sim-small", 32_768, 8_192, ("json_schema", "tools"),
-        price=_rates(uncached="0.10", read="0.025", out="0.40"),
+        price=_rates(uncached="0.10", read="0.025", out="0.40"), rating=0.62,
+    ),
+    KnownModel(
+        "sim-medium", "sim-medium", 131_072, 16_384, ("json_schema", "tools"),
+        price=_rates(uncached="0.40", read="0.10", out="1.60"), rating=0.74,
+    ),
+    KnownModel(
+        "sim-code", "sim-code", 131_072, 32_768, ("tools",),
+        price=_rates(uncached="0.80", read="0.20", out="3.20"), rating=0.79,
     ),
     KnownModel(
         "sim-large", "sim-large", 200_000, 32_768, ("json_schema", "tools", "vision"),
-        price=_rates(uncached="2.50", read="1.25", out="10"),
+        price=_rates(uncached="2.50", read="1.25", out="10"), rating=0.86,
     ),
     KnownModel("sim-embed", "sim-embed", 8_192, endpoints=("embeddings",), price={"input_usd_per_mtok": "0.02"}),
 )  # fmt: skip

@@ -41,6 +41,7 @@ class Up:
         ours = {
             "POINTSMAN_DATA_DIR": str(self.data_dir),
             "POINTSMAN_PORT": str(self.port),
+            "POINTSMAN_DEMO_WEEK": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return kept | ours | self.settings

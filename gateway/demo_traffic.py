@@ -1,0 +1,357 @@
+"""How does the demo's invented week become records? It is decided and written down by the code of real requests.
+
+Reads: configuration, the change feed. Writes: one worker's journal, which the ingester takes like any other. Calls no
+provider. What happens when follows from the moment the demo was set up, ids included: doing it again adds nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from billing.models import RequestRecord
+from billing.pricebook import PriceVersion, price_at
+from billing.usage import Usage
+from gateway import demo_week
+from gateway.dataplane.attempts import MAX_ATTEMPTS
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.health import Health
+from gateway.dataplane.ports import RecordLookup
+from gateway.dataplane.recording import AttemptLog
+from gateway.dataplane.request_ids import make_request_id
+from gateway.demo_week import Call, Turn
+from gateway.journal import SegmentJournal
+from gateway.snapshots import Loaded, load_everything
+from gateway.wire.openai_answer import estimate_usage
+from gateway.wire.openai_request import Endpoint, ParsedRequest
+from policies.autorouter.request_facts import RequestText, read_text_facts
+from policies.decision import Ask, Decision, RoutingError, decide
+from policies.features import Features
+from policies.models import ChangeEvent, Deployment
+from policies.provider_addresses import SIMULATED
+from policies.snapshot import DeploymentSnapshot, KeyGrant, RoutingSnapshot
+
+DEMO_ACTOR = "bootstrap"
+DEMO_TENANT = "demo"
+# Later than this after the demo was set up, the week would be news to an operator: it stays away.
+SETTING_UP = dt.timedelta(minutes=30)
+CODE_OF_STATUS = {429: "rate_limit_exceeded", 500: "server_error", 502: "bad_gateway", 503: "overloaded"}
+
+
+def find_due_moment(now: dt.datetime) -> dt.datetime | None:
+    """When the demo was set up, if its week is still to be written; None: there is no demo, or it has its week.
+
+    A demo that calls real providers gets no week: none of them was ever asked.
+    """
+    made = ChangeEvent.objects.filter(
+        actor=DEMO_ACTOR, object_type="tenant", object_name=DEMO_TENANT, action="create"
+    ).order_by("id")
+    event = made.first()
+    if event is None or not now - SETTING_UP <= event.at <= now:
+        return None
+    if Deployment.objects.exclude(provider__base_url=SIMULATED).exists():
+        return None
+    if RequestRecord.objects.filter(id=_request_id(_first_turn(event.at)), started_at__lt=event.at).exists():
+        return None
+    return event.at
+
+
+def write_demo_week(*, data_dir: Path, set_up_at: dt.datetime, days: int = demo_week.DAYS) -> int:
+    """Write the days before `set_up_at` into a journal of their own; return how many requests they hold."""
+    loaded = load_everything()
+    grants = _grants_by_name(loaded)
+    turns = [
+        turn
+        for turn in demo_week.list_turns(set_up_at.timestamp(), days=days)
+        if (turn.workload.project, turn.workload.key) in grants
+    ]
+    journal = SegmentJournal(data_dir)
+    try:
+        week = _Week(loaded, grants, journal, set_up_at.timestamp())
+        for turn in turns:
+            week.serve(turn)
+    finally:
+        journal.close()
+    return len(turns)
+
+
+def _first_turn(set_up_at: dt.datetime) -> Turn:
+    return demo_week.list_turns(set_up_at.timestamp())[0]
+
+
+def _request_id(turn: Turn) -> str:
+    noise = random.Random(f"{demo_week.SEED}/{turn.number}").getrandbits(74)  # noqa: S311
+    return make_request_id(int(turn.at_unix_s * 1000), noise=noise)
+
+
+def _grants_by_name(loaded: Loaded) -> dict[tuple[str, str], KeyGrant]:
+    """The demo tenant's keys by project and name."""
+    demo = [grant for grant in loaded.grants.values() if grant.tenant.name == DEMO_TENANT]
+    return {(grant.project_name, grant.key_name): grant for grant in demo}
+
+
+class _PastExchange(Exchange):
+    """An exchange whose clock the week turns."""
+
+    __slots__ = ("elapsed",)
+    elapsed: float
+
+    def elapsed_ms(self) -> float:
+        return self.elapsed
+
+
+@dataclass(slots=True)
+class _Configuration:
+    """The configuration port over what was loaded."""
+
+    snapshot: RoutingSnapshot
+    prices: Mapping[int, Any]
+    is_ready: bool = True
+
+    def find_key(self, secret: str, /) -> KeyGrant | None:
+        return None
+
+    def find_price(self, deployment_id: int, at_unix_s: float, /) -> PriceVersion | None:
+        return price_at(self.prices.get(deployment_id, ()), at_unix_s)
+
+
+@dataclass(order=True, slots=True)
+class _Notice:
+    """Something that a deployment's health learns at a time: an answer's end is later than its request's start."""
+
+    at_unix_s: float
+    number: int
+    tell: Callable[[], None] = field(compare=False)
+
+
+class _Week:
+    """Serves the turns one after the other, with the breakers and budgets of one worker on the week's clock."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        grants: Mapping[tuple[str, str], KeyGrant],
+        journal: SegmentJournal,
+        now_unix_s: float,
+    ) -> None:
+        self._grants = grants
+        self._now_unix_s = now_unix_s
+        self._clock_unix_s = 0.0
+        self._draw = random.Random(demo_week.SEED)  # noqa: S311
+        self._notices: list[_Notice] = []
+        self._notice_count = 0
+        # Which deployment served a conversation last: its provider may have the prompt's beginning cached.
+        self._last_served: dict[int, int] = {}
+        self.gateway = Gateway(
+            configuration=_Configuration(loaded.routing, loaded.prices),
+            journal=journal,
+            records=cast("RecordLookup", None),  # nobody looks a record up
+            clients={},
+            health=Health(lambda: self._clock_unix_s),
+            draw=self._draw.random,
+            now_unix_s=lambda: self._clock_unix_s,
+        )
+
+    def serve(self, turn: Turn) -> None:
+        """Decide, try, and write both lines of one request."""
+        self._advance(turn.at_unix_s)
+        exchange = self._open(turn)
+        grant, features = exchange.grant, exchange.features
+        assert grant is not None and features is not None
+        ask = Ask(requested_model=turn.asks, is_pinned=exchange.is_pinned, endpoint=exchange.endpoint)
+        gateway = self.gateway
+        draw = gateway.draw()
+        try:
+            exchange.decision = decide(
+                ask, features, gateway.configuration.snapshot, grant, gateway.health, draw=draw
+            )
+        except RoutingError as refusal:
+            exchange.write_outcome("refused", http_status=refusal.status, error_code=refusal.code)
+            return
+        if not exchange.decision.candidates:
+            status, code = _refusal_of(exchange.decision)
+            exchange.write_outcome("refused", http_status=status, error_code=code)
+            return
+        exchange.write_intent()
+        self._try_candidates(exchange, turn)
+
+    def _open(self, turn: Turn) -> _PastExchange:
+        workload = turn.workload
+        grant = self._grants[workload.project, workload.key]
+        exchange = _PastExchange(self.gateway, cast("Endpoint", workload.endpoint))
+        exchange.started_at_unix_s = turn.at_unix_s
+        exchange.request_id = _request_id(turn)
+        exchange.elapsed = 0.1
+        exchange.grant = grant
+        exchange.is_pinned = grant.is_pinned or workload.is_pinned
+        exchange.parsed = ParsedRequest(
+            endpoint=exchange.endpoint,
+            body=b"",
+            payload={},
+            model=turn.asks,
+            models=(),
+            provider_order=(),
+            provider_only=(),
+            provider_ignore=(),
+            allow_fallbacks=True,
+            is_stream=workload.is_stream,
+            wants_usage=workload.is_stream,
+            facts=turn.facts(),
+            tags=dict(workload.tags),
+        )
+        exchange.features = _features(turn, grant, exchange.parsed, self.gateway.configuration.snapshot)
+        return exchange
+
+    def _try_candidates(self, exchange: _PastExchange, turn: Turn) -> None:
+        """Fall back along the candidates until one answers, as `dataplane.attempts` does; the last is asked twice."""
+        decision = exchange.decision
+        assert decision is not None
+        limit = decision.max_attempts or MAX_ATTEMPTS
+        candidates = [d for d in decision.candidates if self.gateway.health.may_call(d)]
+        candidates = candidates or list(decision.candidates[-1:])
+        if len(candidates) < limit:
+            candidates.append(candidates[-1])
+        call: Call | None = None
+        for deployment in candidates[:limit]:
+            if exchange.attempts and exchange.attempts[-1].deployment is deployment:
+                exchange.elapsed += 600.0  # the pause before a retry
+            call = self._call(exchange, turn, deployment)
+            if call.status == 200:
+                break
+        assert call is not None
+        last = exchange.attempts[-1]
+        if call.status != 200:
+            exchange.write_outcome("error", http_status=call.status, error_code=last.error_code)
+        elif last.outcome == "cancelled":
+            exchange.write_outcome("cancelled", http_status=200, error_code="client_disconnected")
+        else:
+            exchange.served_model = last.deployment.upstream_model
+            exchange.finish_reason = (
+                "" if exchange.endpoint == "embeddings" else _finish_reason(turn, exchange)
+            )
+            exchange.write_outcome("ok", http_status=200)
+
+    def _call(self, exchange: _PastExchange, turn: Turn, deployment: DeploymentSnapshot) -> Call:
+        """One attempt: what the invented provider does, put on the exchange's log and told to health in time."""
+        log = AttemptLog(
+            number=len(exchange.attempts) + 1, deployment=deployment, offset_ms=exchange.elapsed_ms()
+        )
+        exchange.attempts.append(log)
+        call = demo_week.answer_call(
+            turn,
+            deployment.model.name,
+            turn.at_unix_s + log.offset_ms / 1000,
+            now_unix_s=self._now_unix_s,
+            attempt=log.number,
+        )
+        log.http_status = call.status
+        log.first_byte_ms = log.offset_ms + call.first_byte_ms
+        log.end_ms = exchange.elapsed = log.offset_ms + call.total_ms
+        ends_at_unix_s = turn.at_unix_s + log.end_ms / 1000
+        health = self.gateway.health
+        if call.status != 200:
+            log.outcome = "rate_limited" if call.status == 429 else "http_error"
+            log.error_code = CODE_OF_STATUS[call.status]
+            log.error_message = f"The provider answered {call.status}."
+            if call.status == 429:
+                self._notify(ends_at_unix_s, lambda: health.on_rate_limited(deployment, None))
+            else:
+                self._notify(ends_at_unix_s, lambda: health.on_failure(deployment, "http_error"))
+            return call
+        if exchange.parsed is not None and exchange.parsed.is_stream:
+            exchange.first_token_ms = log.first_byte_ms
+        self._charge(exchange, turn, log, call)
+        latency_ms = log.latency_ms()
+        self._notify(ends_at_unix_s, lambda: health.on_success(deployment, latency_ms))
+        return call
+
+    def _charge(self, exchange: _PastExchange, turn: Turn, log: AttemptLog, call: Call) -> None:
+        deployment_id = log.deployment.id
+        if turn.leaves_early and exchange.first_token_ms is not None:
+            # The client left in the middle of the stream: what had come is estimated, as streaming.settle does.
+            log.end_ms = exchange.elapsed = (exchange.first_token_ms + log.end_ms) / 2
+            log.outcome = "cancelled"
+            exchange.charge(
+                log, estimate_usage(input_tokens=turn.input_tokens, output_characters=2 * call.output_tokens)
+            )
+            return
+        log.outcome = "ok"
+        is_cached = self._last_served.get(turn.conversation) == deployment_id
+        exchange.charge(
+            log,
+            Usage(
+                kind="reported",
+                input_tokens=turn.input_tokens,
+                output_tokens=call.output_tokens,
+                cache_read_tokens=turn.tokens_kept // 128 * 128 if is_cached else 0,
+                convention="openai",
+            ),
+        )
+        self._last_served[turn.conversation] = deployment_id
+
+    def _notify(self, at_unix_s: float, tell: Callable[[], None]) -> None:
+        self._notice_count += 1
+        heapq.heappush(self._notices, _Notice(at_unix_s, self._notice_count, tell))
+
+    def _advance(self, to_unix_s: float) -> None:
+        """Turn the clock forward; health hears of what ended until then."""
+        while self._notices and self._notices[0].at_unix_s <= to_unix_s:
+            notice = heapq.heappop(self._notices)
+            self._clock_unix_s = notice.at_unix_s
+            notice.tell()
+        self._clock_unix_s = to_unix_s
+
+
+def _refusal_of(decision: Decision) -> tuple[int, str]:
+    """Status and code for a request that nobody may serve; the data plane's answers (`inference`)."""
+    if not decision.is_never_possible:
+        return 503, "no_candidate"
+    if {reason for _, reason in decision.dropped} == {"context_window"}:
+        return 400, "context_length_exceeded"
+    return 400, "no_capable_deployment"
+
+
+def _features(turn: Turn, grant: KeyGrant, parsed: ParsedRequest, snapshot: RoutingSnapshot) -> Features:
+    """The features of the request; those of its words only where the policy looks at them, as for a real one."""
+    workload = turn.workload
+    features = Features(
+        requested_model=turn.asks,
+        endpoint=workload.endpoint,
+        tenant=grant.tenant.name,
+        project=grant.project_name,
+        key=grant.key_name,
+        app=workload.app,
+        task=workload.task,
+        tags=parsed.tags,
+        is_stream=workload.is_stream,
+        **parsed.facts,
+    )
+    policy = snapshot.policies.get(turn.asks)
+    if policy is None or not policy.needs_text:
+        return features
+    text = RequestText(
+        system=workload.system,
+        first_user=turn.first_user,
+        last_user="" if turn.is_tool_result else turn.last_user,
+        tool_names=workload.tools,
+        schema=workload.schema,
+        app=workload.app,
+        key_id=grant.key_id,
+        has_images=workload.has_images,
+        is_tool_result=turn.is_tool_result,
+        message_count=features.message_count,
+        input_tokens=turn.input_tokens,
+    )
+    facts = read_text_facts(text)
+    return features._replace(**facts._asdict(), is_tool_result=turn.is_tool_result)
+
+
+def _finish_reason(turn: Turn, exchange: Exchange) -> str:
+    """An agent's answers call a tool, but for the last of a conversation (nobody knows which that is: one in six)."""
+    return "tool_calls" if turn.workload.tools and turn.number % 6 else "stop"
