@@ -1,7 +1,8 @@
 """Which configuration is in force in this worker? Rows -> frozen snapshots, kept up to date.
 
-Reads: catalog, policies, tenants, keys, prices, the change feed. A thread with its own database connection follows
-the feed; requests read attributes that are replaced whole. While the database is away, what was loaded stays.
+Reads: catalog, policies, router tables, tenants, keys, prices, the change feed. A thread with its own database
+connection follows the feed; requests read attributes that are replaced whole. While the database is away, what was
+loaded stays.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,12 +23,15 @@ from django.utils import timezone
 
 from billing.models import Price
 from billing.pricebook import PriceError, PriceVersion, parse_rates, price_at
+from policies.autorouter.tables import RouterTables, empty_tables
 from policies.conditions import ConditionError
 from policies.credentials import resolve_credential
 from policies.documents import build_rules
 from policies.errors import CredentialError
 from policies.keys import hash_secret
+from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Provider, Tenant
+from policies.router_tables import find_active, read_tables
 from policies.snapshot import (
     DeploymentSnapshot,
     KeyGrant,
@@ -246,13 +250,14 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
 
 
 def _with_revision(routing: RoutingSnapshot, revision: int) -> RoutingSnapshot:
-    return RoutingSnapshot(revision, routing.deployments, routing.deployments_by_model, routing.policies)
+    return replace(routing, revision=revision)
 
 
 def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | None = None) -> RoutingSnapshot:
     """Build routing from enabled rows. A policy that cannot be built keeps its previous form."""
     providers = {row.pk: _build_provider(row) for row in Provider.objects.filter(is_enabled=True)}
-    models = {row.pk: _build_model(row) for row in Model.objects.filter(is_enabled=True)}
+    model_rows = list(Model.objects.filter(is_enabled=True))
+    models = {row.pk: _build_model(row) for row in model_rows}
     deployments: dict[str, DeploymentSnapshot] = {}
     by_model: dict[str, list[DeploymentSnapshot]] = {}
     now_unix_s = time.time()
@@ -289,7 +294,36 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
         deployments=deployments,
         deployments_by_model={name: tuple(rows) for name, rows in by_model.items()},
         policies=policies,
+        router=_load_router(model_rows, by_model, previous),
     )
+
+
+def _load_router(
+    models: Iterable[Model],
+    by_model: Mapping[str, Sequence[DeploymentSnapshot]],
+    previous: RoutingSnapshot | None,
+) -> RouterTables:
+    """The tables in force with the catalog's ratings over theirs. Tables that cannot be read stay as they were."""
+    row = find_active()
+    try:
+        tables = read_tables(row)
+    except ValueError as error:
+        logger.error("%s cannot be used: %s", row, error)
+        tables = previous.router if previous is not None else empty_tables()
+    rated = [
+        RatedModel(
+            model.name,
+            model.rating,
+            model.rating_source,
+            model.rating_date,
+            cheapest_usd_per_mtok(
+                (deployment.input_nanousd_per_mtok, deployment.output_nanousd_per_mtok)
+                for deployment in by_model.get(model.name, ())
+            ),
+        )
+        for model in models
+    ]
+    return with_catalog_ratings(tables, rated)
 
 
 def _build_provider(row: Provider) -> ProviderSnapshot:

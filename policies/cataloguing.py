@@ -32,7 +32,7 @@ PROVIDER_FIELDS = (
 )  # fmt: skip
 MODEL_FIELDS = (
     "name", "description", "context_tokens", "max_output_tokens", "capabilities", "endpoints",
-    "output_limit_parameter", "is_enabled",
+    "output_limit_parameter", "rating", "rating_source", "rating_date", "is_enabled",
 )  # fmt: skip
 OTHER_HOST = (
     "the credential was given for another host: give it (or its reference) again together with this URL"
@@ -170,6 +170,8 @@ def _write_model(row: Model, *, actor: str, action: str, fields: Mapping[str, An
     for name, known in (("capabilities", CAPABILITIES), ("endpoints", ENDPOINTS)):
         if name in values:
             values[name], problems[name] = _known_names(values[name], known)
+    if values.get("rating") is not None and not 0 <= values["rating"] <= 1:
+        problems["rating"] = ["a rating is between 0 and 1"]
     if "name" in values:
         problems["name"] = problems_of_public_name(values["name"])
         if Policy.objects.filter(public_id=values["name"]).exists():

@@ -172,6 +172,26 @@ class ModelForm(ConsoleForm):
     output_limit_parameter = forms.ChoiceField(
         choices=Model.OutputLimitParameter.choices, required=False, label="Output limit is sent as"
     )
+    rating = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        required=False,
+        label="Rating (0 to 1)",
+        widget=forms.NumberInput(attrs={"step": "any"}),
+        help_text="The share of your tasks it solves. Where the automatic router begins, before evidence of your own"
+        " traffic. Empty: a public table's rating, or a guess from the price.",
+    )
+    rating_source = forms.CharField(
+        max_length=200,
+        required=False,
+        label="Where the rating comes from",
+        help_text="For example: own evaluation set.",
+    )
+    rating_date = forms.DateField(
+        required=False,
+        label="Rated on",
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+    )
 
 
 class DeploymentForm(ConsoleForm):

@@ -19,7 +19,7 @@ def json_value(value: Any) -> Any:
     """Return a field's value as the audit log keeps it: rows by name, times as ISO text."""
     if isinstance(value, models.Model):
         return str(value)
-    if isinstance(value, dt.datetime):
+    if isinstance(value, dt.date):  # a datetime is one too
         return value.isoformat()
     if isinstance(value, (list, tuple, set, frozenset)):
         return [json_value(item) for item in value]

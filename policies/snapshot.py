@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from policies.autorouter.tables import RouterTables, empty_tables
+
 Strategy = Literal["fixed", "priority", "weighted", "least_cost", "least_latency", "auto"]
 
 EMPTY: Mapping[str, Any] = {}
@@ -159,10 +161,11 @@ class RoutingSnapshot:
     """Everything a decision needs, at one revision of the change feed.
 
     `deployments` by deployment name; `deployments_by_model` by model name, in order of preference (name);
-    `policies` by public id. Only enabled rows are in it.
+    `policies` by public id. Only enabled rows are in it. `router`: the tables in force, with the catalog's ratings.
     """
 
     revision: int
     deployments: Mapping[str, DeploymentSnapshot] = field(default_factory=dict)
     deployments_by_model: Mapping[str, tuple[DeploymentSnapshot, ...]] = field(default_factory=dict)
     policies: Mapping[str, PolicySnapshot] = field(default_factory=dict)
+    router: RouterTables = field(default_factory=empty_tables)

@@ -80,7 +80,8 @@ def _provider(row: Provider) -> dict[str, Any]:
 
 def _model(row: Model) -> dict[str, Any]:
     names = ("description", "context_tokens", "max_output_tokens", "capabilities", "endpoints")
-    return _with_changes(row, ("name",), (*names, "output_limit_parameter", "is_enabled"))
+    more = ("output_limit_parameter", "rating", "rating_source", "rating_date", "is_enabled")
+    return _with_changes(row, ("name",), (*names, *more))
 
 
 def _deployment(row: Deployment) -> dict[str, Any]:

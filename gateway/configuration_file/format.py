@@ -154,6 +154,25 @@ def _number(reader: _Reader, raw: Any, path: str) -> float | None:
     return None
 
 
+def _share(reader: _Reader, raw: Any, path: str) -> float | None:
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool) and 0 <= raw <= 1:
+        return float(raw)
+    reader.complain(path, "a number from 0 to 1 is needed")
+    return None
+
+
+def _day(reader: _Reader, raw: Any, path: str) -> dt.date | None:
+    if isinstance(raw, str):
+        try:
+            raw = dt.date.fromisoformat(raw)
+        except ValueError:
+            pass
+    if isinstance(raw, dt.date) and not isinstance(raw, dt.datetime):
+        return raw
+    reader.complain(path, "a date is needed, for example 2026-01-31")
+    return None
+
+
 def _texts(reader: _Reader, raw: Any, path: str) -> list[str] | None:
     if not isinstance(raw, list):
         reader.complain(path, "a list of texts is needed")
@@ -271,6 +290,9 @@ _MODEL: dict[str, _Field] = {
     "capabilities": _texts,
     "endpoints": _texts,
     "output_limit_parameter": _text,
+    "rating": _share,
+    "rating_source": _text,
+    "rating_date": _day,
     "is_enabled": _boolean,
 }
 _DEPLOYMENT: dict[str, _Field] = {

@@ -13,7 +13,7 @@ from gateway.configuration_file.exporting import export_text
 from gateway.configuration_file.format import FileError, read_configuration
 from gateway.configuration_file.pruning import prune
 from policies.issuing import is_secret_of
-from policies.models import ApiKey, ChangeEvent, Deployment, Policy, Provider, Tenant
+from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Provider, Tenant
 from tests.gateway.configuration_file.test_format import ISSUE_EXAMPLE
 from tests.make_configuration import make_provider
 
@@ -245,3 +245,21 @@ def test_a_file_that_moves_a_provider_brings_its_credential_along(monkeypatch: p
     assert Provider.objects.get().base_url == "https://b.example.com"
     with pytest.raises(FileError, match="another host"):
         apply("providers: [{name: p, base_url: 'https://c.example.com'}]")
+
+
+def test_ratings_are_applied_exported_and_refused_where_they_are_none() -> None:
+    rated = "{rating: 0.72, rating_source: own evaluation, rating_date: 2026-05-01}"
+    apply(f"models: [{{name: m, {rated[1:]}]")
+    model = Model.objects.get(name="m")
+    assert (model.rating, model.rating_source, str(model.rating_date)) == (
+        0.72,
+        "own evaluation",
+        "2026-05-01",
+    )
+    assert not apply(export_text()).is_change
+    assert changes_of(apply("models: [{name: m, rating: 1}]")) == [
+        "change   model      m  rating: 0.72 -> 1.0"
+    ]
+    for wrong in ("rating: 72", "rating: high", "rating_date: May"):
+        with pytest.raises(FileError, match=r"models\[0\].rating"):
+            apply(f"models: [{{name: m, {wrong}}}]")
