@@ -1,6 +1,13 @@
 """What traffic recorded and what it cost, as tables. One file per subject; import from here."""
 
 from billing.models.backtests import Backtest, BacktestState
+from billing.models.evaluation import (
+    EvaluationAnswer,
+    EvaluationCase,
+    EvaluationRun,
+    EvaluationSet,
+    EvaluationState,
+)
 from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.prices import Price
@@ -11,6 +18,11 @@ __all__ = [
     "AttemptRecord",
     "Backtest",
     "BacktestState",
+    "EvaluationAnswer",
+    "EvaluationCase",
+    "EvaluationRun",
+    "EvaluationSet",
+    "EvaluationState",
     "Evidence",
     "Feedback",
     "JournalCursor",
