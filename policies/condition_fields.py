@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from policies.autorouter.languages import LANGUAGES
 from policies.autorouter.request_types import TYPES
+from policies.conditions import ConditionError
 
 Kind = Literal["text", "choice", "weekday", "number", "yes/no", "tag"]
 
@@ -50,13 +51,12 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 Choices = tuple[tuple[str | int, str], ...]
 
 
-class RowError(ValueError):
+class RowError(ConditionError):
     """A row that says nothing that can be compiled. `path` is like `rows[1].rows[0]`, "" for the whole."""
 
     def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}" if path else message)
+        super().__init__(message)
         self.path = path
-        self.message = message
 
 
 class Field(NamedTuple):

@@ -112,6 +112,11 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def reason_text(reason: str) -> str:
+    """Say a drop reason's code in words; an unknown code is returned as it is."""
+    return _REASONS.get(reason, reason)
+
+
 def _path_sentence(record: Mapping[str, Any]) -> str:
     if record.get("policy"):
         return f"Policy {record['policy']}, version {record.get('version')}, decided."
