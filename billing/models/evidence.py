@@ -110,6 +110,7 @@ class WorkloadUsage(models.Model):
     request_count = models.BigIntegerField()
     checkable_count = models.BigIntegerField()
     input_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField(default=0, db_default=0)
     output_tokens = models.BigIntegerField()
     output_count = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()

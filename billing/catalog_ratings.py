@@ -1,0 +1,92 @@
+"""What is each model of the catalog taken to be worth, and what does it cost, right now?
+
+Reads: model, deployment, price, the router tables in force. For pages and learning: workers have the same in their
+snapshot (`gateway.snapshots`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from billing.models import Price
+from billing.pricebook import PriceError, PriceVersion, parse_rates
+from policies.autorouter.estimating import find_rating
+from policies.autorouter.tables import Rating, RouterTables
+from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
+from policies.models import Deployment, Model, RouterTable
+from policies.router_tables import find_active, read_tables
+
+NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RouterNow:
+    """The version in force (None: ratings alone), its tables with the catalog's ratings, and prices by model.
+
+    `price_of_model`: the price in force of the model's cheapest priced deployment.
+    """
+
+    row: RouterTable | None
+    tables: RouterTables
+    usd_per_mtok: Mapping[str, float | None]
+    price_of_model: Mapping[str, PriceVersion]
+
+    def rating_of(self, model: str) -> Rating:
+        """The model's rating, or its price neighbour's, marked as a guess."""
+        return find_rating(model, self.usd_per_mtok.get(model), self.tables)
+
+
+def read_router_now(now: dt.datetime) -> RouterNow:
+    """Read it in four queries. Raises ValueError when the version in force cannot be read."""
+    row = find_active()
+    prices = _prices_in_force(now)
+    rates: dict[str, list[tuple[int | None, int | None]]] = {}
+    cheapest: dict[str, tuple[float, PriceVersion]] = {}
+    deployments = Deployment.objects.filter(
+        is_enabled=True, provider__is_enabled=True, model__is_enabled=True
+    )
+    for pk, model in deployments.order_by("name").values_list("pk", "model__name"):
+        version = prices.get(pk)
+        rates.setdefault(model, []).append(_compared_rates(version))
+        if version is not None:
+            cost = cheapest_usd_per_mtok([_compared_rates(version)]) or 0.0
+            if model not in cheapest or cost < cheapest[model][0]:
+                cheapest[model] = (cost, version)
+    usd_per_mtok = {model: cheapest_usd_per_mtok(pairs) for model, pairs in rates.items()}
+    rated = [
+        RatedModel(name, rating, source, on, usd_per_mtok.get(name))
+        for name, rating, source, on in Model.objects.filter(is_enabled=True).values_list(
+            "name", "rating", "rating_source", "rating_date"
+        )
+    ]
+    return RouterNow(
+        row=row,
+        tables=with_catalog_ratings(read_tables(row), rated),
+        usd_per_mtok=usd_per_mtok,
+        price_of_model={model: version for model, (_, version) in cheapest.items()},
+    )
+
+
+def _prices_in_force(now: dt.datetime) -> dict[int, PriceVersion]:
+    rows = Price.objects.filter(book=Price.Book.COST, tenant=None, effective_from__lte=now)
+    found = {}
+    for pk, deployment_id, at, raw in (
+        rows.order_by("deployment_id", "-effective_from")
+        .distinct("deployment_id")
+        .values_list("pk", "deployment_id", "effective_from", "rates")
+    ):
+        try:
+            found[deployment_id] = PriceVersion(pk, deployment_id, at.timestamp(), parse_rates(raw))
+        except PriceError:
+            continue  # as in the workers: what cannot be read is unpriced
+    return found
+
+
+def _compared_rates(version: PriceVersion | None) -> tuple[int | None, int | None]:
+    if version is None:
+        return None, None
+    rates = [version.rates.get(f"{name}_usd_per_mtok", Decimal(0)) for name in ("input", "output")]
+    return int(rates[0] * NANO), int(rates[1] * NANO)
