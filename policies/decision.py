@@ -10,9 +10,9 @@ does not take it away, unless the provider refused our credential.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
 from policies.features import Features
@@ -328,18 +328,12 @@ def _find_deployments(
     return deployments
 
 
-@lru_cache(maxsize=4096)
-def _trace(rule: str, outcome: RuleOutcome) -> RuleTrace:
-    return RuleTrace(rule, outcome)
-
-
 def _match(policy: PolicySnapshot, features: Features, trace: list[RuleTrace]) -> RuleSnapshot | None:
     """The first rule whose condition holds. A condition that fails at run time does not hold."""
     context = None
-    for rule in policy.rules:
-        condition = rule.condition
+    for rule, condition, skipped, matched in _steps(policy):
         if not rule.is_enabled:
-            trace.append(_trace(rule.name, "disabled"))
+            trace.append(RuleTrace(rule.name, "disabled"))
             continue
         if condition is not None:
             if context is None:
@@ -353,19 +347,26 @@ def _match(policy: PolicySnapshot, features: Features, trace: list[RuleTrace]) -
                 trace.append(RuleTrace(rule.name, "failed", first_line(error)))
                 continue
             if outcome is False:
-                trace.append(_skipped(rule))
+                trace.append(skipped)
                 continue
             if outcome is not True:
                 trace.append(RuleTrace(rule.name, "failed", "neither true nor false"))
                 continue
-        trace.append(_trace(rule.name, "matched"))
+        trace.append(matched)
         return rule
     return None
 
 
-@lru_cache(maxsize=4096)
-def _skipped(rule: RuleSnapshot) -> RuleTrace:
-    return RuleTrace(rule.name, "skipped")
+_Step = tuple[RuleSnapshot, Callable[[Any], Any] | None, RuleTrace, RuleTrace]
+
+
+@lru_cache(maxsize=1024)
+def _steps(policy: PolicySnapshot) -> tuple[_Step, ...]:
+    """A policy's rules with the traces they leave, made once: ten rules are passed in every request."""
+    return tuple(
+        (rule, rule.condition, RuleTrace(rule.name, "skipped"), RuleTrace(rule.name, "matched"))
+        for rule in policy.rules
+    )
 
 
 def _prefer(deployments: Sequence[DeploymentSnapshot], order: tuple[str, ...]) -> list[DeploymentSnapshot]:

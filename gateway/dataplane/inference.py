@@ -112,21 +112,22 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     exchange.parsed = parsed
     exchange.is_pinned = grant.is_pinned or _is_yes(headers.get(b"x-pointsman-pin"))
     policies = configuration.snapshot.policies
-    needs_time = any(
-        name in policies and not _TIME.isdisjoint(policies[name].feature_names)
-        for name in ((parsed.model, *parsed.models) if parsed.models else (parsed.model,))
-    )
+    needs_time = False
+    for name in (parsed.model, *parsed.models):
+        policy = policies.get(name)
+        if policy is not None and not _TIME.isdisjoint(policy.feature_names):
+            needs_time = True
     features = _features(exchange, headers, grant, needs_time=needs_time)
     exchange.features = features
     ask = Ask(
-        requested_model=parsed.model,
-        models=parsed.models,
-        is_pinned=exchange.is_pinned,
-        endpoint=exchange.endpoint,
-        provider_order=parsed.provider_order,
-        provider_only=parsed.provider_only,
-        provider_ignore=parsed.provider_ignore,
-        allow_fallbacks=parsed.allow_fallbacks,
+        parsed.model,
+        parsed.models,
+        exchange.is_pinned,
+        exchange.endpoint,
+        parsed.provider_order,
+        parsed.provider_only,
+        parsed.provider_ignore,
+        parsed.allow_fallbacks,
     )
     exchange.ask = ask
     try:
@@ -143,6 +144,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
 
 _TIME = frozenset({"hour", "weekday"})
 _NO_FACTS: dict[str, Any] = {}
+_DEFAULTS = Features()._asdict()
 
 
 @lru_cache(maxsize=1024)
@@ -167,22 +169,25 @@ def _features(
     if needs_time:
         local = datetime.fromtimestamp(exchange.started_at_unix_s, _zone(grant.tenant.time_zone))
         extra = {"hour": local.hour, "weekday": local.isoweekday()}
-    return Features(
-        requested_model=parsed.model,
-        endpoint=exchange.endpoint,
-        tenant=grant.tenant.name,
-        project=grant.project_name,
-        key=grant.key_name,
-        app=app,
-        task=task,
-        priority=priority,
-        quality=quality,
-        max_latency_ms=_whole(latency),
-        tags=metadata,
-        is_stream=parsed.is_stream,
-        **parsed.facts,
-        **extra,
-    )
+    # A dictionary in the order of the fields: half the time of a call with thirty names.
+    values = _DEFAULTS.copy()
+    values["requested_model"] = parsed.model
+    values["endpoint"] = exchange.endpoint
+    values["tenant"] = grant.tenant.name
+    values["project"] = grant.project_name
+    values["key"] = grant.key_name
+    values["app"] = app
+    values["task"] = task
+    values["priority"] = priority
+    values["quality"] = quality
+    values["tags"] = metadata
+    values["is_stream"] = parsed.is_stream
+    if latency:
+        values["max_latency_ms"] = _whole(latency)
+    values.update(parsed.facts)
+    if extra:
+        values.update(extra)
+    return Features._make(values.values())
 
 
 def _text(value: bytes | None) -> str:

@@ -59,7 +59,10 @@ def _only_place_of(body: bytes, name: str) -> tuple[int, int] | None:
     at = body.find(quoted)
     # Over a megabyte rfind is CPython's fastest search, and twice as fast without the frequent quote in front; find
     # stops early where the name stands at the beginning.
-    if at < 0 or body.rfind(quoted[1:]) != at + 1 or body.rfind(b"\\u006") >= 0:
+    if at < 0 or body.rfind(quoted[1:]) != at + 1:
+        return None
+    # Looking for one byte is five times as fast as looking for five, and the usual end of it.
+    if b"\\" in body and body.rfind(b"\\u006") >= 0:
         return None
     colon = _TEXT_VALUE.match(body, at + len(quoted))
     return colon.span(1) if colon else None

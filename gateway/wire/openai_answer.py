@@ -6,8 +6,7 @@ Pure. The answer's bytes go to the client as they came; this only reads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,8 +18,7 @@ CHARACTERS_PER_TOKEN = 4
 MAX_CONTENT_DEPTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFacts:
+class AnswerFacts(NamedTuple):
     """`served_model` is the provider's own word for what answered."""
 
     served_model: str

@@ -87,19 +87,19 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
     else:
         facts = _embedding_facts(payload)
     return ParsedRequest(
-        endpoint=endpoint,
-        body=body,
-        payload=payload,
-        model=model,
-        models=models,
-        provider_order=order,
-        provider_only=only,
-        provider_ignore=ignore,
-        allow_fallbacks=fallbacks,
-        is_stream=bool(stream) and endpoint != "embeddings",
-        wants_usage=bool(options and options.get("include_usage")),
-        facts=facts,
-        tags=_tags(metadata) if metadata else {},
+        endpoint,
+        body,
+        payload,
+        model,
+        models,
+        order,
+        only,
+        ignore,
+        fallbacks,
+        bool(stream) and endpoint != "embeddings",
+        bool(options and options.get("include_usage")),
+        facts,
+        _tags(metadata) if metadata else {},
     )
 
 

@@ -74,8 +74,11 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
     if completion_details:
         reasoning = _part(completion_details, "reasoning_tokens")
         audio_out = _part(completion_details, "audio_tokens")
-    counts = (prompt, completion, total)
-    if len(raw) > 3 - counts.count(None) + bool(prompt_details) + bool(completion_details):
+    # Are there members beyond the standard ones?
+    has_more = len(raw) > (prompt is not None) + (completion is not None) + (total is not None) + bool(
+        prompt_details
+    ) + bool(completion_details)
+    if has_more:
         if not cached:
             # Top level: DeepSeek, Mistral, Moonshot and Together, Anthropic's surface.
             for name in (
@@ -111,18 +114,19 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         convention = "reasoning_beside_completion"
     reasoning = min(reasoning, output)  # OpenRouter: 11 of 10, with a total that counts 10
     tier = service_tier if isinstance(service_tier, str) else get("service_tier")
+    # By position: with names it takes three times as long.
     return Usage(
-        kind="reported",
-        input_tokens=prompt,
-        output_tokens=output,
-        cache_read_tokens=cached,
-        cache_write_tokens=cache_write,
-        reasoning_tokens=reasoning,
-        audio_input_tokens=audio_in,
-        audio_output_tokens=audio_out,
-        convention=convention,
-        service_tier=tier[:40] if isinstance(tier, str) else "",
-        reported_cost_nanousd=_stated_cost_nanousd(raw),
+        "reported",
+        prompt,
+        output,
+        cached,
+        cache_write,
+        reasoning,
+        audio_in,
+        audio_out,
+        convention,
+        tier[:40] if isinstance(tier, str) else "",
+        _stated_cost_nanousd(raw) if has_more else None,
     )
 
 
