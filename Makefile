@@ -14,7 +14,7 @@ help:
 	@echo "make run        start Pointsman: database, gateway, console, workers (Ctrl-C stops all)"
 	@echo "make test       run all tests but the nightly ones"
 	@echo "make test-fast  run the tests that take less than five seconds each"
-	@echo "make check      ruff, mypy, import contracts, migrations, templates"
+	@echo "make check      ruff, mypy, import contracts, migrations, templates, openapi.yaml"
 	@echo "make lock       renew both lock files"
 	@echo "make clean      remove caches and the virtual environment (never the data)"
 
@@ -33,6 +33,10 @@ check: $(DEVELOPMENT)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	git ls-files --cached --others --exclude-standard 'templates/*.html' | xargs --no-run-if-empty $(BIN)/djade --check --target-version 5.2
+	@# Writing it anew: `manage.py spectacular --file gateway/openapi.yaml`.
+	@folder=$$(mktemp -d); POINTSMAN_DATA_DIR=$$folder $(BIN)/python manage.py spectacular \
+	  --file $$folder/openapi.yaml --validate --fail-on-warn && diff -u gateway/openapi.yaml $$folder/openapi.yaml \
+	  || { rm -rf $$folder; echo "gateway/openapi.yaml is not what the code says" >&2; exit 1; }; rm -rf $$folder
 	@# Needs no database: where none answers, Django compares the models with the migration files alone.
 	@folder=$$(mktemp -d); POINTSMAN_DATA_DIR=$$folder $(BIN)/python -W ignore::RuntimeWarning \
 	  manage.py makemigrations --check --dry-run; status=$$?; rm -rf $$folder; exit $$status

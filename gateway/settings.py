@@ -52,6 +52,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "rest_framework",
+    "drf_spectacular",
 ]
 
 MIDDLEWARE = [
@@ -140,9 +141,25 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
+# The rest of the management API's settings stand in policies/api/resources.py, at the view that all of it extends.
 REST_FRAMEWORK = {
+    "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "policies.api.schema.ManagementSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Pointsman management API",
+    "DESCRIPTION": (
+        "Reads and changes the configuration, with the same rules as the console and the configuration file. Changes "
+        "are live in every worker within 2 s and stand in the audit log as `token:NAME`. Refusals are problem documents "
+        "(RFC 9457). Lists are read page by page: follow `next`. The endpoint for LLM requests is /v1, not this API."
+    ),
+    "VERSION": "1",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SORT_OPERATIONS": False,
+    "LICENSE": {"name": "Apache-2.0"},
 }
 
 _celery_folder = POINTSMAN_DATA_DIR / "celery"

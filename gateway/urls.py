@@ -21,6 +21,7 @@ urlpatterns = [
     path("metrics", metrics, name="metrics"),
     path("", include("policies.urls")),
     path("", include("billing.urls")),
+    path("api/v1/", include("gateway.api_urls")),
     path("admin/login/", sign_in.enter_back_office),
     path("admin/", admin.site.urls),
 ]

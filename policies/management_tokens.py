@@ -10,6 +10,7 @@ import datetime as dt
 import secrets
 from collections.abc import Collection
 from enum import StrEnum
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -134,7 +135,7 @@ def _hash(secret: str) -> bytes:
     return keys.hash_secret(secret, pepper=settings.POINTSMAN_KEY_PEPPER)
 
 
-def _record(row: ManagementToken, *, actor: str, action: str, after: dict[str, object]) -> None:
+def _record(row: ManagementToken, *, actor: str, action: str, after: dict[str, Any]) -> None:
     changes.record_change(
         actor=actor,
         action=action,

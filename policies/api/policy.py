@@ -1,0 +1,193 @@
+"""How are policies and their drafts read and changed over HTTP?
+
+Reads: policy, policy_draft, policy_version. Writes: nothing itself, calls `policies.publishing`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from policies import publishing
+from policies.api.access import EDIT_POLICIES, READ, Operation
+from policies.api.etags import etag_of, has_read, is_known_to_caller
+from policies.api.problems import ApiRefusal, problem_as_json
+from policies.api.resources import CollectionView, Filters, ManagementView, StrictSerializer, row_id
+from policies.api.schema import ProblemErrorSerializer
+from policies.models import Policy, PolicyDraft
+
+WITH_VERSION = Policy.objects.select_related("live_version", "draft")
+ETAG = OpenApiParameter(
+    "ETag", str, OpenApiParameter.HEADER, response=[200], description='The revision: "7".'
+)
+
+
+class PolicySerializer(StrictSerializer):
+    """A named way to choose a deployment; clients ask for its public id as the model."""
+
+    id = row_id(read_only=True)
+    public_id = serializers.CharField(
+        max_length=200, help_text="What clients ask for. Cannot be changed later."
+    )
+    description = serializers.CharField(required=False, allow_blank=True, max_length=10_000)
+    is_enabled = serializers.BooleanField(required=False)
+    live_version = serializers.IntegerField(
+        source="live_version.number",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="null: none yet.",
+    )
+    created_at = serializers.DateTimeField(read_only=True)
+
+
+class PolicyFilters(Filters):
+    public_id = serializers.CharField(max_length=200)
+    is_enabled = serializers.BooleanField()
+
+
+class PoliciesView(CollectionView):
+    tag = "policies"
+    location = "/api/v1/policies"
+    queryset = WITH_VERSION
+    serializer_class = PolicySerializer
+    filters = PolicyFilters
+    operations = {
+        "GET": Operation("list_policies", "List policies", READ),
+        "POST": Operation("create_policy", "Add a policy", EDIT_POLICIES),
+    }
+
+    def post(self, request: Request) -> Response:
+        """Add a policy with an empty draft; it takes requests once a version is published."""
+        fields = self.read_body()
+        is_enabled = fields.pop("is_enabled", True)
+        row = publishing.create_policy(actor=self.actor, **fields)
+        if not is_enabled:
+            row = publishing.change_policy(policy=row, actor=self.actor, is_enabled=False)
+        return self.show_added(row)
+
+
+class PolicyView(ManagementView):
+    tag = "policies"
+    queryset = WITH_VERSION
+    serializer_class = PolicySerializer
+    operations = {
+        "GET": Operation("get_policy", "Read a policy", READ),
+        "PATCH": Operation("change_policy", "Change a policy", EDIT_POLICIES),
+        "DELETE": Operation("delete_policy", "Delete a policy", EDIT_POLICIES),
+    }
+
+    def get(self, request: Request, pk: int) -> Response:
+        return self.show(self.find_row())
+
+    def patch(self, request: Request, pk: int) -> Response:
+        """Change the members that are given. A disabled policy takes no requests. Rules: see its draft."""
+        row = self.find_row()
+        fields = self.read_body(is_partial=True)
+        publishing.change_policy(policy=row, actor=self.actor, **fields)
+        return self.show(self.reread(row))
+
+    def delete(self, request: Request, pk: int) -> Response:
+        """Delete a policy that was never published and that no tenant uses; disable others instead."""
+        publishing.delete_policy(policy=self.find_row(), actor=self.actor)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class DocumentField(serializers.JSONField):
+    """A policy document: an object. Its form is in policies/README.md; `problems` say what is wrong with it."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("A policy document is an object.")
+        return super().to_internal_value(data)
+
+
+class DraftSerializer(StrictSerializer):
+    """What is being edited. `problems` is what publishing would say of it, warnings included."""
+
+    revision = serializers.IntegerField(read_only=True, help_text="Also the ETag.")
+    document = DocumentField()
+    problems = serializers.SerializerMethodField()
+    edited_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    edited_by = serializers.CharField(read_only=True)
+
+    @extend_schema_field(ProblemErrorSerializer(many=True))
+    def get_problems(self, draft: PolicyDraft) -> list[dict[str, Any]]:
+        return [problem_as_json(problem) for problem in publishing.list_problems(draft.document)]
+
+
+class DraftView(ManagementView):
+    tag = "drafts"
+    queryset = WITH_VERSION
+    serializer_class = DraftSerializer
+    operations = {
+        "GET": Operation("get_draft", "Read a policy's draft", READ),
+        "PUT": Operation("save_draft", "Save a policy's draft", EDIT_POLICIES),
+    }
+
+    @extend_schema(parameters=[ETAG])
+    def get(self, request: Request, pk: int) -> Response:
+        """Read the draft. Its revision is the ETag; `If-None-Match` with it answers 304."""
+        draft = draft_of(self.find_row())
+        if is_known_to_caller(request, draft.revision):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag_of(draft.revision)})
+        return self._show_draft(draft)
+
+    @extend_schema(
+        parameters=[
+            ETAG,
+            OpenApiParameter(
+                "If-Match", str, OpenApiParameter.HEADER, required=True, description="The ETag that was read."
+            ),
+        ]
+    )
+    def put(self, request: Request, pk: int) -> Response:
+        """Store a draft, sound or not; nothing is live before it is published.
+
+        Needs `If-Match` with the ETag that was read. Was the draft changed since, the answer is 412 with the draft as
+        it is now and its ETag, and nothing is stored: put your change into it and send it again.
+        """
+        policy = self.find_row()
+        document = self.read_body()["document"]
+        draft = draft_of(policy)
+        if not has_read(request, draft.revision):
+            raise stale_draft(draft)
+        try:
+            saved = publishing.save_draft(
+                policy=policy, document=document, expected_revision=draft.revision, actor=self.actor
+            )
+        except publishing.StaleDraftError:
+            # Somebody saved between the two lines above.
+            raise stale_draft(draft_of(WITH_VERSION.get(pk=policy.pk))) from None
+        return self._show_draft(saved)
+
+    def _show_draft(self, draft: PolicyDraft) -> Response:
+        return self.show(draft, headers={"ETag": etag_of(draft.revision)})
+
+
+def draft_of(policy: Policy) -> PolicyDraft:
+    """The draft of a policy; the empty one that `publishing` begins with where there is no row yet."""
+    try:
+        return policy.draft
+    except PolicyDraft.DoesNotExist:
+        return PolicyDraft(policy=policy, document=publishing.EMPTY_DOCUMENT, revision=1)
+
+
+def stale_draft(draft: PolicyDraft) -> ApiRefusal:
+    """The refusal for a caller who has read another revision: who changed it when, and what stands there now."""
+    who = f" by {draft.edited_by}" if draft.edited_by else ""
+    return ApiRefusal(
+        "stale-draft",
+        f"The draft was changed{who}; it is at revision {draft.revision} now.",
+        members={
+            "revision": draft.revision,
+            "edited_by": draft.edited_by,
+            "edited_at": draft.edited_at,
+            "document": draft.document,
+        },
+        headers={"ETag": etag_of(draft.revision)},
+    )
