@@ -14,9 +14,10 @@ is what would happen. `as_json` is what `POST /v1/route/explain`, the management
      "features": {"input_tokens": 120}, "sentences": ["...", ...], "notes": [], "error": null}
 
 Outcomes of rules: matched, skipped, failed, disabled. A rule behind the first that matched has `is_reached` false, and
-its outcome is what it would have been. `role` is choice, fallback, missing (named by the rule, but switched off or gone),
-or named (asked for by its own or its model's name). A candidate without `place` is not tried; `reason` is the code (`policies.filters`) and `why` says it. `score` is what
-the strategy compared: nano-USD, ms, or the automatic router's score. `features` leaves out what is at its default.
+its outcome is what it would have been. `role` is choice, fallback, missing (named by the rule, and switched off or
+gone), or named (asked for by its own or its model's name). A candidate without `place` is not tried; `reason` is the
+code (`policies.filters`), `why` says it. `score` is what the strategy compared: nano-USD, ms, or the automatic
+router's score. `features` leaves out what is at its default.
 `error` {"code", "message", "status"}: the request would be refused before a rule is looked at.
 """
 

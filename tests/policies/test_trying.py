@@ -170,6 +170,8 @@ _rules = st.lists(
         has_tools=st.booleans(),
         has_images=st.booleans(),
         tags=st.dictionaries(st.just("team"), st.sampled_from(["x", "y"])),
+        difficulty=st.floats(0, 1),
+        budget_used_ratio=st.just(0.0),
     ),
     problems=st.dictionaries(
         st.sampled_from(list(CATALOG)), st.sampled_from(["ejected", "credential_rejected"])
