@@ -4,7 +4,7 @@ from policies.models.access import ApiKey
 from policies.models.catalog import Deployment, Model, Provider
 from policies.models.changes import ChangeEvent
 from policies.models.management_tokens import ManagementToken
-from policies.models.policy import Policy, PolicyDraft, PolicyVersion
+from policies.models.policy import Policy, PolicyDraft, PolicyVersion, PublicationRequest
 from policies.models.router import RouterSetting, RouterTable
 from policies.models.tenancy import Project, Tenant
 
@@ -19,6 +19,7 @@ __all__ = [
     "PolicyVersion",
     "Project",
     "Provider",
+    "PublicationRequest",
     "RouterSetting",
     "RouterTable",
     "Tenant",
