@@ -11,7 +11,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from billing import partitions, verifying
+from billing import evaluation_running, evaluation_runs, partitions, verifying
 
 logger = logging.getLogger(__name__)
 
@@ -29,3 +29,17 @@ def verify_usage() -> None:
 def prepare_partitions() -> None:
     """Create the partitions of the coming months."""
     partitions.ensure_months_ahead(timezone.now())
+
+
+@shared_task(name="billing.tasks.run_evaluation", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_evaluation(run_id: int) -> None:
+    """Work on a run of an evaluation set for some seconds, then hand it to the next task."""
+    if evaluation_running.run_slice(run_id):
+        run_evaluation.delay(run_id)
+
+
+@shared_task(name="billing.tasks.resume_evaluations", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def resume_evaluations() -> None:
+    """Go on with runs whose task was lost."""
+    for run_id in evaluation_runs.list_forsaken_runs(timezone.now()):
+        run_evaluation.delay(run_id)

@@ -23,6 +23,9 @@ POINTSMAN_WORKERS = env.int("POINTSMAN_WORKERS", 1)
 POINTSMAN_DEMO = env.bool("POINTSMAN_DEMO", True)
 POINTSMAN_DEMO_WEEK = env.bool("POINTSMAN_DEMO_WEEK", True)
 POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
+# Where background work reaches the endpoint; with a wildcard address that is this machine.
+_own_host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(POINTSMAN_HOST, POINTSMAN_HOST)  # noqa: S104
+POINTSMAN_GATEWAY_URL = env.str("POINTSMAN_GATEWAY_URL", f"http://{_own_host}:{POINTSMAN_PORT}")
 POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}:{POINTSMAN_PORT}")
 
 # An empty variable, as compose files make of one that is not set, is none: an empty secret would open every door.
@@ -176,6 +179,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "verify-usage-hourly": {"task": "billing.tasks.verify_usage", "schedule": 3600.0},
+    "run-unfinished-backtests": {"task": "gateway.tasks.run_unfinished_backtests", "schedule": 30.0},
+    "resume-evaluations": {"task": "billing.tasks.resume_evaluations", "schedule": 60.0},
     "prepare-partitions-daily": {"task": "billing.tasks.prepare_partitions", "schedule": 86400.0},
 }
 
