@@ -1,6 +1,6 @@
 """What does the gateway do in the background? Celery tasks: hints only, the rows are the truth.
 
-Calls: demo_traffic. Running one twice changes nothing.
+Calls: demo_traffic, billing.backtesting. Running one twice changes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
+from billing import backtesting
 from gateway import demo_traffic
+from gateway.snapshots import load_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -25,3 +27,16 @@ def write_demo_week() -> None:
     if set_up_at is not None:
         count = demo_traffic.write_demo_week(data_dir=settings.POINTSMAN_DATA_DIR, set_up_at=set_up_at)
         logger.info("The demo's week holds %d invented requests.", count)
+
+
+@shared_task(name="gateway.tasks.run_backtest", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_backtest(run_id: int) -> None:
+    """Make one backtest, if it is still there to be made."""
+    backtesting.run_backtest(run_id, load_snapshot=load_snapshot)
+
+
+@shared_task(name="gateway.tasks.run_unfinished_backtests", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_unfinished_backtests() -> None:
+    """Make backtests whose task was lost or whose process died."""
+    for run_id in backtesting.find_unfinished(now=timezone.now()):
+        backtesting.run_backtest(run_id, load_snapshot=load_snapshot)

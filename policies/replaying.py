@@ -127,8 +127,11 @@ def restore_ask(stored: StoredRequest) -> Ask:
     ask = Ask(stored.requested_model, (), stored.is_pinned, stored.endpoint)
     if _WISHES.isdisjoint(line):
         return ask
-    wishes = {name: value for name, value in line.items() if name in _WISHES}
-    return ask._replace(**{n: tuple(v) if isinstance(v, list) else v for n, v in wishes.items()})
+    wishes: dict[str, Any] = {name: value for name, value in line.items() if name in _WISHES}
+    for name, value in wishes.items():
+        if isinstance(value, list):
+            wishes[name] = tuple(value)
+    return ask._replace(**wishes)
 
 
 def restore_features(stored: StoredRequest, line: Mapping[str, Any]) -> Features:
@@ -156,11 +159,14 @@ def recompute(stored: StoredRequest, *, snapshot: RoutingSnapshot, grant: KeyGra
 
 def differing_members(recorded: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[str]:
     """What two decisions say differently: names of members, sorted; empty when they are the same decision."""
-    if recorded == recomputed:
+    before = {name: value for name, value in recorded.items() if name not in ORIGIN_MEMBERS}
+    after = {name: value for name, value in recomputed.items() if name not in ORIGIN_MEMBERS}
+    if before == after:
         return []
-    names = (recorded.keys() | recomputed.keys()) - ORIGIN_MEMBERS
     missing = object()
-    return sorted(name for name in names if recorded.get(name, missing) != recomputed.get(name, missing))
+    return sorted(
+        name for name in before.keys() | after.keys() if before.get(name, missing) != after.get(name, missing)
+    )
 
 
 def explain_mismatch(

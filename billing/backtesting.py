@@ -1,0 +1,294 @@
+"""What would a policy document have done to the requests of the last days? Start, cancel, run, take up again.
+
+Writes: backtest. Reads: request_record, catalog, prices, keys. The row is the truth: whoever claims it works on it, and
+a process that loses its claim drops what it did. No prompt is read, for none is kept.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from celery import current_app
+from django.db import IntegrityError, transaction
+from django.db.models import F, Max, Q, QuerySet
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from billing.backtest_expectations import Expectations
+from billing.backtest_judging import TIME_FEATURE_NAMES, Judge, Setup, text_features_of
+from billing.backtest_reading import (
+    Period,
+    Slice,
+    list_key_ids,
+    list_slices,
+    load_grants,
+    load_prices,
+    read_rows,
+    read_seen,
+)
+from billing.backtest_results import build_result
+from billing.backtest_tally import Tally
+from billing.models import Backtest, BacktestState
+from policies.autorouter.tables import RouterTables
+from policies.documents import build_rules, has_errors, normalise_document
+from policies.errors import ConfigurationError
+from policies.models import ChangeEvent, Deployment, Policy, PolicyVersion, RouterTable, Tenant
+from policies.publishing import PolicyError, list_problems
+from policies.router_tables import read_tables
+from policies.snapshot import PolicySnapshot, RoutingSnapshot
+
+logger = logging.getLogger(__name__)
+
+# The task is the gateway's: it alone knows how rows become a snapshot.
+RUN_TASK: Final = "gateway.tasks.run_backtest"
+MAX_DAYS: Final = 92
+# A process that said nothing for so long has died; a slice takes a second.
+STALE_S: Final = 60.0
+MAX_CLAIMS: Final = 3
+MAX_TABLES: Final = 20
+PROGRESS_EVERY_S: Final = 0.5
+# What changes how a request is decided, beside the policy itself.
+ROUTING_OBJECTS: Final = ("provider", "model", "deployment", "price", "tenant", "project", "api_key")
+
+SnapshotLoader = Callable[[], RoutingSnapshot]
+
+
+class BacktestRefused(ConfigurationError):
+    """A run that cannot be started; the text says why."""
+
+
+class _Superseded(Exception):
+    """Somebody else has claimed the run, or it was ended."""
+
+
+def start_backtest(
+    *,
+    policy: Policy,
+    document: Mapping[str, Any],
+    days: int,
+    actor: str,
+    label: str = "",
+    now: dt.datetime | None = None,
+) -> Backtest:
+    """Write down a run over the last `days` days, and ask a worker to make it.
+
+    Raises BacktestRefused when one is under way already, PolicyError when the document has errors.
+    """
+    if not 1 <= days <= MAX_DAYS:
+        raise BacktestRefused(f"a backtest runs over 1 to {MAX_DAYS} days")
+    problems = list_problems(document)
+    if has_errors(problems):
+        raise PolicyError(problems)
+    sound = normalise_document(document)
+    version = PolicyVersion.objects.filter(policy=policy, document=sound).order_by("-number").first()
+    until = now or timezone.now()
+    try:
+        with transaction.atomic():
+            run = Backtest.objects.create(
+                policy=policy,
+                version=version,
+                document=sound,
+                label=label or _label_of(policy, version),
+                days=days,
+                since=until - dt.timedelta(days=days),
+                until=until,
+                started_by=actor,
+            )
+    except IntegrityError:
+        raise BacktestRefused(f"a backtest of {policy} is under way: wait for it, or cancel it") from None
+    transaction.on_commit(lambda: _ask_a_worker(run.pk))
+    return run
+
+
+def cancel_backtest(*, run: Backtest, actor: str) -> bool:
+    """End a run that waits, and tell one that runs to stop; False: it was over already."""
+    note = f"cancelled by {actor}"[:200]
+    now = timezone.now()
+    waiting = Q(state=BacktestState.WAITING) | _stale(now)
+    if Backtest.objects.filter(waiting, pk=run.pk).update(
+        state=BacktestState.CANCELLED, error=note, finished_at=now
+    ):
+        return True
+    return bool(
+        Backtest.objects.filter(pk=run.pk, state=BacktestState.RUNNING).update(
+            is_cancel_wanted=True, error=note
+        )
+    )
+
+
+def find_unfinished(*, now: dt.datetime) -> list[int]:
+    """Runs that nobody works on: their task was lost, or their process died. Those that died too often fail."""
+    Backtest.objects.filter(_stale(now), claim_count__gte=MAX_CLAIMS).update(
+        state=BacktestState.FAILED,
+        error=f"The worker died {MAX_CLAIMS} times while it worked on this run.",
+        finished_at=now,
+    )
+    waiting = Q(state=BacktestState.WAITING)
+    return list(Backtest.objects.filter(waiting | _stale(now)).order_by("pk").values_list("pk", flat=True))
+
+
+def run_backtest(run_id: int, *, load_snapshot: SnapshotLoader) -> None:
+    """Make a run, if it is there to be made. Called twice or late, it changes nothing."""
+    run = _claim(run_id)
+    if run is None:
+        return
+    try:
+        _make(run, load_snapshot)
+    except _Superseded:
+        logger.info("backtest %s was taken over or ended elsewhere", run_id)
+    except Exception as error:
+        logger.exception("backtest %s failed", run_id)
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:500]
+        _mine(run).update(state=BacktestState.FAILED, error=reason, finished_at=timezone.now())
+
+
+def _ask_a_worker(run_id: int) -> None:
+    try:
+        current_app.send_task(RUN_TASK, args=[run_id], retry=False)
+    except (OperationalError, OSError) as error:
+        # Only a hint: whoever looks for unfinished runs finds this one.
+        logger.warning("backtest %s waits, the broker cannot be reached: %s", run_id, error)
+
+
+def _label_of(policy: Policy, version: PolicyVersion | None) -> str:
+    if version is None:
+        return "draft"
+    is_live = policy.live_version_id == version.pk
+    return f"version {version.number}{' (live)' if is_live else ''}"
+
+
+def _stale(now: dt.datetime) -> Q:
+    return Q(state=BacktestState.RUNNING, heartbeat_at__lt=now - dt.timedelta(seconds=STALE_S))
+
+
+def _claim(run_id: int) -> Backtest | None:
+    now = timezone.now()
+    free = Q(state=BacktestState.WAITING) | _stale(now)
+    claimed = Backtest.objects.filter(free, pk=run_id, claim_count__lt=MAX_CLAIMS).update(
+        state=BacktestState.RUNNING, claim_count=F("claim_count") + 1, heartbeat_at=now, done_count=0
+    )
+    return Backtest.objects.select_related("policy", "version").get(pk=run_id) if claimed else None
+
+
+def _mine(run: Backtest) -> QuerySet[Backtest]:
+    """The row, as long as nobody took it over."""
+    return Backtest.objects.filter(pk=run.pk, state=BacktestState.RUNNING, claim_count=run.claim_count)
+
+
+def _make(run: Backtest, load_snapshot: SnapshotLoader) -> None:
+    began_s = time.perf_counter()
+    slices = list_slices(_period_of(run))
+    if not _mine(run).update(
+        total_count=sum(part.record_count for part in slices), heartbeat_at=timezone.now()
+    ):
+        raise _Superseded
+    setup = _build_setup(run, load_snapshot())
+    tally = Tally()
+    told_s = time.perf_counter()
+    for part_tally in judge_slices(setup, slices):
+        tally.merge(part_tally)
+        if time.perf_counter() - told_s > PROGRESS_EVERY_S:
+            told_s = time.perf_counter()
+            if not _tell_progress(run, tally.count):
+                return
+    if not _tell_progress(run, tally.count):
+        return
+    result = build_result(
+        tally,
+        model_of=dict(Deployment.objects.values_list("name", "model__name")),
+        tenant_names=dict(Tenant.objects.filter(pk__in=tally.tenants).values_list("pk", "name")),
+        text_features=setup.text_features,
+        is_checked=bool(setup.versions),
+        took_s=time.perf_counter() - began_s,
+    )
+    _mine(run).update(state=BacktestState.DONE, result=result, finished_at=timezone.now())
+
+
+def _tell_progress(run: Backtest, done_count: int) -> bool:
+    """Renew the claim; False when somebody wants the run to stop."""
+    if not _mine(run).update(done_count=done_count, heartbeat_at=timezone.now()):
+        raise _Superseded
+    stopped = _mine(run).filter(is_cancel_wanted=True)
+    return not stopped.update(state=BacktestState.CANCELLED, finished_at=timezone.now())
+
+
+def _period_of(run: Backtest) -> Period:
+    return Period(run.policy_id, run.since, run.until)
+
+
+def judge_slices(setup: Setup, slices: list[Slice]) -> Iterator[Tally]:
+    """Judge slice by slice."""
+    for part in slices:
+        judge = Judge(setup)
+        for row in read_rows(part.period):
+            judge.judge(row)
+        yield judge.tally
+
+
+def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
+    """Everything that is the same for all requests."""
+    period = _period_of(run)
+    policy = _build_policy(run, snapshot)
+    public_id = run.policy.public_id
+    versions = PolicyVersion.objects.filter(policy=run.policy_id, document=run.document)
+    prices = load_prices()
+    text_features = text_features_of(policy)
+    newest = ChangeEvent.objects.filter(object_type__in=ROUTING_OBJECTS).aggregate(newest=Max("id"))["newest"]
+    changed_at_s = [
+        price.effective_from_unix_s
+        for listed in prices.values()
+        for price in listed
+        if price.effective_from_unix_s <= run.until.timestamp()
+    ]
+    return Setup(
+        snapshot=RoutingSnapshot(
+            snapshot.revision,
+            snapshot.deployments,
+            snapshot.deployments_by_model,
+            {**snapshot.policies, public_id: policy},
+            snapshot.router,
+        ),
+        policy=policy,
+        grants=load_grants(list_key_ids(period), public_id=public_id),
+        names={deployment.id: name for name, deployment in snapshot.deployments.items()},
+        prices=prices,
+        expectations=Expectations(read_seen(period), dict(Deployment.objects.values_list("id", "model_id"))),
+        versions=frozenset(versions.values_list("number", flat=True)),
+        last_change=newest or 0,
+        last_price_unix_ms=int(max(changed_at_s, default=0.0) * 1000),
+        tables=_load_tables(snapshot.router) if "workload" in text_features else {},
+        reads_time=not TIME_FEATURE_NAMES.isdisjoint(policy.feature_names),
+        text_features=text_features,
+    )
+
+
+def _build_policy(run: Backtest, snapshot: RoutingSnapshot) -> PolicySnapshot:
+    rules = build_rules(run.document, snapshot.deployments)
+    return PolicySnapshot(
+        id=run.policy_id,
+        public_id=run.policy.public_id,
+        version_id=run.version_id or 0,
+        version_number=run.version.number if run.version is not None else 0,
+        rules=rules,
+        feature_names=frozenset().union(*(rule.feature_names for rule in rules if rule.is_enabled)),
+        baseline_model=run.document.get("baseline") or "",
+    )
+
+
+def _load_tables(active: RouterTables) -> dict[int, RouterTables]:
+    """The newest versions of the router's tables; decisions say by which of them they were made."""
+    tables: dict[int, RouterTables] = {}
+    for row in RouterTable.objects.order_by("-number")[:MAX_TABLES]:
+        try:
+            found = read_tables(row)
+        except ValueError as error:
+            logger.error("%s cannot be used: %s", row, error)
+            continue
+        # Ratings are the catalog's, which are those of now: a change of them is a change of the catalog.
+        tables[row.number] = replace(found, ratings={**found.ratings, **active.ratings}, memo={})
+    return tables
