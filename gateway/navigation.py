@@ -50,6 +50,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
         (
             Page("Tenants", "tenants", "building", shortcut="t"),
             Page("API keys", "keys", "key", shortcut="k"),
+            Page("Management tokens", "management-tokens", "terminal-2", Ability.ISSUE_TOKENS),
             Page("People", "people", "users", Ability.MANAGE_PEOPLE),
         ),
     ),

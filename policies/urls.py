@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policies.views import audit, catalog, keys, people, policy, tenancy
+from policies.views import audit, catalog, keys, management_tokens, people, policy, tenancy
 
 urlpatterns = [
     path("policies", policy.list_policies, name="policies"),
@@ -33,6 +33,9 @@ urlpatterns = [
     path("keys/new", keys.issue, name="key-new"),
     path("keys/<int:pk>/rotate", keys.rotate, name="key-rotate"),
     path("keys/<int:pk>/revoke", keys.revoke, name="key-revoke"),
+    path("management-tokens", management_tokens.list_tokens, name="management-tokens"),
+    path("management-tokens/new", management_tokens.issue, name="management-token-new"),
+    path("management-tokens/<int:pk>/revoke", management_tokens.revoke, name="management-token-revoke"),
     path("people", people.list_people, name="people"),
     path("people/new", people.add_person, name="person-new"),
     path("people/<int:pk>/role", people.change_role, name="person-role"),

@@ -32,6 +32,7 @@ CEILINGS = {
     "provider-new": 8, "provider-edit": 8, "provider-credential": 8, "model-new": 8, "model-edit": 8,
     "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
+    "management-tokens": 8, "management-token-new": 8,
 }  # fmt: skip
 ABILITY_OF = {
     **dict.fromkeys(CEILINGS, Ability.READ),
@@ -44,6 +45,8 @@ ABILITY_OF = {
     "people": Ability.MANAGE_PEOPLE,
     "person-new": Ability.MANAGE_PEOPLE,
     "audit": Ability.SEE_AUDIT,
+    "management-tokens": Ability.ISSUE_TOKENS,
+    "management-token-new": Ability.ISSUE_TOKENS,
 }
 NOT_PAGES = {"sign-in", "sign-out", "metrics"}
 
@@ -240,7 +243,8 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
 
 
 @pytest.mark.parametrize(
-    "name", ["requests", "keys", "models", "providers", "deployments", "policies", "tenants"]
+    "name",
+    ["requests", "keys", "models", "providers", "deployments", "policies", "tenants", "management-tokens"],
 )
 def test_an_empty_list_says_what_the_page_is_for(name: str) -> None:
     html = operator().get(reverse(name)).content.decode()
