@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 UNKNOWN: Final = 0.5
-WORDS_BUCKETS: Final = 2**12
-# Beside the hashed words: facts about the form, each about 0..1.
+WORDS_BUCKETS: Final = 2**11
+# Beside the hashed words: facts about the form, each about 0..FORM_SCALE; one weighs as much as several words.
+FORM_SCALE: Final = 3.0
 FORM_NAMES: Final = (
     "characters",
     "words",
@@ -109,14 +110,14 @@ def read_words_and_form(text: str) -> tuple[set[bytes], tuple[float, ...]]:
     long_words = sum(1 for word in words if len(word) > 9)
     lines = raw.count(b"\n")
     form = (
-        log2(1 + length) / 16,
-        log2(1 + len(listed)) / 12,
-        log2(1 + digits) / 8,
-        digits / seen,
-        log2(1 + lines) / 8,
-        min(12, len(_options(raw))) / 12,
-        marks / seen,
-        long_words / (len(words) or 1),
+        FORM_SCALE * log2(1 + length) / 16,
+        FORM_SCALE * log2(1 + len(listed)) / 12,
+        FORM_SCALE * log2(1 + digits) / 8,
+        FORM_SCALE * digits / seen,
+        FORM_SCALE * log2(1 + lines) / 8,
+        FORM_SCALE * min(12, len(_options(raw))) / 12,
+        FORM_SCALE * marks / seen,
+        FORM_SCALE * long_words / (len(words) or 1),
     )
     return words, form
 

@@ -14,11 +14,14 @@ from math import log, sqrt
 from typing import Final, NamedTuple
 
 from policies.autorouter.public_ratings import find_public_rating
-from policies.autorouter.tables import Amount, Latency, Rating, RouterTables, Workload
+from policies.autorouter.tables import ALL_TYPES, Amount, Latency, Rating, RouterTables, Workload
 
-# Pseudo-counts of the prior against a workload's own evidence, and against evidence on the type.
+# Pseudo-counts of the estimate so far against a workload's own evidence, that of its type, and that of all requests.
 WORKLOAD_PSEUDO_COUNT: Final = 40.0
 TYPE_PSEUDO_COUNT: Final = 400.0
+OVERALL_PSEUDO_COUNT: Final = 100.0
+# However much there is, evidence on the type moves an estimate by this share at most: workloads of one type differ.
+MOST_OF_TYPE: Final = 0.3
 # How far a rating may be off: its standard error where somebody rated the model, and where it is a neighbour's.
 RATING_ERROR: Final = 0.08
 GUESS_ERROR: Final = 0.16
@@ -85,9 +88,12 @@ def estimate_qualities(
         model: GUESS_ERROR if rating.is_guess else RATING_ERROR
         for model, rating in zip(models, ratings, strict=True)
     }
+    overall = tables.types.get(ALL_TYPES)
+    if overall is not None:
+        means, errors = _move(means, errors, overall, OVERALL_PSEUDO_COUNT)
     by_type = tables.types.get(task_type)
     if by_type is not None:
-        means, errors = _move(means, errors, by_type, TYPE_PSEUDO_COUNT)
+        means, errors = _move(means, errors, by_type, TYPE_PSEUDO_COUNT, most=MOST_OF_TYPE)
     counts: Mapping[str, float] = {}
     by_workload = tables.workloads.get(workload)
     if by_workload is not None:
@@ -100,7 +106,12 @@ def estimate_qualities(
 
 
 def _move(
-    means: Mapping[str, float], errors: Mapping[str, float], evidence: Workload, pseudo_count: float
+    means: Mapping[str, float],
+    errors: Mapping[str, float],
+    evidence: Workload,
+    pseudo_count: float,
+    *,
+    most: float = 1.0,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Move estimates towards evidence: each model's difference by n / (n + k), the common level by the same rule.
 
@@ -108,7 +119,7 @@ def _move(
     stands in the second, weighing the models by how much is known of them.
     """
     shares = {
-        model: found.n / (found.n + pseudo_count)
+        model: most * found.n / (found.n + pseudo_count)
         for model, found in evidence.models.items()
         if model in means and found.n > 0
     }
@@ -116,7 +127,7 @@ def _move(
     if not weight:
         return dict(means), dict(errors)
     offset = sum(s * (means[m] - evidence.models[m].difference) for m, s in shares.items()) / weight
-    lift = evidence.n / (evidence.n + pseudo_count) * (evidence.level - offset)
+    lift = most * evidence.n / (evidence.n + pseudo_count) * (evidence.level - offset)
     moved, moved_errors = {}, {}
     for model, mean in means.items():
         share = shares.get(model, 0.0)

@@ -52,7 +52,7 @@ class Ranked(NamedTuple):
     scores: list[AutoScore]
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """One deployment on one workload: what does not change from request to request."""
 
     deployment_id: int
@@ -89,8 +89,8 @@ def rank(
     A deployment whose estimate is below `quality_floor` comes after all that reach it; it is left out by nobody, so
     that a request is still served when nothing better can. Unpriced deployments count as the dearest.
     """
-    prepared = _prepare(tuple(deployments), features.workload, features.task_type, tables)
-    costs = _costs(prepared, features)
+    prepared = prepare(tuple(deployments), features.workload, features.task_type, tables)
+    costs = expected_costs(prepared, features)
     dearest = max((cost for cost in costs if cost is not None), default=0.0)
     weight = tau(slider)
     offset = features.difficulty - UNKNOWN
@@ -122,11 +122,12 @@ def rank(
     return Ranked(order, [scores[index] for index in order])
 
 
-def _prepare(
+def prepare(
     deployments: tuple[DeploymentSnapshot, ...], workload: str, task_type: str, tables: RouterTables
-) -> tuple[_Prepared, ...]:
+) -> tuple[Prepared, ...]:
+    """Return what is known of each deployment on a workload; from `tables.memo` when it was asked before."""
     key = (workload if _is_known(workload, tables) else "", task_type, deployments)
-    found: tuple[_Prepared, ...] | None = tables.memo.get(key)
+    found: tuple[Prepared, ...] | None = tables.memo.get(key)
     if found is None:
         if len(tables.memo) >= MEMO_SIZE:
             tables.memo.clear()
@@ -151,7 +152,7 @@ def _known_workloads(tables: RouterTables) -> frozenset[str]:
 
 def _build(
     deployments: tuple[DeploymentSnapshot, ...], workload: str, task_type: str, tables: RouterTables
-) -> tuple[_Prepared, ...]:
+) -> tuple[Prepared, ...]:
     models = [deployment.model.name for deployment in deployments]
     qualities = estimate_qualities(
         models, [_blended(d) for d in deployments], workload=workload, task_type=task_type, tables=tables
@@ -164,7 +165,7 @@ def _build(
         latency = expected_latency(model, workload=workload, tables=tables)
         is_priced = _blended(deployment) is not None
         prepared.append(
-            _Prepared(
+            Prepared(
                 deployment.id,
                 quality.mean,
                 quality.error,
@@ -186,7 +187,8 @@ def _blended(deployment: DeploymentSnapshot) -> float | None:
     return blended_usd_per_mtok((input_rate or 0) / 1e9, (output_rate or 0) / 1e9)
 
 
-def _costs(prepared: tuple[_Prepared, ...], features: Features) -> list[float | None]:
+def expected_costs(prepared: tuple[Prepared, ...], features: Features) -> list[float | None]:
+    """Return what the request would about cost at each deployment, in nano-USD; None: unpriced."""
     input_tokens, choices = features.input_tokens, max(1, features.choice_count)
     return [
         None

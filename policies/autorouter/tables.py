@@ -15,6 +15,8 @@ from policies.autorouter.difficulty import DifficultyModel
 FORMAT = 1
 # The key under which latencies of all workloads together stand.
 ALL_WORKLOADS = "all"
+# The entry of `types` that holds the evidence of all requests.
+ALL_TYPES = "all"
 
 
 class Rating(NamedTuple):
@@ -74,7 +76,7 @@ class RouterTables:
 
         {"format": 1, "version": 7, "learnt_at_unix_s": 1760000000,
          "ratings": {MODEL: {"quality": 0.73, "source": "…", "on": "2025-01", "is_guess": false, "usd_per_mtok": 4.4}},
-         "types": {TYPE: {"level": 0.7, "n": 900, "models": {MODEL: [n, difference, error]}}},
+         "types": {TYPE | "all": {"level": 0.7, "n": 900, "models": {MODEL: [n, difference, error]}}},
          "workloads": {WORKLOAD: {"n": 120, "level": 0.8, "label": "support", "task_type": "code",
                                   "models": {MODEL: [n, difference, error]}}},
          "output_tokens": {"workloads": {WORKLOAD: {MODEL: [mean, n]}}, "types": {TYPE: {MODEL: [mean, n]}}},
