@@ -1,7 +1,8 @@
 """How does a policy come to be, get edited, go live and go back?
 
-Writes: policy, policy_draft, policy_version, change_event. The only writer of the first three. A version is never
-changed: rolling back publishes an older document again, as a new version.
+Writes: policy, policy_draft, policy_version, change_event; with `approvals` and `canaries`, which publish through this
+module, the only writer of the first three. A version is never changed: rolling back publishes an older document
+again, as a new version.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 
 from policies import changes
 from policies.cataloguing import problems_of_public_name
 from policies.documents import Problem, check_document, has_errors, normalise_document
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
-from policies.models import Deployment, Model, Policy, PolicyDraft, PolicyVersion, Tenant
+from policies.models import (
+    Deployment,
+    Model,
+    Policy,
+    PolicyDraft,
+    PolicyVersion,
+    PublicationRequest,
+    Tenant,
+)
 from policies.row_changes import save_checked, set_fields
 
-POLICY_FIELDS = ("description", "is_enabled")
+POLICY_FIELDS = ("description", "is_enabled", "requires_approval")
 EMPTY_DOCUMENT: dict[str, Any] = {"baseline": "", "session_stickiness": False, "rules": []}
 MAX_DOCUMENT_DEPTH = 6
 
@@ -47,6 +57,14 @@ class StaleDraftError(PolicyError):
         super().__init__([Problem("", f"the draft was changed{who} in the meantime (revision {revision})")])
 
 
+class ApprovalNeededError(ConfigurationError):
+    """This policy is published only with the approval of somebody else."""
+
+
+class CanaryRunningError(ConfigurationError):
+    """A canary of this policy is running, and has to be promoted or stopped first."""
+
+
 @transaction.atomic
 def create_policy(*, public_id: str, actor: str, description: str = "") -> Policy:
     """Create a policy with an empty draft; it takes requests once a version is published.
@@ -60,18 +78,21 @@ def create_policy(*, public_id: str, actor: str, description: str = "") -> Polic
     policy = Policy(public_id=public_id, description=description)
     save_checked(policy)
     PolicyDraft.objects.create(policy=policy, document=EMPTY_DOCUMENT, edited_by=actor)
-    _record(policy, actor=actor, action="create", after={"description": description})
+    record_policy_change(policy, actor=actor, action="create", after={"description": description})
     return policy
 
 
 @transaction.atomic
 def change_policy(*, policy: Policy, actor: str, **fields: Any) -> Policy:
-    """Change description or is_enabled. A disabled policy takes no requests. Raises ConfigurationError."""
+    """Change description, is_enabled (a disabled policy takes no requests) or requires_approval.
+
+    Raises ConfigurationError.
+    """
     row = Policy.objects.select_for_update().get(pk=policy.pk)
     before, after = set_fields(row, fields, allowed=POLICY_FIELDS)
     if after:
         save_checked(row)
-        _record(row, actor=actor, action="change", before=before, after=after)
+        record_policy_change(row, actor=actor, action="change", before=before, after=after)
     return row
 
 
@@ -105,7 +126,7 @@ def save_draft(
     if draft.document == dict(document):
         return draft
     _write_draft(draft, dict(document), actor)
-    _record(
+    record_policy_change(
         policy,
         actor=actor,
         action="save_draft",
@@ -117,38 +138,108 @@ def save_draft(
 
 @transaction.atomic
 def publish(
-    *, policy: Policy, actor: str, note: str = "", document: Mapping[str, Any] | None = None
+    *,
+    policy: Policy,
+    actor: str,
+    note: str = "",
+    document: Mapping[str, Any] | None = None,
+    approved_by: str = "",
 ) -> PolicyVersion:
     """Publish the draft (or `document`, which then becomes the draft) as a new version and make it live.
 
-    Publishing what is live already returns the live version. Raises PolicyError when the document has errors.
+    Publishing what is live already returns the live version. Raises PolicyError when the document has errors,
+    ApprovalNeededError when the policy wants another person's approval, CanaryRunningError beside a canary.
     """
-    row = Policy.objects.select_for_update().get(pk=policy.pk)
-    draft = _lock_draft(row)
-    sound = _checked(draft.document if document is None else document)
-    if document is not None and draft.document != sound:
-        _write_draft(draft, sound, actor)
+    row, draft = lock_policy(policy)
+    sound = check_publishable(draft.document if document is None else document)
     live = row.live_version
-    if live is not None and live.document == sound:
+    if live is not None and live.document == sound and row.canary_version_id is None:
+        if draft.document != sound:
+            _write_draft(draft, sound, actor)
         return live
-    return _make_live(row, sound, actor=actor, note=note, action="publish")
+    refuse_unapproved(row, actor=actor, approved_by=approved_by)
+    if row.canary_version is not None:
+        raise CanaryRunningError(
+            f"version {row.canary_version.number} of {row} serves a share as a canary: promote it or stop it first"
+        )
+    if draft.document != sound:
+        _write_draft(draft, sound, actor)
+    version = add_version(row, sound, actor=actor, note=note, approved_by=approved_by)
+    make_live(row, version, actor=actor, action="publish")
+    return version
 
 
 @transaction.atomic
 def roll_back(*, policy: Policy, number: int, actor: str) -> PolicyVersion:
-    """Publish the document of version `number` again, as a new version; the draft follows it.
+    """Publish the document of version `number` again, as a new version; the draft follows it, a canary stops.
 
-    Raises NotFoundError when there is no such version, PolicyError when its document is no longer sound.
+    Needs no approval: it is the way out of trouble, to what was published before. Raises NotFoundError when there is
+    no such version, PolicyError when its document is no longer sound.
     """
-    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    row, draft = lock_policy(policy)
     older = PolicyVersion.objects.filter(policy=row, number=number).first()
     if older is None:
         raise NotFoundError(f"{row} has no version {number}")
-    draft = _lock_draft(row)
-    sound = _checked(older.document)
+    sound = check_publishable(older.document)
     if draft.document != sound:
         _write_draft(draft, sound, actor)
-    return _make_live(row, sound, actor=actor, note=f"rolled back to version {number}", action="roll_back")
+    version = add_version(
+        row, sound, actor=actor, note=f"rolled back to version {number}", approved_by=older.approved_by
+    )
+    make_live(row, version, actor=actor, action="roll_back")
+    return version
+
+
+def lock_policy(policy: Policy) -> tuple[Policy, PolicyDraft]:
+    """The policy and its draft, for changing. Call inside a transaction."""
+    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    return row, _lock_draft(row)
+
+
+def check_publishable(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document written out. Raises PolicyError when it has errors."""
+    problems = list_problems(document)
+    if has_errors(problems):
+        raise PolicyError(problems)
+    return normalise_document(document)
+
+
+def refuse_unapproved(row: Policy, *, actor: str, approved_by: str) -> None:
+    """Raise ApprovalNeededError when the policy wants four eyes and there are only two."""
+    if row.requires_approval and approved_by in ("", actor):
+        raise ApprovalNeededError(
+            f"{row} is published only with the approval of another operator: ask for it instead"
+        )
+
+
+def add_version(
+    row: Policy, document: dict[str, Any], *, actor: str, note: str, approved_by: str
+) -> PolicyVersion:
+    """Append a version that nothing serves yet. Call with the policy locked."""
+    newest = PolicyVersion.objects.filter(policy=row).aggregate(newest=Max("number"))["newest"] or 0
+    return PolicyVersion.objects.create(
+        policy=row,
+        number=newest + 1,
+        document=document,
+        note=note,
+        published_by=actor,
+        approved_by=approved_by,
+    )
+
+
+def make_live(row: Policy, version: PolicyVersion, *, actor: str, action: str) -> None:
+    """Let a version serve all requests, and end a canary. Call with the policy locked."""
+    before = {"version": row.live_version.number if row.live_version is not None else None}
+    after: dict[str, Any] = {"version": version.number, "note": version.note}
+    if version.approved_by:
+        after["approved_by"] = version.approved_by
+    if row.canary_version is not None:
+        before["canary_version"] = row.canary_version.number
+        after["canary_version"] = None
+    row.live_version = version
+    row.canary_version, row.canary_percent, row.canary_started_at = None, 0.0, None
+    row.save(update_fields=["live_version", "canary_version", "canary_percent", "canary_started_at"])
+    record_policy_change(row, actor=actor, action=action, before=before, after=after)
 
 
 def list_problems(document: object) -> list[Problem]:
@@ -167,31 +258,6 @@ def list_problems(document: object) -> list[Problem]:
     )
 
 
-def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
-    problems = list_problems(document)
-    if has_errors(problems):
-        raise PolicyError(problems)
-    return normalise_document(document)
-
-
-def _make_live(row: Policy, document: dict[str, Any], *, actor: str, note: str, action: str) -> PolicyVersion:
-    newest = PolicyVersion.objects.filter(policy=row).aggregate(newest=Max("number"))["newest"] or 0
-    before = row.live_version.number if row.live_version is not None else None
-    version = PolicyVersion.objects.create(
-        policy=row, number=newest + 1, document=document, note=note, published_by=actor
-    )
-    row.live_version = version
-    row.save(update_fields=["live_version"])
-    _record(
-        row,
-        actor=actor,
-        action=action,
-        before={"version": before},
-        after={"version": version.number, "note": note},
-    )
-    return version
-
-
 def _lock_draft(policy: Policy) -> PolicyDraft:
     draft = PolicyDraft.objects.select_for_update().filter(policy=policy).first()
     return draft or PolicyDraft.objects.create(policy=policy, document=EMPTY_DOCUMENT)
@@ -202,6 +268,10 @@ def _write_draft(draft: PolicyDraft, document: dict[str, Any], actor: str) -> No
     draft.revision += 1
     draft.edited_by = actor
     draft.save()
+    # What was asked for is no longer what stands in the draft: nobody should approve the one for the other.
+    PublicationRequest.objects.filter(
+        policy_id=draft.policy_id, status=PublicationRequest.Status.PENDING
+    ).update(status=PublicationRequest.Status.STALE, decided_at=timezone.now())
 
 
 def _problem_of_public_id(public_id: str) -> str | None:
@@ -242,7 +312,7 @@ def _storing_problem(value: object, *, depth: int) -> str | None:
     return next((problem for problem in problems if problem), None)
 
 
-def _record(
+def record_policy_change(
     policy: Policy,
     *,
     actor: str,
@@ -250,6 +320,7 @@ def _record(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
+    """Write one audit entry about a policy."""
     changes.record_change(
         actor=actor,
         action=action,

@@ -262,13 +262,17 @@ class _Applier:
                 kind="policy",
                 name=public_id,
                 row=row,
-                wanted=entry.only("description", "is_enabled") if row else entry.only("description"),
+                wanted=entry.only("description", "is_enabled", "requires_approval")
+                if row
+                else entry.only("description"),
                 create=lambda **fields: publishing.create_policy(public_id=public_id, **fields),
                 change=lambda row, **fields: publishing.change_policy(policy=row, **fields),
             )
             assert isinstance(policy, Policy)
             if row is None and entry.get("is_enabled") is False:
                 policy = publishing.change_policy(policy=policy, actor=self.owner, is_enabled=False)
+            if row is None and entry.get("requires_approval"):
+                policy = publishing.change_policy(policy=policy, actor=self.owner, requires_approval=True)
             if "rules" not in entry.values:
                 return
             rules = [dict(rule.values) for rule in entry["rules"]]
@@ -276,7 +280,14 @@ class _Applier:
             live = canonical_document(policy.live_version.document) if policy.live_version else None
             if wanted == live:
                 return
-            version = publishing.publish(policy=policy, actor=self.owner, note=self.owner, document=wanted)
+            version = publishing.publish(
+                policy=policy,
+                actor=self.owner,
+                note=self.owner,
+                document=wanted,
+                # Who applies a file has the server's command line; the file's own review is the second pair of eyes.
+                approved_by="configuration file" if policy.requires_approval else "",
+            )
         self.note("publish", "policy", public_id, f"v{version.number}: {describe_difference(live, wanted)}")
 
     def tenant(self, entry: Entry) -> None:

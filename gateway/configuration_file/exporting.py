@@ -107,7 +107,7 @@ def _price(row: Price) -> dict[str, Any]:
 
 def _policy(row: Policy) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": row.public_id}
-    entry |= _with_changes(row, (), ("description", "is_enabled"))
+    entry |= _with_changes(row, (), ("description", "is_enabled", "requires_approval"))
     if row.live_version is not None:
         document = canonical_document(row.live_version.document)
         entry |= {

@@ -322,6 +322,7 @@ _POLICY: dict[str, _Field] = {
     "id": _text,
     "description": _text,
     "is_enabled": _boolean,
+    "requires_approval": _boolean,
     "baseline": _text,
     "session_stickiness": _boolean,
     "rules": _list_of(_RULE, key="name"),

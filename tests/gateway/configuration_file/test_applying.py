@@ -79,7 +79,9 @@ models: [{name: e, endpoints: [embeddings], max_output_tokens: 5, description: "
 deployments: [{name: e@azure, model: e, provider: azure, prices: [
     {input_usd_per_mtok: "1", effective_from: 2026-01-01}, {input_usd_per_mtok: "2", effective_from: 2026-02-01},
     {input_usd_per_mtok: "3", effective_from: 2026-01-01, book: sale, source: "a list"}]}]
-policies: [{id: no/rules, description: "for later", is_enabled: false}]
+policies: [{id: no/rules, description: "for later", is_enabled: false},
+    {id: with/auto, requires_approval: true, session_stickiness: true, rules: [{name: all, strategy: auto,
+     deployments: [e@azure], slider: 7.5, quality_floor: 0.5, check_answers: true}]}]
 tenants: [{name: t2, allowed_regions: [us, eu], is_enabled: false, projects: [{name: "off", is_enabled: false,
     keys: [{name: k, is_pinned: true, allowed_models: [e], owner: ann, expires_at: 2099-01-01}]}]}]
 """
