@@ -30,5 +30,6 @@ def openapi(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("openapi.yaml", openapi, name="openapi"),
     path("", include("policies.api.urls")),
+    path("", include("billing.api.urls")),
     re_path(r"", show_nothing),
 ]

@@ -5,6 +5,7 @@ Reads: policy, policy_draft, policy_version. Writes: nothing itself, calls `poli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -18,6 +19,7 @@ from policies.api.etags import etag_of, has_read, is_known_to_caller
 from policies.api.problems import ApiRefusal, problem_as_json
 from policies.api.resources import CollectionView, Filters, ManagementView, StrictSerializer, row_id
 from policies.api.schema import ProblemErrorSerializer
+from policies.differences import list_differences
 from policies.models import Policy, PolicyDraft
 
 WITH_VERSION = Policy.objects.select_related("live_version", "draft")
@@ -155,18 +157,53 @@ class DraftView(ManagementView):
         document = self.read_body()["document"]
         draft = draft_of(policy)
         if not has_read(request, draft.revision):
-            raise stale_draft(draft)
+            raise stale_draft(draft, sent=document)
         try:
             saved = publishing.save_draft(
                 policy=policy, document=document, expected_revision=draft.revision, actor=self.actor
             )
         except publishing.StaleDraftError:
             # Somebody saved between the two lines above.
-            raise stale_draft(draft_of(WITH_VERSION.get(pk=policy.pk))) from None
+            raise stale_draft(draft_of(WITH_VERSION.get(pk=policy.pk)), sent=document) from None
         return self._show_draft(saved)
 
     def _show_draft(self, draft: PolicyDraft) -> Response:
         return self.show(draft, headers={"ETag": etag_of(draft.revision)})
+
+
+class DifferenceSerializer(StrictSerializer):
+    """One thing that a document changes in another, in sentences."""
+
+    kind = serializers.ChoiceField(choices=["added", "removed", "moved", "changed", "setting"])
+    rule = serializers.CharField(help_text="Empty: a setting of the policy.")
+    sentences = serializers.ListField(child=serializers.CharField())
+
+
+class DifferencesSerializer(StrictSerializer):
+    """What publishing the draft would change in what is live."""
+
+    revision = serializers.IntegerField(help_text="Of the draft.")
+    live_version = serializers.IntegerField(allow_null=True)
+    differences = DifferenceSerializer(many=True)
+
+
+class DraftDifferencesView(ManagementView):
+    tag = "drafts"
+    queryset = WITH_VERSION
+    serializer_class = DifferencesSerializer
+    operations = {"GET": Operation("list_draft_differences", "Compare a draft with what is live", READ)}
+
+    def get(self, request: Request, pk: int) -> Response:
+        """Say what publishing the draft would change, rule by rule. Empty: nothing."""
+        policy = self.find_row()
+        draft, live = draft_of(policy), policy.live_version
+        before = publishing.EMPTY_DOCUMENT if live is None else live.document
+        answer = {
+            "revision": draft.revision,
+            "live_version": None if live is None else live.number,
+            "differences": differences_as_json(before, draft.document),
+        }
+        return self.show(answer)
 
 
 def draft_of(policy: Policy) -> PolicyDraft:
@@ -177,17 +214,31 @@ def draft_of(policy: Policy) -> PolicyDraft:
         return PolicyDraft(policy=policy, document=publishing.EMPTY_DOCUMENT, revision=1)
 
 
-def stale_draft(draft: PolicyDraft) -> ApiRefusal:
-    """The refusal for a caller who has read another revision: who changed it when, and what stands there now."""
+def stale_draft(draft: PolicyDraft, *, sent: Mapping[str, Any] | None = None) -> ApiRefusal:
+    """The refusal for a caller who has read another revision: who changed it when, and what stands there now.
+
+    `sent` is the document that was not stored: `differences` say what it would have changed in what stands there.
+    """
     who = f" by {draft.edited_by}" if draft.edited_by else ""
+    members = {
+        "revision": draft.revision,
+        "edited_by": draft.edited_by,
+        "edited_at": draft.edited_at,
+        "document": draft.document,
+    }
+    if sent is not None:
+        members["differences"] = differences_as_json(draft.document, sent)
     return ApiRefusal(
         "stale-draft",
         f"The draft was changed{who}; it is at revision {draft.revision} now.",
-        members={
-            "revision": draft.revision,
-            "edited_by": draft.edited_by,
-            "edited_at": draft.edited_at,
-            "document": draft.document,
-        },
+        members=members,
         headers={"ETag": etag_of(draft.revision)},
     )
+
+
+def differences_as_json(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What changes between two documents, in sentences."""
+    return [
+        {"kind": found.kind, "rule": found.rule, "sentences": list(found.sentences)}
+        for found in list_differences(before, after)
+    ]

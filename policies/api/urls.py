@@ -24,6 +24,9 @@ urlpatterns = [
     path("policies", policy.PoliciesView.as_view(), name="policies"),
     path("policies/<int:pk>", policy.PolicyView.as_view(), name="policy"),
     path("policies/<int:pk>/draft", policy.DraftView.as_view(), name="draft"),
+    path(
+        "policies/<int:pk>/draft/differences", policy.DraftDifferencesView.as_view(), name="draft-differences"
+    ),
     path("policies/<int:pk>/versions", versions.VersionsView.as_view(), name="versions"),
     path("policies/<int:pk>/versions/<int:number>", versions.VersionView.as_view(), name="version"),
     path("policies/<int:pk>/publish", versions.PublishView.as_view(), name="publish"),

@@ -72,6 +72,7 @@ def test_the_second_of_two_editors_sees_the_firsts_change_and_loses_nothing(
     problem = problem_of(refused, 412, "stale-draft")
     assert problem["document"] == mine.json()["document"]
     assert problem["edited_by"] == mine.json()["edited_by"]
+    assert [(row["kind"], row["rule"]) for row in problem["differences"]] == [("changed", "all")]
     assert refused["ETag"] == mine["ETag"] == f'"{problem["revision"]}"'
     assert caller.read(path)["document"] == mine.json()["document"], "nothing was stored"
     assert other.send("PUT", path, theirs, If_Match=refused["ETag"]).status_code == 200
@@ -118,6 +119,19 @@ def test_an_unsound_draft_is_kept_and_not_published_and_errors_name_the_column(
     assert by_place["rules[0].deployments[0]"]["severity"] == "error"
     assert by_place["rules"]["severity"] == "warning"
     assert not PolicyVersion.objects.exists()
+
+
+def test_a_draft_is_compared_with_what_is_live(caller: Caller, policy: Policy) -> None:
+    path = f"policies/{policy.pk}"
+    publishing.publish(policy=policy, actor="a test", document=sound_document("smol@local"))
+    same = caller.read(f"{path}/draft/differences")
+    assert (same["live_version"], same["differences"]) == (1, [])
+    etag = f'"{same["revision"]}"'
+    document = {"rules": [*sound_document("smol@local", 5)["rules"], {"name": "never", "deployments": []}]}
+    caller.send("PUT", f"{path}/draft", {"document": document}, If_Match=etag)
+    found = caller.read(f"{path}/draft/differences")["differences"]
+    assert [(row["kind"], row["rule"]) for row in found] == [("changed", "all"), ("added", "never")]
+    assert all(sentence.endswith(".") for row in found for sentence in row["sentences"])
 
 
 def test_what_cannot_be_a_document_is_refused(caller: Caller, policy: Policy) -> None:

@@ -1,0 +1,1 @@
+"""What of prices and backtests does the management API offer? Its other resources are in policies/api."""
