@@ -2,11 +2,13 @@
 
 from django.urls import path
 
-from billing.views import keys, prices, requests
+from billing.views import keys, policies, prices, requests
 
 urlpatterns = [
     path("requests", requests.list_page, name="requests"),
     path("requests/<uuid:request_id>", requests.show_request, name="request"),
+    path("policies", policies.list_policies, name="policies"),
+    path("policies/<int:pk>", policies.show_policy, name="policy"),
     path("keys", keys.list_keys, name="keys"),
     path("keys/<int:pk>", keys.show_key, name="key"),
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),

@@ -5,7 +5,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
 from gateway.metrics import metrics
-from gateway.views import catalog, find, home, sign_in
+from gateway.views import catalog, find, home, policy_testing, sign_in
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -18,6 +18,7 @@ urlpatterns = [
     path("providers/<int:pk>", catalog.show_provider, name="provider"),
     path("deployments", catalog.list_deployments, name="deployments"),
     path("deployments/<int:pk>", catalog.show_deployment, name="deployment"),
+    path("policies/<int:pk>/try", policy_testing.try_request, name="policy-try"),
     path("metrics", metrics, name="metrics"),
     path("", include("policies.urls")),
     path("", include("billing.urls")),

@@ -2,11 +2,29 @@
 
 from django.urls import path
 
-from policies.views import audit, catalog, keys, management_tokens, people, policy, tenancy
+from policies.views import (
+    audit,
+    catalog,
+    keys,
+    management_tokens,
+    people,
+    policy_editor,
+    policy_publishing,
+    tenancy,
+)
 
 urlpatterns = [
-    path("policies", policy.list_policies, name="policies"),
-    path("policies/<int:pk>", policy.show_policy, name="policy"),
+    path("policies/new", policy_editor.create_policy, name="policy-new"),
+    path("policies/<int:pk>/about", policy_editor.change_about, name="policy-about"),
+    path("policies/<int:pk>/enabled", policy_editor.switch_policy, name="policy-enabled"),
+    path("policies/<int:pk>/edit", policy_editor.edit_policy, name="policy-edit"),
+    path("policies/<int:pk>/check", policy_editor.check_draft, name="policy-check"),
+    path("policies/<int:pk>/save", policy_editor.save_draft, name="policy-save"),
+    path("policies/<int:pk>/merge", policy_editor.merge_draft, name="policy-merge"),
+    path("policies/<int:pk>/publish", policy_publishing.publish_policy, name="policy-publish"),
+    path("policies/<int:pk>/roll-back", policy_publishing.roll_back, name="policy-roll-back"),
+    path("policies/<int:pk>/canary", policy_publishing.change_canary, name="policy-canary"),
+    path("policies/<int:pk>/approval", policy_publishing.decide_on_request, name="policy-approval"),
     path("providers/new", catalog.create_provider, name="provider-new"),
     path("providers/<int:pk>/edit", catalog.edit_provider, name="provider-edit"),
     path("providers/<int:pk>/credential", catalog.replace_credential, name="provider-credential"),

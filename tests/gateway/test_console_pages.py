@@ -33,12 +33,14 @@ CEILINGS = {
     "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
+    "policy-new": 8, "policy-about": 10, "policy-edit": 10, "policy-publish": 12, "policy-try": 12,
 }  # fmt: skip
 ABILITY_OF = {
     **dict.fromkeys(CEILINGS, Ability.READ),
     **dict.fromkeys(
         [name for name in CEILINGS if name.endswith(("-new", "-edit", "-credential"))], Ability.CONFIGURE
     ),
+    **dict.fromkeys(["policy-about", "policy-publish", "policy-try"], Ability.CONFIGURE),
     "price-new": Ability.SET_PRICES,
     "key-new": Ability.ISSUE_KEYS,
     "key-rotate": Ability.ISSUE_KEYS,

@@ -1,0 +1,141 @@
+"""Which policies are there, what is live and drafted, and how much traffic does each rule take?
+
+Reads: policy, policy_draft, policy_version, tenant, deployment, sums from `billing.reports`, `billing.policy_traffic`.
+Editing and publishing: policies/views/policy_editor.py and policy_publishing.py.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from billing import reports
+from billing.policy_traffic import PolicyTraffic, read_policy_traffic, read_version_traffic
+from policies.approvals import find_pending
+from policies.differences import Difference, list_differences
+from policies.models import Deployment, Policy, PolicyVersion
+from policies.permissions import Ability, needs
+
+VERSIONS_SHOWN = 20
+
+
+@needs(Ability.READ)
+@require_safe
+def list_policies(request: HttpRequest) -> HttpResponse:
+    """All policies with their share of today's requests."""
+    today = timezone.now().date()
+    groups = reports.group_by("policy", first_day=today, last_day=today)
+    total = sum(group.totals.request_count for group in groups)
+    counts = {group.id: group.totals.request_count for group in groups}
+    policies = Policy.objects.select_related("live_version", "draft").annotate(tenant_count=Count("tenants"))
+    rows = [
+        {
+            "policy": policy,
+            "change_count": sum(len(one.sentences) for one in list_draft_changes(policy)),
+            "request_count": counts.get(policy.pk, 0),
+            "share": counts.get(policy.pk, 0) / total if total else None,
+        }
+        for policy in policies
+    ]
+    return render(request, "policies/list.html", {"rows": rows})
+
+
+@needs(Ability.READ)
+@require_safe
+def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
+    """One policy as it is live, or one of its versions with `?version=`."""
+    policies = Policy.objects.select_related("live_version", "canary_version", "draft").prefetch_related(
+        "tenants"
+    )
+    policy = get_object_or_404(policies, pk=pk)
+    versions = list(policy.versions.all()[:VERSIONS_SHOWN])
+    live = policy.live_version
+    shown = live
+    wanted = request.GET.get("version", "")
+    if wanted.isdecimal() and len(wanted) < 10:
+        shown = get_object_or_404(policy.versions, number=int(wanted))
+    document: dict[str, Any] = shown.document if shown else {}
+    now = timezone.now()
+    traffic = read_policy_traffic(policy.pk, now=now)
+    context = {
+        "policy": policy,
+        "versions": versions,
+        "shown": shown,
+        "is_live": shown is not None and shown == live,
+        "document": document,
+        "rules": list_rules(document, traffic),
+        "traffic": traffic,
+        "unmatched": traffic.by_rule.get(""),
+        "sides": _sides(policy, now),
+        "pending": find_pending(policy),
+        "draft_changes": list_draft_changes(policy),
+        "against_live": [] if shown is None or live is None else list_differences(live.document, document),
+        "changes_of_shown": _changes_of(versions, shown),
+        "opens_roll_back": request.GET.get("roll_back") == "1",
+    }
+    return render(request, "policies/detail.html", context)
+
+
+def _sides(policy: Policy, now: dt.datetime) -> list[dict[str, Any]]:
+    """The live version and its canary, each with its traffic since the canary began; [] without a canary."""
+    live, canary = policy.live_version, policy.canary_version
+    if canary is None or live is None or policy.canary_started_at is None:
+        return []
+    found = read_version_traffic(policy.pk, [live.pk, canary.pk], since=policy.canary_started_at, now=now)
+    return [
+        {"name": "live", "version": live, "traffic": found[live.pk]},
+        {"name": "canary", "version": canary, "traffic": found[canary.pk]},
+    ]
+
+
+def list_draft_changes(policy: Policy) -> list[Difference]:
+    """What the draft holds that is not live."""
+    draft = getattr(policy, "draft", None)
+    if draft is None:
+        return []
+    return list_differences(policy.live_version.document if policy.live_version else {}, draft.document)
+
+
+def _changes_of(versions: list[PolicyVersion], shown: PolicyVersion | None) -> list[Difference]:
+    """What a version changed against the one before it (among those that are listed)."""
+    if shown is None:
+        return []
+    before = next((version for version in versions if version.number < shown.number), None)
+    return list_differences(before.document, shown.document) if before else []
+
+
+def list_rules(document: dict[str, Any], traffic: PolicyTraffic) -> list[dict[str, Any]]:
+    """The rules with their traffic, and their deployments as rows, so that each can be linked (one query)."""
+    rules = document.get("rules", [])
+    chosen = [[_choice(item) for item in rule.get("deployments", [])] for rule in rules]
+    names = {choice["name"] for choices in chosen for choice in choices}
+    names |= {_choice(item)["name"] for rule in rules for item in rule.get("fallbacks", [])}
+    ids = dict(Deployment.objects.filter(name__in=names).values_list("name", "id"))
+    listed = []
+    for rule, choices in zip(rules, chosen, strict=True):
+        total = sum(float(choice["weight"]) for choice in choices) or 1.0
+        for choice in choices:
+            choice["id"] = ids.get(choice["name"])
+            choice["share"] = float(choice["weight"]) / total if rule.get("strategy") == "weighted" else None
+        fallbacks = [_choice(item) for item in rule.get("fallbacks", [])]
+        for choice in fallbacks:
+            choice["id"] = ids.get(choice["name"])
+        listed.append(
+            {
+                **rule,
+                "choices": choices,
+                "fallback_choices": fallbacks,
+                "traffic": traffic.by_rule.get(rule.get("name", "")),
+            }
+        )
+    return listed
+
+
+def _choice(item: Any) -> dict[str, Any]:
+    return {"weight": 1, **item} if isinstance(item, dict) else {"name": item, "weight": 1}
