@@ -35,7 +35,7 @@ from billing.backtest_results import build_result
 from billing.backtest_tally import Tally
 from billing.models import Backtest, BacktestState
 from policies.autorouter.tables import RouterTables
-from policies.documents import build_rules, has_errors, normalise_document
+from policies.documents import build_policy, has_errors, normalise_document
 from policies.errors import ConfigurationError
 from policies.models import ChangeEvent, Deployment, Policy, PolicyVersion, RouterTable, Tenant
 from policies.publishing import PolicyError, list_problems
@@ -119,6 +119,13 @@ def cancel_backtest(*, run: Backtest, actor: str) -> bool:
             is_cancel_wanted=True, error=note
         )
     )
+
+
+def find_active(policy: Policy) -> Backtest | None:
+    """The run of this policy that waits or runs; there is at most one."""
+    return Backtest.objects.filter(
+        policy=policy, state__in=[BacktestState.WAITING, BacktestState.RUNNING]
+    ).first()
 
 
 def find_unfinished(*, now: dt.datetime) -> list[int]:
@@ -268,15 +275,13 @@ def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
 
 
 def _build_policy(run: Backtest, snapshot: RoutingSnapshot) -> PolicySnapshot:
-    rules = build_rules(run.document, snapshot.deployments)
-    return PolicySnapshot(
-        id=run.policy_id,
+    return build_policy(
+        run.document,
+        snapshot.deployments,
+        policy_id=run.policy_id,
         public_id=run.policy.public_id,
         version_id=run.version_id or 0,
         version_number=run.version.number if run.version is not None else 0,
-        rules=rules,
-        feature_names=frozenset().union(*(rule.feature_names for rule in rules if rule.is_enabled)),
-        baseline_model=run.document.get("baseline") or "",
     )
 
 

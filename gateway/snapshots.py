@@ -26,11 +26,11 @@ from billing.pricebook import PriceError, PriceVersion, parse_rates, price_at
 from policies.autorouter.tables import RouterTables, empty_tables
 from policies.conditions import ConditionError
 from policies.credentials import resolve_credential
-from policies.documents import build_rules
+from policies.documents import build_policy
 from policies.errors import CredentialError
 from policies.keys import hash_secret
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
-from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Provider, Tenant
+from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, PolicyVersion, Provider, Tenant
 from policies.router_tables import find_active, read_tables
 from policies.snapshot import (
     DeploymentSnapshot,
@@ -280,7 +280,7 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
         by_model.setdefault(model.name, []).append(deployment)
     policies: dict[str, PolicySnapshot] = {}
     for policy in Policy.objects.filter(is_enabled=True, live_version__isnull=False).select_related(
-        "live_version"
+        "live_version", "canary_version"
     ):
         try:
             policies[policy.public_id] = _build_policy(policy, deployments)
@@ -364,16 +364,29 @@ def _build_model(row: Model) -> ModelSnapshot:
 def _build_policy(row: Policy, deployments: Mapping[str, DeploymentSnapshot]) -> PolicySnapshot:
     version = row.live_version
     assert version is not None
-    rules = build_rules(version.document, deployments)
-    return PolicySnapshot(
-        id=row.pk,
+    canary = None
+    if row.canary_version is not None and row.canary_percent:
+        canary = _build_version(row, row.canary_version, deployments)
+    return _build_version(row, version, deployments, canary=canary)
+
+
+def _build_version(
+    row: Policy,
+    version: PolicyVersion,
+    deployments: Mapping[str, DeploymentSnapshot],
+    *,
+    canary: PolicySnapshot | None = None,
+) -> PolicySnapshot:
+    return build_policy(
+        version.document,
+        deployments,
+        policy_id=row.pk,
         public_id=row.public_id,
         version_id=version.pk,
         version_number=version.number,
-        rules=rules,
-        feature_names=frozenset().union(*(rule.feature_names for rule in rules if rule.is_enabled)),
-        baseline_model=version.document.get("baseline") or "",
         created_unix_s=int(row.created_at.timestamp()),
+        canary=canary,
+        canary_percent=float(row.canary_percent) if canary is not None else 0.0,
     )
 
 

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
+from policies.autorouter.ranking import rank
 from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
 from policies.features import Features
-from policies.filters import TEMPORARY_REASONS, Needs, find_problem, needs_of
+from policies.filters import TEMPORARY_REASONS, Needs, find_problem, find_unwanted, needs_of
+from policies.naming import FAST_TARGET_MS, PRESETS, find_deployments, find_policy, find_preset
 from policies.snapshot import (
     DeploymentSnapshot,
     KeyGrant,
@@ -25,7 +27,8 @@ from policies.snapshot import (
     RuleSnapshot,
     Strategy,
 )
-from policies.strategies import put_in_order
+from policies.stickiness import Cost, Pin, judge_pin
+from policies.strategies import put_in_order, tenth
 
 Path = Literal["fixed", "routed", "pinned"]
 RuleOutcome = Literal["matched", "skipped", "failed", "disabled"]
@@ -69,7 +72,9 @@ class HealthView(Protocol):
 class Ask(NamedTuple):
     """What a request says about routing. `models` are further names, tried in order after the first.
 
-    `provider_*` name providers, in any case; `provider_order` puts candidates of these providers first.
+    `provider_*` name providers, in any case; `provider_order` puts candidates of these providers first. `max_*_price`
+    leave out what costs more, USD per million tokens. `slider`, `allowed_models` and `excluded_models` (names, with
+    `*`) are for automatic rules. `conversation_deployment` is the one that served this conversation last.
     """
 
     requested_model: str
@@ -80,6 +85,12 @@ class Ask(NamedTuple):
     provider_only: tuple[str, ...] = ()
     provider_ignore: tuple[str, ...] = ()
     allow_fallbacks: bool = True
+    max_input_price: float | None = None
+    max_output_price: float | None = None
+    slider: float | None = None
+    allowed_models: tuple[str, ...] = ()
+    excluded_models: tuple[str, ...] = ()
+    conversation_deployment: str = ""
 
 
 class Dropped(NamedTuple):
@@ -101,7 +112,9 @@ class Decision(NamedTuple):
     """Ordered candidates and how they came about.
 
     `policy` and `rule` are those of the first name that resolved. Without candidates, `is_never_possible` says that
-    waiting would not help. `scores` run beside the first rule's candidates: (deployment name, nano-USD or ms).
+    waiting would not help. `scores` run beside the first rule's candidates: (deployment name, nano-USD or ms); an
+    automatic rule's are (name, quality, its error, nano-USD, ms, score). `revision` is the snapshot's,
+    `tables_version` and `slider` are those of the automatic router, None where it had no part.
     """
 
     path: Path
@@ -114,7 +127,12 @@ class Decision(NamedTuple):
     draw: float
     is_never_possible: bool = False
     max_attempts: int | None = None
-    scores: tuple[tuple[str, float | None], ...] = ()
+    scores: tuple[tuple[Any, ...], ...] = ()
+    revision: int = 0
+    tables_version: int | None = None
+    slider: float | None = None
+    pin: Pin | None = None
+    is_canary: bool = False
 
 
 def decide(
@@ -133,46 +151,101 @@ def decide(
         endpoint=ask.endpoint,
         provider_only=ask.provider_only,
         provider_ignore=ask.provider_ignore,
+        max_input_price=ask.max_input_price,
+        max_output_price=ask.max_output_price,
     )
     if ask.is_pinned:
         return _decide_pinned(ask, snapshot, grant, needs, health, draw)
-    collected = _Collected(needs, health)
+    collected = _Collected(needs, health, snapshot)
     trace: list[RuleTrace] = []
     policy: PolicySnapshot | None = None
     rule: RuleSnapshot | None = None
-    is_resolved = False
+    is_resolved = is_canary = False
     for name in _names_of(ask):
-        found_policy = _find_policy(name, snapshot, grant)
-        if found_policy is not None:
-            matched = _match(found_policy, features, trace)
-            if not is_resolved:
-                policy, rule = found_policy, matched
-            if matched is not None:
-                collected.add_rule(matched)
-        else:
-            deployments = _find_deployments(name, snapshot, grant)
-            if deployments is None:
+        preset = ""
+        found_policy = find_policy(name, snapshot, grant)
+        if found_policy is None:
+            deployments = find_deployments(name, snapshot, grant)
+            if deployments is not None:
+                collected.add_group("priority", deployments)
+                is_resolved = True
+                continue
+            named = find_preset(name, snapshot, grant)
+            if named is None:
                 collected.dropped.append(Dropped(name, "model_not_found"))
                 continue
-            collected.add_group("priority", deployments)
+            found_policy, preset = named
+        takes_canary = found_policy.canary is not None and _is_canary(found_policy, features, draw)
+        if takes_canary and found_policy.canary is not None:
+            found_policy = found_policy.canary
+        matched = _match(found_policy, features, trace)
+        if not is_resolved:
+            policy, rule, is_canary = found_policy, matched, takes_canary
+        if matched is not None:
+            collected.add_rule(matched, ask, preset)
         is_resolved = True
     if not is_resolved:
         raise _not_found(ask)
     candidates, scores = collected.candidates(ask, features, draw)
+    pin = None
+    if candidates and policy is not None and features.conversation and _is_sticky(policy, rule):
+        pin, candidates, scores = _stay(ask, features, candidates, scores, collected.dropped, rule)
+    if not ask.allow_fallbacks:
+        collected.dropped.extend(Dropped(deployment.name, "no_fallbacks") for deployment in candidates[1:])
+        candidates = candidates[:1]
     dropped = tuple(collected.dropped)
+    has_auto = collected.slider is not None
     return Decision(
-        path="fixed" if policy is None else "routed",
-        requested_model=ask.requested_model,
-        policy=policy,
-        rule=rule,
-        candidates=candidates,
-        dropped=dropped,
-        trace=tuple(trace),
-        draw=draw,
-        is_never_possible=not candidates and _is_never_possible(dropped),
-        max_attempts=None if rule is None else rule.max_attempts,
-        scores=scores,
+        "fixed" if policy is None else "routed",
+        ask.requested_model,
+        policy,
+        rule,
+        candidates,
+        dropped,
+        tuple(trace),
+        draw,
+        not candidates and _is_never_possible(dropped),
+        None if rule is None else rule.max_attempts,
+        scores,
+        snapshot.revision,
+        snapshot.router.version if has_auto else None,
+        collected.slider,
+        pin,
+        is_canary,
     )
+
+
+def _is_canary(policy: PolicySnapshot, features: Features, draw: float) -> bool:
+    """Say whether this conversation is the canary's; without one, the draw decides."""
+    if features.conversation:
+        # Other digits than those a table of conversations is likely to be sorted by.
+        place = int(features.conversation[-8:], 16) / 0x1_0000_0000
+    else:
+        place = draw * 997 % 1
+    return place * 100 < policy.canary_percent
+
+
+def _is_sticky(policy: PolicySnapshot, rule: RuleSnapshot | None) -> bool:
+    return policy.session_stickiness or (rule is not None and rule.strategy == "auto")
+
+
+def _stay(
+    ask: Ask,
+    features: Features,
+    candidates: tuple[DeploymentSnapshot, ...],
+    scores: tuple[tuple[Any, ...], ...],
+    dropped: Sequence[Dropped],
+    rule: RuleSnapshot | None,
+) -> tuple[Pin, tuple[DeploymentSnapshot, ...], tuple[tuple[Any, ...], ...]]:
+    """Put the conversation's deployment first where it keeps it."""
+    name = ask.conversation_deployment
+    is_auto = rule is not None and rule.strategy == "auto"
+    costs = [Cost(score[3], score[5]) for score in scores] if is_auto and not ask.provider_order else []
+    reason = next((found.reason for found in dropped if found.deployment == name), "") if name else ""
+    pin, place = judge_pin(name, candidates, costs, features, drop_reason=reason)
+    if place:
+        candidates = (candidates[place], *candidates[:place], *candidates[place + 1 :])
+    return pin, candidates, scores
 
 
 def _decide_pinned(
@@ -184,11 +257,11 @@ def _decide_pinned(
     draw: float,
 ) -> Decision:
     name, *others = _names_of(ask) or [""]
-    if _find_policy(name, snapshot, grant) is not None:
+    if find_policy(name, snapshot, grant) is not None:
         raise PinNeedsDeployment(
             f"A pinned request names one deployment or model; '{name}' is a routing policy."
         )
-    deployments = _find_deployments(name, snapshot, grant)
+    deployments = find_deployments(name, snapshot, grant)
     if deployments is None:
         raise _not_found(ask)
     if len(deployments) > 1:
@@ -213,33 +286,69 @@ def _decide_pinned(
         trace=(),
         draw=draw,
         is_never_possible=problem is not None and problem not in TEMPORARY_REASONS,
+        revision=snapshot.revision,
     )
 
 
 class _Collected:
     """Deployments that survived the hard filters, group by group, each once."""
 
-    __slots__ = ("_health", "_healthy_groups", "_needs", "_seen", "_unfit", "_unfit_groups", "dropped")
+    __slots__ = (
+        "_health",
+        "_healthy_groups",
+        "_needs",
+        "_preset",
+        "_router",
+        "_rule",
+        "_seen",
+        "_unfit",
+        "_unfit_groups",
+        "dropped",
+        "slider",
+    )
 
-    def __init__(self, needs: Needs, health: HealthView) -> None:
+    def __init__(self, needs: Needs, health: HealthView, snapshot: RoutingSnapshot) -> None:
         self.dropped: list[Dropped] = []
+        # Where an automatic rule stands on its slider, for the first such rule.
+        self.slider: float | None = None
         self._needs = needs
         self._health = health
+        self._router = snapshot.router
+        self._rule: RuleSnapshot | None = None
+        self._preset = ""
         self._seen: set[int] = set()
         # (strategy, deployments, weights): what is fit to be called, and the same with what health speaks against.
         self._healthy_groups: list[_Group] = []
         self._unfit_groups: list[_Group] = []
         self._unfit: list[Dropped] = []
 
-    def add_rule(self, rule: RuleSnapshot) -> None:
-        self.dropped.extend(Dropped(name, "disabled") for name in rule.missing)
-        self.add_group(
-            rule.strategy,
-            [choice.deployment for choice in rule.choices],
-            [choice.weight for choice in rule.choices],
-        )
+    def add_rule(self, rule: RuleSnapshot, ask: Ask, preset: str) -> None:
+        if rule.missing:
+            self.dropped.extend(Dropped(name, "disabled") for name in rule.missing)
+        deployments = [choice.deployment for choice in rule.choices]
+        if rule.strategy == "auto":
+            if self._rule is None and rule.auto is not None:
+                self._rule, self._preset = rule, preset
+                asked = ask.slider if ask.slider is not None else PRESETS.get(preset)
+                self.slider = rule.auto.slider if asked is None else asked
+            if ask.allowed_models or ask.excluded_models:
+                deployments = self._without_unwanted(deployments, ask)
+            self.add_group("auto", deployments)
+        else:
+            self.add_group(rule.strategy, deployments, [choice.weight for choice in rule.choices])
         if rule.fallbacks:
             self.add_group("priority", rule.fallbacks)
+
+    def _without_unwanted(self, deployments: list[DeploymentSnapshot], ask: Ask) -> list[DeploymentSnapshot]:
+        wanted = []
+        for deployment in deployments:
+            reason = find_unwanted(deployment, ask.allowed_models, ask.excluded_models)
+            if reason is None:
+                wanted.append(deployment)
+            else:
+                self._seen.add(deployment.id)
+                self.dropped.append(Dropped(deployment.name, reason))
+        return wanted
 
     def add_group(
         self, strategy: Strategy, deployments: Sequence[DeploymentSnapshot], weights: Sequence[float] = ()
@@ -274,7 +383,7 @@ class _Collected:
 
     def candidates(
         self, ask: Ask, features: Features, draw: float
-    ) -> tuple[tuple[DeploymentSnapshot, ...], tuple[tuple[str, float | None], ...]]:
+    ) -> tuple[tuple[DeploymentSnapshot, ...], tuple[tuple[Any, ...], ...]]:
         """Order what is fit to be called. When nothing is, what is ejected or cooling is better than nothing."""
         groups = self._healthy_groups
         if groups:
@@ -282,18 +391,51 @@ class _Collected:
         else:
             groups = self._unfit_groups
         ordered: list[DeploymentSnapshot] = []
-        scores: tuple[tuple[str, float | None], ...] = ()
+        scores: tuple[tuple[Any, ...], ...] = ()
         for strategy, deployments, weights in groups:
-            found, values = put_in_order(
-                strategy, deployments, weights, features=features, health=self._health, draw=draw
-            )
-            if values and not scores:
-                scores = tuple((d.name, value) for d, value in zip(found, values, strict=True))
+            found: Sequence[DeploymentSnapshot]
+            if strategy == "auto":
+                found, group_scores = self._ranked(deployments, features)
+            else:
+                found, values = put_in_order(
+                    strategy, deployments, weights, features=features, health=self._health, draw=draw
+                )
+                group_scores = (
+                    tuple((d.name, value) for d, value in zip(found, values, strict=True)) if values else ()
+                )
+            scores = scores or group_scores
             ordered.extend(_prefer(found, ask.provider_order) if ask.provider_order else found)
-        if not ask.allow_fallbacks:
-            self.dropped.extend(Dropped(deployment.name, "no_fallbacks") for deployment in ordered[1:])
-            del ordered[1:]
         return tuple(ordered), scores
+
+    def _ranked(
+        self, deployments: list[DeploymentSnapshot], features: Features
+    ) -> tuple[list[DeploymentSnapshot], tuple[tuple[Any, ...], ...]]:
+        """The automatic router's order, with (name, quality, error, nano-USD, ms, score) for each."""
+        settings = self._rule.auto if self._rule is not None else None
+        if self._preset == "fast" and not features.max_latency_ms:
+            features = features._replace(max_latency_ms=FAST_TARGET_MS)
+        latency_ms = self._health.latency_ms
+        ranked = rank(
+            deployments,
+            features,
+            tables=self._router,
+            slider=self.slider or 0.0,
+            quality_floor=None if settings is None else settings.quality_floor,
+            # As exact as the record keeps them, so that the record gives the same order again.
+            latency_ms=lambda deployment_id: tenth(latency_ms(deployment_id)),
+        )
+        found = [deployments[index] for index in ranked.order]
+        return found, tuple(
+            (
+                deployment.name,
+                score.quality,
+                score.quality_error,
+                score.cost_nanousd,
+                score.latency_ms,
+                score.score,
+            )
+            for deployment, score in zip(found, ranked.scores, strict=True)
+        )
 
 
 _Group = tuple[Strategy, list[DeploymentSnapshot], list[float]]
@@ -303,29 +445,6 @@ def _names_of(ask: Ask) -> Sequence[str]:
     if not ask.models:
         return (ask.requested_model,)
     return [name for name in dict.fromkeys((ask.requested_model, *ask.models)) if name]
-
-
-def _find_policy(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> PolicySnapshot | None:
-    policy = snapshot.policies.get(name)
-    if policy is None or name not in grant.tenant.policy_ids:
-        return None
-    return policy if not grant.allowed_models or name in grant.allowed_models else None
-
-
-def _find_deployments(
-    name: str, snapshot: RoutingSnapshot, grant: KeyGrant
-) -> tuple[DeploymentSnapshot, ...] | None:
-    """The deployments of a model, or the one of this name; None when there is none for this key."""
-    deployments = snapshot.deployments_by_model.get(name)
-    if not deployments:
-        deployment = snapshot.deployments.get(name)
-        if deployment is None:
-            return None
-        deployments = (deployment,)
-    allowed = grant.allowed_models
-    if allowed and name not in allowed and deployments[0].model.name not in allowed:
-        return None
-    return deployments
 
 
 def _match(policy: PolicySnapshot, features: Features, trace: list[RuleTrace]) -> RuleSnapshot | None:

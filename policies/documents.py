@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from policies.conditions import ConditionError, compile_condition
-from policies.snapshot import AutoSettings, Choice, DeploymentSnapshot, RuleSnapshot, Strategy
+from policies.features import TEXT_FEATURE_NAMES
+from policies.snapshot import (
+    AutoSettings,
+    Choice,
+    DeploymentSnapshot,
+    PolicySnapshot,
+    RuleSnapshot,
+    Strategy,
+)
 
 STRATEGIES: tuple[Strategy, ...] = ("fixed", "priority", "weighted", "least_cost", "least_latency", "auto")
 MAX_RULES = 200
@@ -154,6 +162,45 @@ def build_rules(
             )
         )
     return tuple(rules)
+
+
+def build_policy(
+    document: Mapping[str, Any],
+    deployments: Mapping[str, DeploymentSnapshot],
+    *,
+    policy_id: int,
+    public_id: str,
+    version_id: int = 0,
+    version_number: int = 0,
+    created_unix_s: int = 0,
+    canary: PolicySnapshot | None = None,
+    canary_percent: float = 0.0,
+) -> PolicySnapshot:
+    """Build what a worker routes by from a sound document. Raises ConditionError as `build_rules` does."""
+    rules = build_rules(document, deployments)
+    enabled = [rule for rule in rules if rule.is_enabled]
+    feature_names = frozenset[str]().union(*(rule.feature_names for rule in enabled))
+    has_auto = any(rule.strategy == "auto" for rule in enabled)
+    is_sticky = bool(document.get("session_stickiness"))
+    return PolicySnapshot(
+        id=policy_id,
+        public_id=public_id,
+        version_id=version_id,
+        version_number=version_number,
+        rules=rules,
+        # Which version serves is decided before its rules are looked at: what either reads must be there.
+        feature_names=feature_names if canary is None else feature_names | canary.feature_names,
+        baseline_model=document.get("baseline") or "",
+        created_unix_s=created_unix_s,
+        session_stickiness=is_sticky,
+        needs_text=has_auto
+        or is_sticky
+        or canary is not None
+        or not TEXT_FEATURE_NAMES.isdisjoint(feature_names),
+        has_auto=has_auto or (canary is not None and canary.has_auto),
+        canary=canary,
+        canary_percent=canary_percent,
+    )
 
 
 def _auto_settings(rule: Mapping[str, Any]) -> AutoSettings | None:

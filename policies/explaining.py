@@ -4,9 +4,13 @@ Pure. The record is written for every request, so it holds names and codes, no s
 
     {"path": "routed", "draw": 0.25, "policy": "acme/support", "version": 3, "rule": "rest", "strategy": "weighted",
      "candidates": ["a", "b"], "dropped": [["c", "vision"]], "scores": [["a", 1200], ["b", null]],
-     "trace": ["long prompts", ["tagged", "skipped", "no tag team"], ["rest", "matched"]], "max_attempts": 2}
+     "trace": ["long prompts", ["tagged", "skipped", "no tag team"], ["rest", "matched"]], "max_attempts": 2, "rev": 81}
 
-A rule in `trace` that is a text alone was skipped: its condition did not hold.
+`rev` is the newest change that the worker knew of. An automatic rule adds `"tables"` (version of the router's tables),
+`"slider"`, and scores of six numbers: [name, quality, its standard error, expected nano-USD, expected ms, score].
+`"pin"` says what became of a conversation's deployment: ["new"], ["kept", name], ["broken", name, reason].
+`"canary": true`: the version on trial served. A rule in `trace` that is a text alone was skipped: its condition did not
+hold.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.decision import Decision
+from policies.stickiness import Pin
 
 MAX_DROPPED = 20
 MAX_NAME_CHARACTERS = 200
@@ -36,6 +41,9 @@ _REASONS = {
     "cooling": "its provider asked for a pause (429)",
     "credential_rejected": "its provider refused the gateway's credential",
     "no_fallbacks": "the caller allowed no fallback",
+    "price_cap": "it costs more than the caller allows, or has no price",
+    "not_allowed": "the caller's list of allowed models does not name it",
+    "excluded": "the caller excluded it",
     "pinned": "the request is pinned to one deployment",
     "model_not_found": "there is no such model, or this key may not use it",
 }
@@ -45,12 +53,13 @@ _STRATEGIES = {
     "weighted": "drawn by weight, then the fallbacks as listed",
     "least_cost": "the cheapest first, then the fallbacks as listed",
     "least_latency": "the fastest first, then the fallbacks as listed",
+    "auto": "best by the automatic router first, then the fallbacks as listed",
 }
 
 
 def decision_record(decision: Decision) -> dict[str, Any]:
     """The decision as the journal and the request record keep it: JSON values, under 1 kB on average."""
-    record: dict[str, Any] = {"path": decision.path, "draw": decision.draw}
+    record: dict[str, Any] = {"path": decision.path, "draw": decision.draw, "rev": decision.revision}
     policy, rule = decision.policy, decision.rule
     if policy is not None:
         record["policy"] = policy.public_id
@@ -66,7 +75,14 @@ def decision_record(decision: Decision) -> dict[str, Any]:
         if len(decision.dropped) > MAX_DROPPED:
             record["dropped_more"] = len(decision.dropped) - MAX_DROPPED
     if decision.scores:
-        record["scores"] = [[name, _short(value)] for name, value in decision.scores]
+        record["scores"] = [_score_row(score) for score in decision.scores]
+    if decision.slider is not None:
+        record["tables"] = decision.tables_version
+        record["slider"] = decision.slider
+    if decision.pin is not None:
+        record["pin"] = _pin_row(decision.pin)
+    if decision.is_canary:
+        record["canary"] = True
     if decision.trace:
         record["trace"] = [
             name
@@ -105,6 +121,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         if record.get("strategy") == "weighted":
             told.append(f"The number drawn was {record.get('draw', 0.0):.4f}.")
         told += _score_sentences(record)
+        told += _pin_sentences(record.get("pin") or [])
     elif record.get("never_possible"):
         told.append("No deployment could ever serve this request as it is.")
     else:
@@ -119,7 +136,8 @@ def reason_text(reason: str) -> str:
 
 def _path_sentence(record: Mapping[str, Any]) -> str:
     if record.get("policy"):
-        return f"Policy {record['policy']}, version {record.get('version')}, decided."
+        on_trial = " (on trial as a canary)" if record.get("canary") else ""
+        return f"Policy {record['policy']}, version {record.get('version')}{on_trial}, decided."
     if record.get("path") == "pinned":
         return "The request was pinned: exactly the deployment asked for, no fallback."
     return "The model was asked for by name; no policy was involved."
@@ -143,6 +161,10 @@ def _score_sentences(record: Mapping[str, Any]) -> list[str]:
     scores = record.get("scores", [])
     if not scores:
         return []
+    if record.get("strategy") == "auto":
+        shown = [_judged(*score) for score in scores]
+        slider, tables = record.get("slider", 0), record.get("tables", 0)
+        return [f"Slider at {slider:g} of 10, tables version {tables}: {'; '.join(shown)}."]
     if record.get("strategy") == "least_cost":
         shown = [
             f"{name} {'unpriced' if value is None else f'{value / 1e9:.6f} USD'}" for name, value in scores
@@ -152,13 +174,50 @@ def _score_sentences(record: Mapping[str, Any]) -> list[str]:
     return [f"Time to the first token so far: {', '.join(shown)}."]
 
 
+def _judged(
+    name: str, quality: float, error: float, nanousd: int | None, latency_ms: float | None, score: float
+) -> str:
+    """One candidate of an automatic rule in words."""
+    told = f"{name} quality {quality:.2f} ± {error:.2f}, {_usd(nanousd)}"
+    if latency_ms is not None:
+        told += f", {latency_ms:.0f} ms"
+    return f"{told}, score {score:.3f}"
+
+
+def _usd(nanousd: int | None) -> str:
+    return "unpriced" if nanousd is None else f"${nanousd / 1e9:.6f}"
+
+
+def _pin_sentences(pin: list[str]) -> list[str]:
+    if not pin or pin[0] == "new":
+        return []
+    if pin[0] == "kept":
+        return [f"The conversation stays with {pin[1]}, which served it before."]
+    if pin[2] == "saving":
+        return [
+            f"The conversation leaves {pin[1]}: another is better, and saves more than the lost cache costs."
+        ]
+    return [f"The conversation leaves {pin[1]}: {_REASONS.get(pin[2], 'no rule names it any more')}."]
+
+
+def _score_row(score: tuple[Any, ...]) -> list[Any]:
+    if len(score) == 2:
+        return [score[0], _short(score[1])]
+    name, quality, error, nanousd, latency_ms, total = score
+    return [name, round(quality, 4), round(error, 4), nanousd, _short(latency_ms), round(total, 5)]
+
+
+def _pin_row(pin: Pin) -> list[str]:
+    return [part for part in pin if part]
+
+
 def _short(value: float | None) -> float | None:
     return round(value, 1) if isinstance(value, float) else value
 
 
 def candidates_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Every deployment that was looked at: {"name", "place", "score", "reason"}, those to be tried first."""
-    scores = dict(record.get("scores", []))
+    scores = {score[0]: score[1:] for score in record.get("scores", [])}
     strategy = record.get("strategy", "")
     listed = [
         {
@@ -195,7 +254,11 @@ def rules_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
 def _score_text(strategy: str, scores: Mapping[str, Any], name: str) -> str:
     if name not in scores:
         return ""
-    value = scores[name]
+    value, *more = scores[name]
+    if more:
+        error, nanousd, latency_ms, _ = more
+        told = f"quality {value:.2f} ± {error:.2f}, {_usd(nanousd)}"
+        return told if latency_ms is None else f"{told}, {latency_ms:.0f} ms"
     if strategy == "least_cost":
         return "unpriced" if value is None else f"${value / 1e9:.6f}"
     return "not measured" if value is None else f"{value:.0f} ms"

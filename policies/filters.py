@@ -7,6 +7,8 @@ Pure. Codes, in the order in which they are looked at:
     vision audio files tools json_schema logprobs   the request needs it, the model does not list it
     region                 outside the regions the tenant allows
     provider_only provider_ignored                  the caller's provider preferences
+    price_cap              dearer than the caller's `provider.max_price`, or unpriced
+    not_allowed excluded   the caller's `allowed_models` and `excluded_models`, for automatic rules
 
 and, found elsewhere: `disabled` (a rule names it, an operator switched it off), `ejected`, `cooling`,
 `credential_rejected` (this worker's health view), `no_fallbacks` (the caller allows one candidate only), `pinned`
@@ -19,6 +21,7 @@ one capability speaks for all of them.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from policies.features import Features
@@ -32,6 +35,7 @@ CAPABILITY_BY_FEATURE = {
     "has_schema": "json_schema",
     "has_logprobs": "logprobs",
 }
+NANOUSD_PER_USD = 1_000_000_000
 # Nothing that a caller changes about the request would help; time or an operator may.
 TEMPORARY_REASONS = frozenset({"disabled", "ejected", "cooling", "credential_rejected"})
 
@@ -45,6 +49,8 @@ class Needs(NamedTuple):
     regions: frozenset[str]
     provider_only: frozenset[str]
     provider_ignore: frozenset[str]
+    max_input_nanousd: float | None = None
+    max_output_nanousd: float | None = None
 
 
 def needs_of(
@@ -54,6 +60,8 @@ def needs_of(
     endpoint: str,
     provider_only: tuple[str, ...] = (),
     provider_ignore: tuple[str, ...] = (),
+    max_input_price: float | None = None,
+    max_output_price: float | None = None,
 ) -> Needs:
     """Collect what the filters look at, once per request."""
     capabilities: tuple[str, ...] = ()
@@ -76,12 +84,14 @@ def needs_of(
         grant.tenant.allowed_regions,
         frozenset(name.lower() for name in provider_only) if provider_only else _NONE,
         frozenset(name.lower() for name in provider_ignore) if provider_ignore else _NONE,
+        None if max_input_price is None else max_input_price * NANOUSD_PER_USD,
+        None if max_output_price is None else max_output_price * NANOUSD_PER_USD,
     )
 
 
 def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
     """Return the code of the first reason why this deployment cannot serve the request, None when it can."""
-    endpoint, tokens, capabilities, regions, only, ignored = needs
+    endpoint, tokens, capabilities, regions, only, ignored, max_input, max_output = needs
     model = deployment.model
     if endpoint not in model.endpoints:
         return "endpoint_unsupported"
@@ -97,7 +107,32 @@ def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
         return "provider_only"
     if ignored and deployment.provider.name.lower() in ignored:
         return "provider_ignored"
+    if max_input is not None and not _is_within(deployment.input_nanousd_per_mtok, max_input):
+        return "price_cap"
+    if max_output is not None and not _is_within(deployment.output_nanousd_per_mtok, max_output):
+        return "price_cap"
     return None
+
+
+def find_unwanted(
+    deployment: DeploymentSnapshot, allowed: tuple[str, ...], excluded: tuple[str, ...]
+) -> str | None:
+    """Return why a caller's lists leave a deployment out. Names of models or deployments, `*` for any characters."""
+    if allowed and not _is_listed(deployment, allowed):
+        return "not_allowed"
+    return "excluded" if excluded and _is_listed(deployment, excluded) else None
+
+
+def _is_listed(deployment: DeploymentSnapshot, patterns: tuple[str, ...]) -> bool:
+    return any(
+        fnmatchcase(deployment.model.name, pattern) or fnmatchcase(deployment.name, pattern)
+        for pattern in patterns
+    )
+
+
+def _is_within(rate_nanousd: int | None, limit_nanousd: float) -> bool:
+    """An unknown price is not a low one."""
+    return rate_nanousd is not None and rate_nanousd <= limit_nanousd
 
 
 _NONE: frozenset[str] = frozenset()

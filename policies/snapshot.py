@@ -113,7 +113,8 @@ class RuleSnapshot:
 class PolicySnapshot:
     """The live version of a policy. `feature_names`: every feature that any of its rules names.
 
-    `needs_text`: a rule looks at what only the words of a request tell (its workload, its type, its language).
+    `needs_text`: a rule looks at what only the words of a request tell (its workload, its type, its language), or
+    conversations matter. `has_auto`: a rule is the automatic router's.
     `canary` serves `canary_percent` of the conversations instead.
     """
 
@@ -127,6 +128,7 @@ class PolicySnapshot:
     created_unix_s: int = 0
     session_stickiness: bool = False
     needs_text: bool = False
+    has_auto: bool = False
     canary: PolicySnapshot | None = None
     canary_percent: float = 0.0
 

@@ -50,10 +50,12 @@ def put_in_order(
         return Ordered(deployments)
     if strategy == "weighted":
         return Ordered(_by_weight(deployments, weights, draw))
-    if strategy == "least_cost" or strategy == "auto":
+    if strategy == "least_cost":
         return _by_cost(deployments, features)
     if strategy == "least_latency":
         return _by_latency(deployments, health, draw)
+    if strategy == "auto":
+        raise ValueError("the automatic router ranks by itself")
     assert_never(strategy)
 
 
@@ -98,7 +100,7 @@ def _by_latency(deployments: Sequence[DeploymentSnapshot], health: LatencyView, 
     `draw` below EXPLORED_SHARE puts one of the others first, evenly.
     """
     # As exact as the record keeps them, so that the record gives the same order again.
-    latencies = [_tenth(health.latency_ms(deployment.id)) for deployment in deployments]
+    latencies = [tenth(health.latency_ms(deployment.id)) for deployment in deployments]
     order = sorted(
         range(len(deployments)), key=lambda index: -1.0 if (ms := latencies[index]) is None else ms
     )
@@ -107,7 +109,8 @@ def _by_latency(deployments: Sequence[DeploymentSnapshot], health: LatencyView, 
     return Ordered([deployments[index] for index in order], [latencies[index] for index in order])
 
 
-def _tenth(ms: float | None) -> float | None:
+def tenth(ms: float | None) -> float | None:
+    """A latency as exact as a record keeps it."""
     return None if ms is None else round(float(ms), 1)
 
 

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 from policies.condition_rows import OPERATORS, Group, Row, group_to_cel, read_cel
 from policies.conditions import RUN_TIME_ERRORS, compile_condition, first_line, prepare
 from policies.decision import Ask, Decision, HealthView, RoutingError, RuleOutcome, decide
-from policies.documents import Problem, build_rules, check_document, has_errors
+from policies.documents import Problem, build_policy, check_document, has_errors
 from policies.explaining import decision_record, reason_text, sentences
-from policies.features import TEXT_FEATURE_NAMES, Features
+from policies.features import Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.strategies import expected_cost_nanousd
 
@@ -177,20 +177,13 @@ def with_draft(snapshot: RoutingSnapshot, *, document: Mapping[str, Any], public
     )
     if has_errors(problems):
         raise UnsoundDraftError([problem for problem in problems if problem.severity == "error"])
-    rules = build_rules(document, snapshot.deployments)
     live = snapshot.policies.get(public_id)
-    feature_names = frozenset[str]().union(*(rule.feature_names for rule in rules if rule.is_enabled))
-    draft = PolicySnapshot(
-        id=0 if live is None else live.id,
+    draft = build_policy(
+        document,
+        snapshot.deployments,
+        policy_id=0 if live is None else live.id,
         public_id=public_id,
-        version_id=0,
         version_number=DRAFT_VERSION,
-        rules=rules,
-        feature_names=feature_names,
-        baseline_model=document.get("baseline") or "",
-        session_stickiness=bool(document.get("session_stickiness")),
-        needs_text=bool(feature_names & TEXT_FEATURE_NAMES)
-        or any(rule.strategy == "auto" and rule.is_enabled for rule in rules),
     )
     return replace(snapshot, policies={**snapshot.policies, public_id: draft})
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policies.documents import build_rules
+from policies.documents import build_policy
 from policies.snapshot import (
     DeploymentSnapshot,
     KeyGrant,
@@ -54,17 +54,31 @@ def make_deployments(
 
 
 def make_policy(
-    deployments: Mapping[str, DeploymentSnapshot], *rules: Mapping[str, Any], public_id: str = "acme/auto"
+    deployments: Mapping[str, DeploymentSnapshot],
+    *rules: Mapping[str, Any],
+    public_id: str = "acme/auto",
+    number: int = 1,
+    session_stickiness: bool = False,
+    **canary: Any,
 ) -> PolicySnapshot:
     """A live policy from rules as a document holds them; names are given where a rule has none."""
-    document = {"rules": [{"name": f"rule {i}", **rule} for i, rule in enumerate(rules)]}
-    built = build_rules(document, deployments)
-    names = frozenset().union(*(rule.feature_names for rule in built))
-    return PolicySnapshot(1, public_id, 1, 1, built, names)
+    document = {
+        "rules": [{"name": f"rule {i}", **rule} for i, rule in enumerate(rules)],
+        "session_stickiness": session_stickiness,
+    }
+    return build_policy(
+        document,
+        deployments,
+        policy_id=1,
+        public_id=public_id,
+        version_id=number,
+        version_number=number,
+        **canary,
+    )
 
 
 def make_snapshot(
-    deployments: Mapping[str, DeploymentSnapshot], *policies: PolicySnapshot
+    deployments: Mapping[str, DeploymentSnapshot], *policies: PolicySnapshot, **fields: Any
 ) -> RoutingSnapshot:
     by_model: dict[str, list[DeploymentSnapshot]] = {}
     for name in sorted(deployments):
@@ -74,6 +88,7 @@ def make_snapshot(
         deployments=dict(deployments),
         deployments_by_model={name: tuple(rows) for name, rows in by_model.items()},
         policies={policy.public_id: policy for policy in policies},
+        **fields,
     )
 
 

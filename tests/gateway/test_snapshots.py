@@ -249,10 +249,10 @@ def test_a_policy_that_no_longer_builds_keeps_its_last_good_form(
     assert within_s(LIVE_WITHIN_S, lambda: worker.snapshot.revision == snapshots.read_revision())
     good = worker.snapshot.policies["acme/auto"]
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ValueError("cannot be built")
 
-    monkeypatch.setattr(snapshots, "build_rules", broken)
+    monkeypatch.setattr(snapshots, "build_policy", broken)
     make_deployment(name="b")
     assert within_s(LIVE_WITHIN_S, lambda: "b" in worker.snapshot.deployments)
     assert worker.snapshot.policies["acme/auto"] is good

@@ -48,6 +48,7 @@ def test_the_record_holds_everything_that_led_to_the_decision() -> None:
         "dropped": [["blind", "vision"]],
         "trace": [["tagged", "skipped", "no tag team"], "long", ["off", "disabled"], ["rest", "matched"]],
         "max_attempts": 2,
+        "rev": 1,
     }
 
 

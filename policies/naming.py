@@ -1,0 +1,66 @@
+"""What does a name that a client asks for lead to: a policy, a model's deployments, one deployment, nothing?
+
+Pure. A policy with an automatic rule has three further names, its presets: `pointsman/auto:quality`, `:cost`, `:fast`;
+`auto:quality` alone is short for the first. A model or deployment of exactly that name goes before a preset.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot
+
+DEFAULT_AUTO_POLICY = "pointsman/auto"
+# A preset's place on the slider. `fast` keeps the rule's and asks for the fastest instead (FAST_TARGET_MS).
+PRESETS: dict[str, float | None] = {"quality": 0.0, "cost": 9.0, "fast": None}
+# Every answer misses it, so that all waiting counts; what is a little better and much slower then loses.
+FAST_TARGET_MS = 1
+
+
+class NamedPolicy(NamedTuple):
+    """A policy and the preset it was asked for with, "" for none."""
+
+    policy: PolicySnapshot
+    preset: str = ""
+
+
+def find_policy(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> PolicySnapshot | None:
+    """The policy of this public id, if the key may use it."""
+    policy = snapshot.policies.get(name)
+    if policy is None or name not in grant.tenant.policy_ids:
+        return None
+    return policy if not grant.allowed_models or name in grant.allowed_models else None
+
+
+def find_preset(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> NamedPolicy | None:
+    """The policy and preset that `POLICY:PRESET` names, if the policy has an automatic rule and the key may use it."""
+    public_id, _, preset = name.rpartition(":")
+    if preset not in PRESETS:
+        return None
+    policy = find_policy(DEFAULT_AUTO_POLICY if public_id == "auto" else public_id, snapshot, grant)
+    return NamedPolicy(policy, preset) if policy is not None and policy.has_auto else None
+
+
+def find_named_policy(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> PolicySnapshot | None:
+    """The policy behind a name, with or without a preset; what `decide` would take."""
+    policy = find_policy(name, snapshot, grant)
+    if policy is not None or ":" not in name or find_deployments(name, snapshot, grant) is not None:
+        return policy
+    found = find_preset(name, snapshot, grant)
+    return None if found is None else found.policy
+
+
+def find_deployments(
+    name: str, snapshot: RoutingSnapshot, grant: KeyGrant
+) -> tuple[DeploymentSnapshot, ...] | None:
+    """The deployments of a model, or the one of this name; None when there is none for this key."""
+    deployments = snapshot.deployments_by_model.get(name)
+    if not deployments:
+        deployment = snapshot.deployments.get(name)
+        if deployment is None:
+            return None
+        deployments = (deployment,)
+    allowed = grant.allowed_models
+    if allowed and name not in allowed and deployments[0].model.name not in allowed:
+        return None
+    return deployments
