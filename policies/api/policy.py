@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.db import transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
@@ -22,7 +23,7 @@ from policies.api.schema import ProblemErrorSerializer
 from policies.differences import list_differences
 from policies.models import Policy, PolicyDraft
 
-WITH_VERSION = Policy.objects.select_related("live_version", "draft")
+WITH_VERSION = Policy.objects.select_related("live_version", "canary_version", "draft")
 ETAG = OpenApiParameter(
     "ETag", str, OpenApiParameter.HEADER, response=[200], description='The revision: "7".'
 )
@@ -44,6 +45,14 @@ class PolicySerializer(StrictSerializer):
         default=None,
         help_text="null: none yet.",
     )
+    requires_approval = serializers.BooleanField(
+        required=False, help_text="Another person approves what is published. Only people take this back."
+    )
+    canary_version = serializers.IntegerField(
+        source="canary_version.number", read_only=True, allow_null=True, default=None, help_text="null: none."
+    )
+    canary_percent = serializers.FloatField(read_only=True, help_text="Its share of the conversations.")
+    canary_started_at = serializers.DateTimeField(read_only=True, allow_null=True)
     created_at = serializers.DateTimeField(read_only=True)
 
 
@@ -63,14 +72,13 @@ class PoliciesView(CollectionView):
         "POST": Operation("create_policy", "Add a policy", EDIT_POLICIES),
     }
 
+    @transaction.atomic
     def post(self, request: Request) -> Response:
         """Add a policy with an empty draft; it takes requests once a version is published."""
         fields = self.read_body()
-        is_enabled = fields.pop("is_enabled", True)
+        later = {name: fields.pop(name) for name in ("is_enabled", "requires_approval") if name in fields}
         row = publishing.create_policy(actor=self.actor, **fields)
-        if not is_enabled:
-            row = publishing.change_policy(policy=row, actor=self.actor, is_enabled=False)
-        return self.show_added(row)
+        return self.show_added(publishing.change_policy(policy=row, actor=self.actor, **later))
 
 
 class PolicyView(ManagementView):
@@ -90,6 +98,9 @@ class PolicyView(ManagementView):
         """Change the members that are given. A disabled policy takes no requests. Rules: see its draft."""
         row = self.find_row()
         fields = self.read_body(is_partial=True)
+        if row.requires_approval and fields.get("requires_approval") is False and request.auth is not None:
+            # Else a token that publishes would be its own second person.
+            raise ApiRefusal("forbidden", "A person has to take the need for approval back, in the console.")
         publishing.change_policy(policy=row, actor=self.actor, **fields)
         return self.show(self.reread(row))
 

@@ -27,7 +27,7 @@ from policies.errors import (
     NameTakenError,
     NotFoundError,
 )
-from policies.publishing import PolicyError
+from policies.publishing import ApprovalNeededError, CanaryRunningError, PolicyError
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,18 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
             "refused", 409, "The change is refused", "`detail` says why; nothing was changed by this request."
         ),
         ProblemType(
+            "approval-needed",
+            409,
+            "Another person has to approve this",
+            "Post a publication request; a person who did not ask for it approves it in the console.",
+        ),
+        ProblemType(
+            "canary-running",
+            409,
+            "A canary is running",
+            "Promote it or stop it first.",
+        ),
+        ProblemType(
             "stale-draft",
             412,
             "The draft was changed in the meantime",
@@ -121,6 +133,15 @@ _BY_STATUS = {
     406: "not-acceptable",
     415: "unsupported-media-type",
     429: "too-many-failures",
+}
+
+
+_SLUGS: dict[type[ConfigurationError], str] = {
+    NameTakenError: "name-taken",
+    InUseError: "in-use",
+    CredentialError: "credential-refused",
+    ApprovalNeededError: "approval-needed",
+    CanaryRunningError: "canary-running",
 }
 
 
@@ -211,12 +232,9 @@ def _of_configuration_error(error: ConfigurationError) -> Response:
     if isinstance(error, NotFoundError):
         # The address was right: what a member of the body names does not exist.
         return build("invalid-value", detail, errors=[_error("", str(error))])
-    if isinstance(error, NameTakenError):
-        return build("name-taken", detail)
-    if isinstance(error, InUseError):
-        return build("in-use", detail)
-    if isinstance(error, CredentialError):
-        return build("credential-refused", detail)
+    for kind, slug in _SLUGS.items():
+        if isinstance(error, kind):
+            return build(slug, detail)
     return build("refused", detail)
 
 

@@ -96,6 +96,7 @@ class ManagementView(GenericAPIView[Any]):
     content_negotiation_class = DefaultContentNegotiation
     pagination_class = PagesById
     filter_backends = []
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     schema = ManagementSchema()
     operations: ClassVar[Mapping[str, Operation]] = {}
     # For the schema: the group in which the document lists it, and whether POST makes something new.

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policies.api import catalog, keys, overview, policy, tenancy, versions
+from policies.api import catalog, keys, overview, policy, publication, tenancy, versions
 
 urlpatterns = [
     path("caller", overview.CallerView.as_view(), name="caller"),
@@ -29,6 +29,20 @@ urlpatterns = [
     ),
     path("policies/<int:pk>/versions", versions.VersionsView.as_view(), name="versions"),
     path("policies/<int:pk>/versions/<int:number>", versions.VersionView.as_view(), name="version"),
-    path("policies/<int:pk>/publish", versions.PublishView.as_view(), name="publish"),
-    path("policies/<int:pk>/rollback", versions.RollBackView.as_view(), name="rollback"),
+    path("policies/<int:pk>/publish", publication.PublishView.as_view(), name="publish"),
+    path("policies/<int:pk>/rollback", publication.RollBackView.as_view(), name="rollback"),
+    path("policies/<int:pk>/canary", publication.CanaryView.as_view(), name="canary"),
+    path("policies/<int:pk>/canary/promote", publication.PromotionView.as_view(), name="canary-promote"),
+    path(
+        "policies/<int:pk>/publication-requests",
+        publication.PublicationRequestsView.as_view(),
+        name="publication-requests",
+    ),
+    path(
+        "publication-requests/<int:pk>",
+        publication.PublicationRequestView.as_view(),
+        name="publication-request",
+    ),
+    path("publication-requests/<int:pk>/approve", publication.ApprovalView.as_view(), name="approve"),
+    path("publication-requests/<int:pk>/reject", publication.RejectionView.as_view(), name="reject"),
 ]

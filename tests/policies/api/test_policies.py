@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
 
 from policies import publishing
+from policies.management_tokens import Scope, issue_token
 from policies.models import Policy, PolicyVersion
+from policies.permissions import Role
+from tests.console_people import person
 from tests.make_configuration import make_deployment, make_model
 from tests.policies.api.callers import Caller, caller_with
 from tests.policies.api.test_resources import places, problem_of, sound_document
@@ -153,3 +157,64 @@ def test_a_policy_from_before_drafts_has_an_empty_one(caller: Caller) -> None:
     assert caller.get(path)["ETag"] == '"1"'
     assert caller.send("PUT", path, {"document": {"rules": []}}, If_Match='"1"')["ETag"] == '"2"'
     assert caller.send("DELETE", f"policies/{policy.pk}").status_code == 204
+
+
+def test_a_canary_is_started_changed_promoted_and_stopped(caller: Caller, policy: Policy) -> None:
+    path = f"policies/{policy.pk}"
+    publishing.publish(policy=policy, actor="a test", document=sound_document("smol@local"))
+    draft = caller.get(f"{path}/draft")
+    document = {"document": sound_document("smol@local", 5)}
+    caller.send("PUT", f"{path}/draft", document, If_Match=draft["ETag"])
+    wrong = caller.send("POST", f"{path}/canary", {"percent": 0})
+    assert places(problem_of(wrong, 422, "invalid-value")) == ["percent"]
+    problem_of(
+        caller.send("POST", f"{path}/canary", {"percent": 5}, If_Match=draft["ETag"]), 412, "stale-draft"
+    )
+    started = caller.send("POST", f"{path}/canary", {"percent": 5, "note": "try"}).json()
+    assert (started["number"], started["is_live"], started["is_canary"]) == (2, False, True)
+    problem_of(caller.send("POST", f"{path}/publish", {}), 409, "canary-running")
+    assert caller.send("PATCH", f"{path}/canary", {"percent": 50}).json()["canary_percent"] == 50.0
+    assert caller.read(path)["canary_version"] == 2
+    promoted = caller.send("POST", f"{path}/canary/promote").json()
+    assert (promoted["number"], promoted["is_live"], promoted["is_canary"]) == (2, True, False)
+    problem_of(caller.send("DELETE", f"{path}/canary"), 409, "refused")
+    etag = caller.get(f"{path}/draft")["ETag"]
+    caller.send("PUT", f"{path}/draft", {"document": sound_document("smol@local", 9)}, If_Match=etag)
+    caller.send("POST", f"{path}/canary", {"percent": 1})
+    assert caller.send("DELETE", f"{path}/canary").status_code == 204
+    assert caller.read(path)["live_version"] == 2
+
+
+def test_a_token_asks_and_a_person_who_did_not_issue_it_approves(policy: Policy) -> None:
+    olga, oscar = person(Role.OPERATOR), person(Role.OPERATOR)
+    _, secret = issue_token(name="ci", scopes=list(Scope), actor=olga.get_username())
+    caller = Caller(secret)
+    path = f"policies/{policy.pk}"
+    assert caller.send("PATCH", path, {"requires_approval": True}).json()["requires_approval"] is True
+    caller.send("PUT", f"{path}/draft", {"document": sound_document("smol@local")}, If_Match='"1"')
+    problem_of(caller.send("POST", f"{path}/publish", {}), 409, "approval-needed")
+    problem_of(caller.send("PATCH", path, {"requires_approval": False}), 403, "forbidden")
+    asked = caller.send("POST", f"{path}/publication-requests", {"note": "please"})
+    assert asked.status_code == 201
+    place = asked["Location"]
+    assert caller.read(place)["status"] == "pending"
+    problem_of(caller.send("POST", f"{place}/approve", {}), 403, "forbidden")
+    signed_in = {}
+    for someone in (olga, oscar):
+        client = Client()
+        client.force_login(someone)
+        signed_in[someone.get_username()] = Caller(client=client)
+    own = signed_in[olga.get_username()].send("POST", f"{place}/approve", {})
+    assert "yourself" in problem_of(own, 409, "refused")["detail"]
+    approved = signed_in[oscar.get_username()].send("POST", f"{place}/approve", {"note": "fine"})
+    assert approved.status_code == 201
+    version = approved.json()
+    assert (version["published_by"], version["approved_by"]) == ("token:ci", oscar.get_username())
+    assert caller.read(place)["version"] == 1
+    problem_of(caller.send("POST", f"{place}/reject", {}), 409, "refused")
+    etag = caller.get(f"{path}/draft")["ETag"]
+    caller.send("PUT", f"{path}/draft", {"document": sound_document("smol@local", 5)}, If_Match=etag)
+    second = caller.send("POST", f"{path}/publication-requests", {})["Location"]
+    assert caller.send("POST", f"{second}/reject", {"note": "no"}).json()["status"] == "rejected"
+    statuses = [row["status"] for row in caller.read(f"{path}/publication-requests")["items"]]
+    assert statuses == ["rejected", "approved"]
