@@ -30,6 +30,10 @@ STATES = {
     "cancelled": ("secondary", "cancelled"),
     "interrupted": ("red", "interrupted"),
     "in_flight": ("azure", "running"),
+    "waiting": ("secondary", "waiting"),
+    "running": ("azure", "running"),
+    "done": ("green", "done"),
+    "failed": ("red", "failed"),
     "half_open": ("yellow", "probing"),
     "cooling": ("yellow", "cooling"),
     "ejected": ("red", "ejected"),
@@ -142,6 +146,14 @@ def count(number: float | Literal[""] | None) -> str:
 def percent(ratio: float | None) -> str:
     """Write a ratio as per cent: 0.0412 is 4.1 %."""
     return "–" if ratio is None else f"{ratio * 100:.1f} %" if 0 < ratio < 0.995 else f"{ratio * 100:.0f} %"
+
+
+@register.filter
+def signed_percent(ratio: float | None) -> str:
+    """Write a change as per cent, with its sign: 0.25 is +25 %, -0.5 is −50 %."""
+    if ratio is None:
+        return "–"
+    return f"{'−' if ratio < 0 else '+'}{abs(ratio) * 100:.0f} %"
 
 
 @register.filter

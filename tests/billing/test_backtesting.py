@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from django.utils import timezone
 
 from billing import backtesting
-from billing.backtesting import start_backtest
+from billing.backtest_reading import Period, list_slices, read_rows
+from billing.backtesting import BacktestRefused, cancel_backtest, find_unfinished, start_backtest
 from billing.models import Backtest, RequestRecord
 from gateway.snapshots import load_snapshot
-from tests import make_traffic
+from policies import cataloguing
+from policies.models import Model
+from policies.publishing import PolicyError, publish
+from policies.snapshot import RoutingSnapshot
+from tests import make, make_traffic
 from tests.make_traffic import RULES, Site
 
 pytestmark = pytest.mark.django_db
@@ -51,3 +61,172 @@ def test_the_live_version_comes_out_as_it_was_recorded(site: Site) -> None:
     total = sum(RequestRecord.objects.values_list("cost_nanousd", flat=True))
     assert cost["then"] == cost["now"] == total and cost["low"] == cost["high"] == 0
     assert all(row["then"] == row["now"] for row in result["deployments"])
+
+
+def test_a_draft_moves_requests_to_where_it_sends_them_at_what_that_model_answers(site: Site) -> None:
+    rules = [*RULES[:2], {"name": "rest", "strategy": "fixed", "deployments": ["large@a"]}]
+    result = run(site, rules).result
+    first = Counter(record["candidates"][0] for record in decisions())
+    assert result["reproduction"] is None
+    assert result["moved"] == first["small@a"] + first["small@b"] > 100
+    assert {row["name"]: (row["then"], row["now"]) for row in result["models"]} == {
+        "small": (result["moved"], 0),
+        "large": (first["large@a"], 300),
+    }
+    assert Counter({(row["then"], row["now"]): row["count"] for row in result["moves"]}) == Counter(
+        {(name, "large@a"): count for name, count in first.items() if name != "large@a"}
+    )
+    # Large answers have 400 tokens: at 2 and 8 USD a million the cost can be worked out by hand.
+    moved = RequestRecord.objects.exclude(deployment__name="large@a")
+    tokens = sum(moved.values_list("input_tokens", flat=True))
+    now = tokens * 2000 + result["moved"] * 400 * 8000
+    then = sum(moved.values_list("cost_nanousd", flat=True))
+    cost = result["cost"]
+    assert cost["difference"] == pytest.approx(now - then, rel=0.02)
+    assert cost["low"] < now - then < cost["high"]
+    assert cost["high"] - cost["low"] < 0.1 * cost["difference"]
+    assert cost["difference"] == sum(row["difference"] for row in result["tenants"])
+    assert result["latency"]["first_token"]["now_ms"] == pytest.approx(300)
+    assert len(result["moved_sample"]) == 50
+    assert all(RequestRecord.objects.filter(pk=row["id"]).exists() for row in result["moved_sample"])
+
+
+def test_requests_that_a_draft_leaves_alone_are_counted_with_the_reason(site: Site) -> None:
+    result = run(site, [{"name": "blind", "when": "message_count > 3", "deployments": ["small@b"]}]).result
+    pictures = sum(1 for line in features() if line.get("has_images") and line["message_count"] > 3)
+    unmatched = sum(1 for line in features() if line["message_count"] <= 3)
+    assert result["reasons"] == {"no_rule": unmatched, "vision": pictures}
+    assert result["no_candidate"] == unmatched + pictures == result["not_compared"]["no_candidate"]
+    assert len(result["no_candidate_sample"]) == 20
+
+
+def test_what_did_not_come_out_again_is_explained(site: Site) -> None:
+    """A capability that is taken away after the fact changes past decisions, and says so."""
+    pictures = sum(1 for line in features() if line.get("has_images"))
+    cataloguing.change_model(model=Model.objects.get(name="large"), actor="ada", capabilities=["tools"])
+    found = run(site, RULES).result["reproduction"]
+    assert found["reasons"] == {"catalog_changed": pictures}
+    assert found["reproduced"] == 300 - pictures
+    assert {row["reason"] for row in found["sample"]} == {"catalog_changed"}
+    assert all("candidates" in row["members"] for row in found["sample"])
+
+
+def test_a_record_of_another_version_is_not_expected_to_come_out(site: Site, tmp_path: Path) -> None:
+    changed = [{**RULES[2], "deployments": ["large@a"]}]
+    publish(policy=site.policy, actor="ada", document={"rules": changed})
+    site.record(tmp_path, 40, worker="worker-2", hours=12)
+    found = run(site, changed).result["reproduction"]
+    assert (found["checked"], found["reproduced"]) == (340, 40)
+    assert found["reasons"] == {"other_version": 300}
+
+
+def test_a_period_without_requests_gives_an_empty_result() -> None:
+    site = make_traffic.site(now=timezone.now())
+    result = run(site, RULES).result
+    assert (result["count"], result["cost"]["compared"], result["models"]) == (0, 0, [])
+
+
+def test_one_backtest_of_a_policy_runs_at_a_time_and_a_broken_document_is_refused(site: Site) -> None:
+    first = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada")
+    assert first.state == "waiting"
+    with pytest.raises(BacktestRefused, match="under way"):
+        start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada")
+    assert cancel_backtest(run=first, actor="ada")
+    assert not cancel_backtest(run=first, actor="ada")
+    backtesting.run_backtest(first.pk, load_snapshot=load_snapshot)
+    first.refresh_from_db()
+    assert (first.state, first.result) == ("cancelled", None)
+    with pytest.raises(PolicyError):
+        start_backtest(policy=site.policy, document={"rules": []}, days=7, actor="ada")
+    for days in (0, 93):
+        with pytest.raises(BacktestRefused):
+            start_backtest(policy=site.policy, document={"rules": RULES}, days=days, actor="ada")
+
+
+def test_a_run_is_cancelled_while_it_works(site: Site) -> None:
+    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+
+    def cancel_first() -> RoutingSnapshot:
+        assert cancel_backtest(run=made, actor="bob")
+        return load_snapshot()
+
+    backtesting.run_backtest(made.pk, load_snapshot=cancel_first)
+    made.refresh_from_db()
+    assert (made.state, made.result, made.error) == ("cancelled", None, "cancelled by bob")
+
+
+def test_a_run_whose_process_died_is_taken_up_again_and_at_last_fails(site: Site) -> None:
+    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+
+    def die() -> RoutingSnapshot:
+        raise SystemExit  # as if the process had ended
+
+    for _ in range(backtesting.MAX_CLAIMS):
+        assert find_unfinished(now=timezone.now()) == [made.pk]
+        with pytest.raises(SystemExit):
+            backtesting.run_backtest(made.pk, load_snapshot=die)
+        # It is taken for living at first, and nobody else may have it.
+        assert find_unfinished(now=timezone.now()) == []
+        backtesting.run_backtest(made.pk, load_snapshot=load_snapshot)
+        made.refresh_from_db()
+        assert made.state == "running"
+        late = timezone.now() - dt.timedelta(seconds=backtesting.STALE_S + 1)
+        Backtest.objects.filter(pk=made.pk).update(heartbeat_at=late)
+    assert find_unfinished(now=timezone.now()) == []
+    made.refresh_from_db()
+    assert (made.state, "died 3 times" in made.error) == ("failed", True)
+
+
+def test_a_process_that_lost_its_claim_changes_nothing(site: Site) -> None:
+    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+
+    def lose_the_claim() -> RoutingSnapshot:
+        Backtest.objects.filter(pk=made.pk).update(claim_count=9)
+        return load_snapshot()
+
+    backtesting.run_backtest(made.pk, load_snapshot=lose_the_claim)
+    made.refresh_from_db()
+    assert (made.state, made.done_count, made.result) == ("running", 0, None)
+
+
+def test_an_error_is_kept_in_one_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+
+    def fail() -> RoutingSnapshot:
+        raise ValueError("no catalog\nand more")
+
+    with caplog.at_level(logging.CRITICAL, logger="billing.backtesting"):
+        backtesting.run_backtest(made.pk, load_snapshot=fail)
+    made.refresh_from_db()
+    assert (made.state, made.error) == ("failed", "ValueError: no catalog")
+
+
+def test_fields_of_copy_are_read_back(site: Site, tmp_path: Path) -> None:
+    odd = 'a\\b\tc"d\ne'
+    lines = list(site.lines(1, hours=1))
+    lines[0]["tags"] = {"team": odd}
+    lines[0]["features"]["task"] = odd
+    make.ingest(tmp_path, lines, worker="worker-9")
+    period = Period(site.policy.pk, site.until - dt.timedelta(hours=1), site.until)
+    (row,) = [row for row in read_rows(period) if row[0] == lines[0]["id"]]
+    assert orjson.loads(row[17]) == {"team": odd}
+    assert orjson.loads(row[18])["task"] == odd
+
+
+def test_slices_cover_the_period_without_overlap(site: Site) -> None:
+    period = Period(site.policy.pk, site.until - dt.timedelta(days=2), site.until)
+    slices = list_slices(period, records=40)
+    assert len(slices) > 5
+    assert sum(part.record_count for part in slices) == 300
+    assert [len(list(read_rows(part.period))) for part in slices] == [part.record_count for part in slices]
+    assert slices[0].period.since == period.since and slices[-1].period.until == period.until
+    for before, after in itertools.pairwise(slices):
+        assert before.period.until == after.period.since
+
+
+def decisions() -> list[dict[str, Any]]:
+    return list(RequestRecord.objects.values_list("decision", flat=True))
+
+
+def features() -> list[dict[str, Any]]:
+    return list(RequestRecord.objects.values_list("features", flat=True))
