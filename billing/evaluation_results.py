@@ -119,7 +119,8 @@ def _with_differences(run: EvaluationRun, results: Sequence[Result]) -> list[Res
     qualities: dict[int, dict[int, float]] = {}
     rows = run.answers.filter(quality__isnull=False).order_by()
     for deployment_id, case_id, quality in rows.values_list("deployment_id", "case_id", "quality"):
-        qualities.setdefault(deployment_id, {})[case_id] = quality
+        if quality is not None:
+            qualities.setdefault(deployment_id, {})[case_id] = quality
     best = qualities[results[0].deployment.pk]
     found = [results[0]]
     for result in results[1:]:
