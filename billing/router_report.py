@@ -62,6 +62,15 @@ class ModelRow(NamedTuple):
     def place(self) -> float:
         return self.quality * 100
 
+    @property
+    def mark(self) -> float:
+        """Where the mark begins that is 1.4 wide, inside the scale."""
+        return min(98.6, max(0.0, self.place - 0.7))
+
+    @property
+    def error_points(self) -> float:
+        return 196 * self.error
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRow:
@@ -85,6 +94,10 @@ class WorkloadRow:
     models: tuple[ModelRow, ...] = field(default=())
 
     @property
+    def named_keys(self) -> list[tuple[str, int]]:
+        return list(zip(self.keys, self.key_ids, strict=True))
+
+    @property
     def saved_nanousd(self) -> int | None:
         """Net of what its evaluation cost; negative when the router cost more than the baseline."""
         if self.baseline_nanousd is None:
@@ -99,11 +112,15 @@ class WorkloadRow:
 
 @dataclass(frozen=True, slots=True)
 class RouterReport:
-    """All workloads, busiest first. `workload_count` counts also those that are not listed."""
+    """All workloads, busiest first. `workload_count` counts also those that are not listed.
+
+    `evaluation_nanousd` includes what was evaluated for no workload in particular; it is taken off the total once.
+    """
 
     workloads: tuple[WorkloadRow, ...]
     workload_count: int
     collected_at: dt.datetime | None
+    evaluation_nanousd: int
 
     @property
     def request_count(self) -> int:
@@ -119,8 +136,11 @@ class RouterReport:
 
     @property
     def saved_nanousd(self) -> int | None:
-        known = [row.saved_nanousd for row in self.workloads if row.saved_nanousd is not None]
-        return sum(known) if known else None
+        known = [row for row in self.workloads if row.baseline_nanousd is not None]
+        if not known:
+            return None
+        paid = sum(row.cost_nanousd for row in known)
+        return self.baseline_nanousd - paid - self.evaluation_nanousd
 
     @property
     def saved_ratio(self) -> float | None:
@@ -169,6 +189,9 @@ def read_report(
         ),
         workload_count=count,
         collected_at=WorkloadDay.objects.aggregate(at=Max("collected_at"))["at"],
+        evaluation_nanousd=int(
+            Evidence.objects.filter(at__date__gte=since).aggregate(cost=Sum("cost_nanousd"))["cost"] or 0
+        ),
     )
 
 

@@ -1,17 +1,26 @@
 """What does billing do by the clock? Celery tasks: hints only, the rows are the truth.
 
-Calls: verifying, partitions. Running one twice, late or never loses nothing.
+Calls: verifying, partitions, evaluations, evidence, learning. Running one twice, late or never loses nothing.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 
 from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from billing import evaluation_running, evaluation_runs, partitions, verifying
+from billing import (
+    evaluation_running,
+    evaluation_runs,
+    evidence_collecting,
+    partitions,
+    router_learning,
+    verifying,
+    workload_usage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +38,21 @@ def verify_usage() -> None:
 def prepare_partitions() -> None:
     """Create the partitions of the coming months."""
     partitions.ensure_months_ahead(timezone.now())
+
+
+@shared_task(name="billing.tasks.collect_evidence", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def collect_evidence() -> None:
+    """Sum the workloads of days with new records, and make evidence of feedback."""
+    now = timezone.now()
+    workload_usage.collect_workloads(now=now, again_after=dt.timedelta(minutes=5))
+    evidence_collecting.collect_feedback(now=now)
+
+
+@shared_task(name="billing.tasks.learn_router", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def learn_router() -> None:
+    """Make a new version of the router's tables of what came since the last one."""
+    learnt = router_learning.learn_version(now=timezone.now(), actor="learning")
+    logger.info("router tables: %s", learnt.table or learnt.reason)
 
 
 @shared_task(name="billing.tasks.run_evaluation", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import backtests, keys, policies, prices, requests
+from billing.views import backtests, keys, policies, prices, requests, router
 
 urlpatterns = [
     path("requests", requests.list_page, name="requests"),
@@ -16,4 +16,13 @@ urlpatterns = [
     path("keys", keys.list_keys, name="keys"),
     path("keys/<int:pk>", keys.show_key, name="key"),
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
+    path("router", router.show_router, name="router"),
+    path("router/learn", router.learn_now, name="router-learn"),
+    path("router/setting", router.change_setting, name="router-setting"),
+    path("router/workloads/<str:workload>", router.show_workload, name="workload"),
+    path("router/workloads/<str:workload>/pin", router.pin_workload, name="workload-pin"),
+    path("router/tables/<int:pk>", router.show_table, name="router-table"),
+    path("router/tables/<int:pk>/activate", router.activate_table, name="router-table-activate"),
+    path("router/tables/<int:pk>/reject", router.reject_table, name="router-table-reject"),
+    path("router/tables/<int:pk>/roll-back", router.roll_back, name="router-table-back"),
 ]

@@ -59,8 +59,11 @@ class Served(NamedTuple):
     p95_ms: float
 
 
-def collect_workloads(*, now: dt.datetime) -> list[dt.date]:
-    """Sum the days that have news; return them. Days older than `KEEP_DAYS` are forgotten."""
+def collect_workloads(*, now: dt.datetime, again_after: dt.timedelta = dt.timedelta(0)) -> list[dt.date]:
+    """Sum the days that have news; return them. Days older than `KEEP_DAYS` are forgotten.
+
+    A day that was summed less than `again_after` ago is left: a busy one has news all the time.
+    """
     today = now.astimezone(dt.UTC).date()
     first_day = today - DAY * KEEP_DAYS
     counted = dict(
@@ -69,8 +72,13 @@ def collect_workloads(*, now: dt.datetime) -> list[dt.date]:
         .annotate(count=Sum("request_count"))
         .order_by("day")
     )
-    collected = dict(WorkloadDay.objects.filter(day__gte=first_day).values_list("day", "record_count"))
-    due = [day for day, count in counted.items() if collected.get(day) != count]
+    collected = {row.day: row for row in WorkloadDay.objects.filter(day__gte=first_day)}
+    due = [
+        day
+        for day, count in counted.items()
+        if (row := collected.get(day)) is None
+        or (row.record_count != count and row.collected_at <= now - again_after)
+    ]
     for day in due:
         _collect_day(day, record_count=int(counted[day]), now=now)
     WorkloadUsage.objects.filter(day__lt=first_day).delete()

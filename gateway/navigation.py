@@ -40,6 +40,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
         "Routing",
         (
             Page("Policies", "policies", "route", shortcut="p"),
+            Page("Auto router", "router", "wand", shortcut="w"),
             Page("Models", "models", "box", shortcut="m"),
             Page("Providers", "providers", "plug", shortcut="o"),
             Page("Deployments", "deployments", "server", shortcut="d"),

@@ -181,6 +181,8 @@ CELERY_BEAT_SCHEDULE = {
     "verify-usage-hourly": {"task": "billing.tasks.verify_usage", "schedule": 3600.0},
     "run-unfinished-backtests": {"task": "gateway.tasks.run_unfinished_backtests", "schedule": 30.0},
     "resume-evaluations": {"task": "billing.tasks.resume_evaluations", "schedule": 60.0},
+    "collect-evidence": {"task": "billing.tasks.collect_evidence", "schedule": 30.0},
+    "learn-router-daily": {"task": "billing.tasks.learn_router", "schedule": 86400.0},
     "prepare-partitions-daily": {"task": "billing.tasks.prepare_partitions", "schedule": 86400.0},
 }
 

@@ -93,10 +93,10 @@ def roll_back(*, actor: str) -> RouterTable:
     active = find_active()
     if active is None:
         raise NotFoundError("no version of the router's tables is in force")
+    if not can_roll_back(active):
+        raise NotFoundError("there is no earlier version to go back to")
     target = find_rollback_target(active)
     if target is None:
-        if _is_same_knowledge(active.document, empty_tables().to_document()):
-            raise NotFoundError("there is no earlier version to go back to")
         target = _insert(
             {**empty_tables().to_document(), "pins": _pins_of(active)},
             actor=actor,
@@ -104,6 +104,13 @@ def roll_back(*, actor: str) -> RouterTable:
             based_on=active,
         )
     return _put_in_force(target, actor=actor, action="roll_back")
+
+
+def can_roll_back(active: RouterTable) -> bool:
+    """Say whether `roll_back` would put something else into force."""
+    return find_rollback_target(active) is not None or not _is_same_knowledge(
+        active.document, empty_tables().to_document()
+    )
 
 
 def find_rollback_target(active: RouterTable) -> RouterTable | None:
@@ -153,7 +160,9 @@ def set_workload_pin(*, workload: str, model: str | None, actor: str) -> RouterT
         pins[workload] = model
     document = active.document if active is not None else empty_tables().to_document()
     note = f"workload {workload}: " + ("not pinned any more" if model is None else f"pinned to {model}")
-    row = _insert({**document, "pins": pins}, actor=actor, note=note, based_on=active)
+    # What it learnt is what the version in force learnt, so is how that was judged.
+    gate = active.gate if active is not None else None
+    row = _insert({**document, "pins": pins}, actor=actor, note=note, gate=gate, based_on=active)
     return _put_in_force(
         row,
         actor=actor,

@@ -57,6 +57,7 @@ def test_late_records_are_found_and_days_without_news_are_left_alone(tmp_path: P
     assert collect_workloads(now=now) == [yesterday.date()]
     assert collect_workloads(now=now) == []
     make.ingest(tmp_path, lines(world, yesterday), worker="worker-2")
+    assert collect_workloads(now=now, again_after=dt.timedelta(minutes=5)) == []
     assert collect_workloads(now=now) == [yesterday.date()]
     assert WorkloadUsage.objects.get().request_count == 2
     much_later = now + dt.timedelta(days=KEEP_DAYS + 1)

@@ -15,8 +15,11 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 
+from billing import workload_usage
+from policies import router_tables
 from policies.models import Provider
 from policies.permissions import ABILITIES, Ability, Role
 from tests import make
@@ -33,6 +36,7 @@ CEILINGS = {
     "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
+    "router": 20, "workload": 18, "router-table": 6,
     "policy-new": 8, "policy-about": 10, "policy-edit": 10, "policy-publish": 12, "policy-try": 12,
 }  # fmt: skip
 ABILITY_OF = {
@@ -50,6 +54,7 @@ ABILITY_OF = {
     "management-tokens": Ability.ISSUE_TOKENS,
     "management-token-new": Ability.ISSUE_TOKENS,
 }
+WORKLOAD = "00112233445566ff"
 NOT_PAGES = {"sign-in", "sign-out", "metrics"}
 
 
@@ -66,7 +71,11 @@ class Filled:
 def filled(tmp_path: Path) -> Filled:
     world = make.world()
     lines = make.request_lines(world)
+    lines[0]["features"] |= {"workload": WORKLOAD, "task_type": "code"}
     make.ingest(tmp_path, [*lines, *make.request_lines(world, price=None, cost=None, unpriced=True)])
+    workload_usage.collect_workloads(now=timezone.now())
+    table = router_tables.set_workload_pin(workload=WORKLOAD, model=world.deployment.model.name, actor="olga")
+    assert table is not None
     world.policy.live_version = world.version
     world.policy.save()
     world.tenant.policies.add(world.policy)
@@ -81,6 +90,8 @@ def filled(tmp_path: Path) -> Filled:
         "tenant": world.tenant.pk,
         "project": world.project.pk,
         "request": request_id,
+        "workload": WORKLOAD,
+        "router": table.pk,
     }
     addresses = {}
     for name in CEILINGS:
@@ -88,7 +99,7 @@ def filled(tmp_path: Path) -> Filled:
         is_new = name.endswith("-new") and name not in ("price-new", "project-new")
         if name == "project-new":
             addresses[name] = reverse(name, args=[world.tenant.pk])
-        elif name.endswith("s") or name in ("home", "find", "people", "audit") or is_new:
+        elif name.endswith("s") or name in ("home", "find", "people", "audit", "router") or is_new:
             addresses[name] = reverse(name)
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
@@ -112,11 +123,18 @@ def named_pages() -> set[str]:
     return found
 
 
+def address_of(name: str, filled: Filled) -> str:
+    """An address that takes posts, with the number of some row where it needs one."""
+    try:
+        return reverse(name)
+    except NoReverseMatch:
+        return reverse(name, args=[filled.world.tenant.pk])
+
+
 def test_every_address_is_either_tested_here_as_a_page_or_takes_posts_only(filled: Filled) -> None:
     client = operator()
     for name in named_pages() - set(CEILINGS) - NOT_PAGES:
-        args = [filled.world.tenant.pk]
-        assert client.get(reverse(name, args=args)).status_code == 405, name
+        assert client.get(address_of(name, filled)).status_code == 405, name
 
 
 @pytest.mark.parametrize("role", [*Role, None], ids=str)
@@ -154,7 +172,7 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
                 continue
             if name == "price-new" and role is Role.FINANCE:
                 continue
-            address = filled.addresses.get(name) or reverse(name, args=[filled.world.tenant.pk])
+            address = filled.addresses.get(name) or address_of(name, filled)
             assert client.post(address, {"confirm_name": "x"}).status_code == 403, (name, role)
 
 
