@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import backtests, keys, policies, prices, requests, router
+from billing.views import backtests, evaluation, keys, policies, prices, requests, router
 
 urlpatterns = [
     path("requests", requests.list_page, name="requests"),
@@ -13,6 +13,13 @@ urlpatterns = [
     path("policies/<int:pk>/backtests/start", backtests.start, name="backtest-start"),
     path("backtests/<int:pk>", backtests.show_backtest, name="backtest"),
     path("backtests/<int:pk>/cancel", backtests.cancel, name="backtest-cancel"),
+    path("router/evaluations", evaluation.list_sets, name="evaluations"),
+    path("router/evaluations/new", evaluation.create_set, name="evaluation-new"),
+    path("router/evaluations/<int:pk>", evaluation.show_set, name="evaluation"),
+    path("router/evaluations/<int:pk>/run", evaluation.start_run, name="evaluation-start"),
+    path("router/evaluations/<int:pk>/delete", evaluation.delete_set, name="evaluation-delete"),
+    path("router/evaluations/runs/<int:pk>", evaluation.show_run, name="evaluation-run"),
+    path("router/evaluations/runs/<int:pk>/cancel", evaluation.cancel_run, name="evaluation-cancel"),
     path("keys", keys.list_keys, name="keys"),
     path("keys/<int:pk>", keys.show_key, name="key"),
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
