@@ -107,6 +107,7 @@ class CanaryView(PublicationView):
         "PATCH": Operation("change_canary", "Give the canary another share", PUBLISH),
         "DELETE": Operation("stop_canary", "Stop the canary", PUBLISH),
     }
+    sent = {"PATCH": ShareSerializer}
     answers = {"POST": VersionSerializer, "PATCH": PolicySerializer}
 
     @extend_schema(parameters=[IF_MATCH])
@@ -118,7 +119,6 @@ class CanaryView(PublicationView):
         self.refuse_another_draft(policy)
         return show_new_version(canaries.start_canary(policy=policy, actor=self.actor, **fields))
 
-    @extend_schema(request=ShareSerializer)
     def patch(self, request: Request, pk: int) -> Response:
         """Conversations that the canary has stay with it when the share grows."""
         policy = self.find_row()

@@ -104,7 +104,8 @@ class ManagementView(GenericAPIView[Any]):
     is_list: ClassVar[bool] = False
     adds_a_row: ClassVar[bool] = False
     takes_no_body: ClassVar[bool] = False
-    # For the schema: the form of answers that differ from the form of what is sent, by method.
+    # For the schema: forms that are not the view's own, of what is sent and of what is answered, by method.
+    sent: ClassVar[Mapping[str, type[serializers.Serializer[Any]]]] = {}
     answers: ClassVar[Mapping[str, type[serializers.Serializer[Any]]]] = {}
 
     def get_exception_handler(self) -> Any:

@@ -75,7 +75,9 @@ class ManagementSchema(AutoSchema):
         return f"{text}\n\n{who}".strip()
 
     def get_request_serializer(self) -> Any:
-        return None if self.resource.takes_no_body else super().get_request_serializer()
+        if self.resource.takes_no_body:
+            return None
+        return self.resource.sent.get(self.method) or super().get_request_serializer()
 
     def get_response_serializers(self) -> Any:
         chosen = self.resource.answers.get(self.method)
