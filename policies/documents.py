@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from policies.conditions import ConditionError, compile_condition
 from policies.features import TEXT_FEATURE_NAMES
+from policies.reachability import list_shadowed
 from policies.snapshot import (
     AutoSettings,
     Choice,
@@ -65,11 +66,12 @@ def check_document(
     deployment_names: Collection[str],
     model_names: Collection[str],
     disabled_names: Collection[str] = (),
+    policy_names: Collection[str] = (),
 ) -> list[Problem]:
     """Find everything wrong with a document. Errors forbid publishing, warnings do not.
 
     `deployment_names` and `model_names` are those of the catalog; `disabled_names` are the deployments among them
-    that are switched off.
+    that are switched off. `policy_names` are public ids, to say what is wrong with one in the place of a deployment.
     """
     if not isinstance(document, Mapping):
         return [Problem("", "a policy document is an object")]
@@ -88,10 +90,14 @@ def check_document(
         return [*problems, Problem("rules", "a policy has at least one rule")]
     if len(rules) > MAX_RULES:
         problems.append(Problem("rules", f"a policy has at most {MAX_RULES} rules"))
-    known = frozenset(deployment_names)
-    disabled = frozenset(disabled_names)
+    catalog = _Catalog(
+        frozenset(deployment_names),
+        frozenset(disabled_names),
+        frozenset(model_names),
+        frozenset(policy_names),
+    )
     for index, rule in enumerate(rules[:MAX_RULES]):
-        problems.extend(_check_rule(f"rules[{index}]", rule, known, disabled))
+        problems.extend(_check_rule(f"rules[{index}]", rule, catalog))
     problems.extend(_check_order(rules[:MAX_RULES]))
     return problems
 
@@ -219,7 +225,16 @@ def _named(entries: list[Any]) -> Iterator[tuple[str, float]]:
             yield entry["name"], entry.get("weight", 1)
 
 
-def _check_rule(path: str, rule: object, known: frozenset[str], disabled: frozenset[str]) -> list[Problem]:
+class _Catalog(NamedTuple):
+    """Names that a document may hold, and those that it may be confused about."""
+
+    deployments: frozenset[str]
+    disabled: frozenset[str]
+    models: frozenset[str]
+    policies: frozenset[str]
+
+
+def _check_rule(path: str, rule: object, catalog: _Catalog) -> list[Problem]:
     if not isinstance(rule, Mapping):
         return [Problem(path, "a rule is an object")]
     problems = [
@@ -236,7 +251,7 @@ def _check_rule(path: str, rule: object, known: frozenset[str], disabled: frozen
     if strategy not in STRATEGIES:
         problems.append(Problem(f"{path}.strategy", f"one of {', '.join(STRATEGIES)}"))
     problems.extend(_check_condition(f"{path}.when", rule.get("when")))
-    problems.extend(_check_choices(path, rule, cast(str, strategy), known, disabled))
+    problems.extend(_check_choices(path, rule, cast(str, strategy), catalog))
     problems.extend(_check_limits(path, rule))
     problems.extend(_check_auto(path, rule, strategy))
     return problems
@@ -257,9 +272,7 @@ def _check_condition(path: str, when: object) -> list[Problem]:
     return []
 
 
-def _check_choices(
-    path: str, rule: Mapping[str, Any], strategy: str, known: frozenset[str], disabled: frozenset[str]
-) -> list[Problem]:
+def _check_choices(path: str, rule: Mapping[str, Any], strategy: str, catalog: _Catalog) -> list[Problem]:
     problems: list[Problem] = []
     entries = rule.get("deployments")
     if not isinstance(entries, list) or not entries:
@@ -283,7 +296,7 @@ def _check_choices(
             entry = entry.get("name")
         else:
             weights.append(1)
-        problems.extend(_check_name(place, entry, seen, known, disabled))
+        problems.extend(_check_name(place, entry, seen, catalog))
     fallbacks = rule.get("fallbacks")
     if fallbacks is None:
         fallbacks = []
@@ -291,7 +304,7 @@ def _check_choices(
         problems.append(Problem(f"{path}.fallbacks", "a list of deployment names"))
         fallbacks = []
     for index, name in enumerate(fallbacks):
-        problems.extend(_check_name(f"{path}.fallbacks[{index}]", name, seen, known, disabled))
+        problems.extend(_check_name(f"{path}.fallbacks[{index}]", name, seen, catalog))
     if max(len(entries), len(fallbacks)) > MAX_DEPLOYMENTS:
         problems.append(Problem(f"{path}.deployments", f"a rule names at most {MAX_DEPLOYMENTS} deployments"))
     if strategy == "weighted" and entries and len(weights) == len(entries) and sum(weights) == 0:
@@ -305,18 +318,26 @@ def _check_choices(
     return problems
 
 
-def _check_name(
-    path: str, name: object, seen: set[str], known: frozenset[str], disabled: frozenset[str]
-) -> list[Problem]:
+def _check_name(path: str, name: object, seen: set[str], catalog: _Catalog) -> list[Problem]:
     if not isinstance(name, str) or not name:
         return [Problem(path, "the name of a deployment is needed")]
     problems = []
-    if name not in known:
-        problems.append(Problem(path, f"there is no deployment named {name!r}"))
-    elif name in disabled:
+    if name not in catalog.deployments:
+        if name in catalog.policies:
+            message = (
+                f"{name} is a policy: only deployments stand here, so that no policy leads back to itself"
+            )
+        elif name in catalog.models:
+            message = f"{name} is a model: name one of its deployments"
+        else:
+            message = f"there is no deployment named {name!r}"
+        problems.append(Problem(path, message))
+    elif name in catalog.disabled:
         problems.append(Problem(path, f"{name} is disabled and is passed over", "warning"))
     if name in seen:
-        problems.append(Problem(path, f"{name} is named twice in this rule"))
+        problems.append(
+            Problem(path, f"{name} is named twice in this rule: a fallback is another deployment")
+        )
     seen.add(name)
     return problems
 
@@ -359,7 +380,6 @@ def _check_order(rules: list[Any]) -> list[Problem]:
     """Names that repeat, rules that nothing reaches, and requests that no rule takes."""
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    catcher: str | None = None
     for index, rule in enumerate(rules):
         if not isinstance(rule, Mapping) or not isinstance(rule.get("name"), str):
             continue
@@ -369,18 +389,20 @@ def _check_order(rules: list[Any]) -> list[Problem]:
                 Problem(f"rules[{index}].name", f"rule {seen[name] + 1} has the same name {name!r}")
             )
         seen.setdefault(name, index)
-        if rule.get("is_enabled", True) is False:
-            continue
-        if catcher is not None:
-            problems.append(
-                Problem(f"rules[{index}]", f"never reached: {catcher!r} before it matches always", "warning")
-            )
-        elif _matches_always(rule.get("when")):
-            catcher = name
-    if catcher is None:
-        problems.append(
-            Problem("rules", "no rule matches always: a request that none takes is refused", "warning")
-        )
+    for index, by in list_shadowed(rules):
+        taker = rules[by]
+        reason = "matches always" if _matches_always(taker.get("when")) else "takes all that it would"
+        message = f"never reached: {taker.get('name') or f'rule {by + 1}'!r} before it {reason}"
+        problems.append(Problem(f"rules[{index}]", message, "warning"))
+    is_caught = any(
+        isinstance(rule, Mapping)
+        and rule.get("is_enabled", True) is not False
+        and _matches_always(rule.get("when"))
+        for rule in rules
+    )
+    if not is_caught:
+        message = "no rule matches always: a request that none takes is refused"
+        problems.append(Problem("rules", message, "warning"))
     return problems
 
 

@@ -19,9 +19,9 @@ Condition = Group | Row
 
 
 class Shadowed(NamedTuple):
-    """Rule `index` is never reached: rule `by` stands before it (both 0-based) and takes all that it would."""
+    """Rule `place` is never reached: rule `by` stands before it (both 0-based) and takes all that it would."""
 
-    index: int
+    place: int
     by: int
 
 

@@ -122,6 +122,25 @@ def test_what_may_surprise_is_a_warning() -> None:
     ]
 
 
+def test_a_rule_that_an_earlier_one_takes_everything_from_is_a_warning() -> None:
+    document = changed(["rules", 1, "when"], "input_tokens > 8000")
+    assert [(p.path, p.severity) for p in check(document)] == [("rules[1]", "warning"), ("rules", "warning")]
+    assert "'long' before it takes all that it would" in check(document)[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("acme/auto", "is a policy"), ("m", "is a model"), ("b", "named twice"), ("x", "no deployment")],
+)
+def test_a_fallback_that_leads_nowhere_or_back_says_so(name: str, part: str) -> None:
+    document = changed(["rules", 0, "fallbacks"], [name])
+    (problem,) = check_document(
+        document, deployment_names=DEPLOYMENTS, model_names=["m"], policy_names=["acme/auto"]
+    )
+    assert (problem.path, problem.severity) == ("rules[0].fallbacks[0]", "error")
+    assert part in problem.message
+
+
 def test_a_switched_off_rule_neither_catches_nor_is_missed() -> None:
     document = changed(["rules", 0], {"name": "off", "deployments": ["a"], "is_enabled": False})
     assert check(document) == []
