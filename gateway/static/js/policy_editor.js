@@ -95,7 +95,10 @@ const reachable = async (act) => {
 async function check() {
   const number = ++checkNumber;
   const result = await reachable(() => ask(root.dataset.check, { form }));
-  if (result && number === checkNumber) showAnswer(result.answer);
+  if (!result || number !== checkNumber) return;
+  showAnswer(result.answer);
+  // What the test panel says is about the rules as they stand.
+  if (document.getElementById("try-result")?.childElementCount) document.getElementById("test-form").requestSubmit();
 }
 
 function showAnswer(answer) {
@@ -104,7 +107,7 @@ function showAnswer(answer) {
   const outside = answer.problems.filter(({ path }) => !path.startsWith("rules["));
   showProblems({ querySelectorAll: () => places }, outside.map((problem) => ({ ...problem, path: places.some((place) => place.dataset.place === problem.path) ? problem.path : "rules" })));
   const list = document.getElementById("changes");
-  list.replaceChildren(...answer.changes.flatMap((change) => change.sentences.map((sentence) => item(sentence))));
+  list.replaceChildren(...answer.changes.map(describe));
   if (!answer.changes.length) list.append(item("Nothing: this is what is live."));
 }
 
@@ -113,6 +116,13 @@ const item = (text, kind = "li") => {
   if (kind === "li") element.className = "list-group-item break-word";
   element.textContent = text;
   return element;
+};
+
+const describe = ({ rule, sentences }) => {
+  const line = item("");
+  if (rule) line.append(Object.assign(document.createElement("b"), { className: "d-block", textContent: rule }));
+  line.append(...sentences.map((sentence) => Object.assign(document.createElement("div"), { textContent: sentence })));
+  return line;
 };
 
 async function save() {
@@ -141,12 +151,13 @@ async function save() {
 function showConflict(answer) {
   const part = (name) => conflict.querySelector(`[data-show=${name}]`);
   part("who").textContent = `${answer.edited_by || "Somebody"} saved it ${new Date(answer.edited_at).toLocaleTimeString()}, after you opened it.`;
-  part("theirs").replaceChildren(...answer.their_changes.flatMap(({ sentences }) => sentences.map((text) => item(text, "p"))));
+  part("theirs").replaceChildren(...answer.their_changes.map(describe));
   part("mine").replaceChildren(...answer.my_edits.map((edit) => {
     const line = document.createElement("label");
     line.className = "form-check";
     const box = Object.assign(document.createElement("input"), { type: "checkbox", className: "form-check-input", value: edit.key, checked: true });
-    const text = item(edit.sentences.join(" ") || `${edit.kind} ${edit.rule}`, "span");
+    const about = edit.sentences.join(" ") || `The rule is ${edit.kind}.`;
+    const text = item(edit.rule ? `${edit.rule}: ${about}` : about, "span");
     text.className = "form-check-label break-word";
     line.append(box, text);
     if (edit.is_theirs_too) {
