@@ -77,7 +77,7 @@ def activate(*, table: RouterTable, actor: str) -> RouterTable:
     _lock()
     row = RouterTable.objects.get(pk=table.pk)
     if row.state == State.REJECTED:
-        raise InUseError(f"{row} failed its evaluation and cannot go into force")
+        raise InUseError(f"{row} failed its evaluation or was turned down, and cannot go into force")
     if row.state == State.ACTIVE:
         return row
     return _put_in_force(row, actor=actor, action="activate")
