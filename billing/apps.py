@@ -7,3 +7,10 @@ class BillingConfig(AppConfig):
     name = "billing"
     verbose_name = "Traffic and money"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Tell the checks of policy drafts which deployments have a price."""
+        from billing.pricing import list_priced_deployments
+        from policies.draft_checks import register_price_reader
+
+        register_price_reader(list_priced_deployments)

@@ -87,3 +87,9 @@ def find_price_in_force(*, deployment: Deployment, at: dt.datetime, book: str = 
     """Return the price of a book that is in force at a time, None when there is none."""
     begun = Price.objects.filter(deployment=deployment, book=book, tenant=None, effective_from__lte=at)
     return begun.order_by("-effective_from").first()
+
+
+def list_priced_deployments() -> set[str]:
+    """Names of the deployments that have a cost price in force now."""
+    prices = Price.objects.filter(book=Price.Book.COST, tenant=None, effective_from__lte=timezone.now())
+    return set(prices.values_list("deployment__name", flat=True).distinct())

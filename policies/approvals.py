@@ -39,7 +39,7 @@ def request_publication(
     row, draft = publishing.lock_policy(policy)
     if not row.requires_approval:
         raise ConfigurationError(f"{row} is published without approval: publish it")
-    sound = publishing.check_publishable(draft.document)
+    sound = publishing.check_publishable(draft.document, row)
     if row.live_version is not None and row.live_version.document == sound:
         raise ConfigurationError("the draft is what is live: there is nothing to publish")
     if row.canary_version is not None:

@@ -32,7 +32,7 @@ def start_canary(
     """
     share = check_percent(percent)
     row, draft = publishing.lock_policy(policy)
-    sound = publishing.check_publishable(draft.document)
+    sound = publishing.check_publishable(draft.document, row)
     live = row.live_version
     if live is None:
         raise ConfigurationError(f"{row} has no live version to compare a canary with: publish it instead")

@@ -16,10 +16,11 @@ from django.utils import timezone
 
 from policies import changes
 from policies.cataloguing import problems_of_public_name
-from policies.documents import Problem, check_document, has_errors, normalise_document
+from policies.documents import Problem, has_errors, normalise_document
+from policies.draft_checks import list_condition_problems
+from policies.draft_checks import list_problems as list_problems  # what others ask before they publish
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
 from policies.models import (
-    Deployment,
     Model,
     Policy,
     PolicyDraft,
@@ -115,11 +116,14 @@ def delete_policy(*, policy: Policy, actor: str) -> None:
 def save_draft(
     *, policy: Policy, document: Mapping[str, Any], expected_revision: int, actor: str
 ) -> PolicyDraft:
-    """Store a draft, sound or not, and return it with its new revision. Equal documents change nothing.
+    """Store a draft, and return it with its new revision. Equal documents change nothing.
 
-    Raises StaleDraftError when the draft is no longer at `expected_revision`, PolicyError for what cannot be stored.
+    It may be unfinished, but for conditions: one that does not compile cannot be saved. Raises StaleDraftError when
+    the draft is no longer at `expected_revision`, PolicyError for such a condition and what cannot be stored.
     """
     _check_storable(document)
+    if problems := list_condition_problems(document):
+        raise PolicyError(problems)
     draft = _lock_draft(policy)
     if draft.revision != expected_revision:
         raise StaleDraftError(draft.revision, draft.edited_by)
@@ -151,7 +155,7 @@ def publish(
     ApprovalNeededError when the policy wants another person's approval, CanaryRunningError beside a canary.
     """
     row, draft = lock_policy(policy)
-    sound = check_publishable(draft.document if document is None else document)
+    sound = check_publishable(draft.document if document is None else document, row)
     live = row.live_version
     if live is not None and live.document == sound and row.canary_version_id is None:
         if draft.document != sound:
@@ -180,7 +184,7 @@ def roll_back(*, policy: Policy, number: int, actor: str) -> PolicyVersion:
     older = PolicyVersion.objects.filter(policy=row, number=number).first()
     if older is None:
         raise NotFoundError(f"{row} has no version {number}")
-    sound = check_publishable(older.document)
+    sound = check_publishable(older.document, row)
     if draft.document != sound:
         _write_draft(draft, sound, actor)
     version = add_version(
@@ -196,9 +200,9 @@ def lock_policy(policy: Policy) -> tuple[Policy, PolicyDraft]:
     return row, _lock_draft(row)
 
 
-def check_publishable(document: Mapping[str, Any]) -> dict[str, Any]:
+def check_publishable(document: Mapping[str, Any], row: Policy) -> dict[str, Any]:
     """The document written out. Raises PolicyError when it has errors."""
-    problems = list_problems(document)
+    problems = list_problems(document, policy=row)
     if has_errors(problems):
         raise PolicyError(problems)
     return normalise_document(document)
@@ -240,22 +244,6 @@ def make_live(row: Policy, version: PolicyVersion, *, actor: str, action: str) -
     row.canary_version, row.canary_percent, row.canary_started_at = None, 0.0, None
     row.save(update_fields=["live_version", "canary_version", "canary_percent", "canary_started_at"])
     record_policy_change(row, actor=actor, action=action, before=before, after=after)
-
-
-def list_problems(document: object) -> list[Problem]:
-    """Check a document against the catalog as it is now."""
-    enabled: dict[str, bool] = {
-        name: is_deployment_enabled and is_model_enabled and is_provider_enabled
-        for name, is_deployment_enabled, is_model_enabled, is_provider_enabled in Deployment.objects.values_list(
-            "name", "is_enabled", "model__is_enabled", "provider__is_enabled"
-        )
-    }
-    return check_document(
-        document,
-        deployment_names=enabled.keys(),
-        model_names=set(Model.objects.values_list("name", flat=True)),
-        disabled_names=[name for name, is_enabled in enabled.items() if not is_enabled],
-    )
 
 
 def _lock_draft(policy: Policy) -> PolicyDraft:
