@@ -18,7 +18,7 @@ class IssueTokenForm(ConsoleForm):
     )
     scopes = forms.MultipleChoiceField(
         choices=[(scope.value, f"{scope}: {text}") for scope, text in SCOPE_DESCRIPTIONS.items()],
-        widget=forms.CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple(attrs={"data-column": "1"}),
         label="What it may do",
         help_text="None includes another: a token that shall also read needs read.",
     )
