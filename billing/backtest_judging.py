@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from billing.backtest_expectations import Expectations
-from billing.backtest_reading import NULL
+from billing.backtest_reading import Row
 from billing.backtest_tally import Tally
 from billing.pricebook import PriceVersion, price_at
 from billing.rating import total_nanousd
@@ -72,36 +72,35 @@ class Judge:
         self._output_rates: dict[int, float] = {}
         self._snapshots: dict[int, RoutingSnapshot] = {}
 
-    def judge(self, row: list[str]) -> None:
-        """Judge one row of COLUMNS."""
+    def judge(self, row: Row) -> None:
+        """Judge one record."""
         setup, tally = self._setup, self.tally
-        request_id, tenant_id, key_id = row[0], int(row[1]), int(row[2])
-        recorded: dict[str, Any] = orjson.loads(row[19])
-        line: dict[str, Any] = orjson.loads(row[18])
-        grant = setup.grants.get(key_id)
+        recorded: dict[str, Any] = orjson.loads(row.decision)
+        line: dict[str, Any] = orjson.loads(row.features)
+        grant = setup.grants.get(row.api_key_id)
         tally.count += 1
-        sums = tally.tenant(tenant_id)
+        sums = tally.tenant(row.tenant_id)
         sums.count += 1
         if grant is None or "draw" not in recorded:
             tally.not_compared["key_gone" if grant is None else "no_decision"] += 1
             return
-        lacks = self._complete(line, request_id, grant)
+        lacks = self._complete(line, row.id, grant)
         stored = StoredRequest(
-            row[4],
-            row[3],
-            row[5] == "t",
-            row[6] == "t",
+            row.requested_model,
+            row.endpoint,
+            row.is_stream,
+            row.is_pinned,
             grant.tenant.name,
             grant.project_name,
             grant.key_name,
-            _NO_JSON if row[17] == "{}" else orjson.loads(row[17]),
+            _NO_JSON if row.tags == "{}" else orjson.loads(row.tags),
             line,
             recorded,
         )
         decision = self._decide(stored, grant)
-        number = crc32(request_id.encode())
+        number = crc32(row.id.encode())
         if setup.versions:
-            self._check(request_id, recorded, decision, lacks=lacks, number=number)
+            self._check(row.id, recorded, decision, lacks=lacks, number=number)
         candidates = recorded["candidates"]
         then = candidates[0] if candidates else None
         tally.then_by_rule[recorded.get("rule", "")] += 1
@@ -110,7 +109,7 @@ class Judge:
         else:
             tally.then_by_deployment[then] += 1
         if decision is None or not decision.candidates:
-            self._count_no_candidate(request_id, tenant_id, recorded, decision, number)
+            self._count_no_candidate(row, recorded, decision, number)
             return
         first = decision.candidates[0]
         tally.now_by_deployment[first.name] += 1
@@ -212,12 +211,7 @@ class Judge:
             tally.mismatch_sample.add(number, entry)
 
     def _count_no_candidate(
-        self,
-        request_id: str,
-        tenant_id: int,
-        recorded: Mapping[str, Any],
-        decision: Decision | None,
-        number: int,
+        self, row: Row, recorded: Mapping[str, Any], decision: Decision | None, number: int
     ) -> None:
         tally = self.tally
         tally.no_candidate += 1
@@ -231,12 +225,12 @@ class Judge:
         tally.reasons.update(reasons)
         if tally.no_candidate_sample.wants(number):
             then = recorded["candidates"][:1]
-            entry = {"id": request_id, "tenant": tenant_id, "reasons": reasons, "then": "".join(then)}
+            entry = {"id": row.id, "tenant": row.tenant_id, "reasons": reasons, "then": "".join(then)}
             tally.no_candidate_sample.add(number, entry)
 
     def _compare(
         self,
-        row: list[str],
+        row: Row,
         line: Mapping[str, Any],
         recorded: Mapping[str, Any],
         decision: Decision,
@@ -247,10 +241,10 @@ class Judge:
     ) -> None:
         """Cost and latency then and now. What stayed where it was costs what it cost."""
         tally = self.tally
-        cost_then = None if row[16] == NULL else int(row[16])
+        cost_then = row.cost_nanousd
         cost_now: int | None = cost_then
-        workload = line.get("workload") or f"rule {row[8]}"
-        if row[7] not in ANSWERED or row[12] == NULL:
+        workload = line.get("workload") or f"rule {row.rule}"
+        if row.status not in ANSWERED or row.input_tokens is None:
             tally.not_compared["not_answered"] += 1
             cost_then = None
         elif cost_then is None:
@@ -260,17 +254,17 @@ class Judge:
             if cost_now is None:
                 tally.not_compared["unpriced"] += 1
         if cost_then is not None and cost_now is not None:
-            sums = tally.tenants[int(row[1])]
+            sums = tally.tenants[row.tenant_id]
             tally.compared += 1
             sums.compared += 1
             sums.cost_then_nanousd += cost_then
             sums.cost_now_nanousd += cost_now
-        if row[7] == "ok":
+        if row.status == "ok":
             self._compare_latency(row, first.id, workload, is_moved=is_moved)
         if is_moved and tally.moved_sample.wants(number):
             entry = {
-                "id": row[0],
-                "tenant": int(row[1]),
+                "id": row.id,
+                "tenant": row.tenant_id,
                 "then": recorded["candidates"][0] if recorded["candidates"] else "",
                 "now": first.name,
                 "rule_then": recorded.get("rule", ""),
@@ -281,10 +275,10 @@ class Judge:
             tally.moved_sample.add(number, entry)
 
     def _expected_cost(
-        self, row: list[str], line: Mapping[str, Any], first: DeploymentSnapshot, workload: str
+        self, row: Row, line: Mapping[str, Any], first: DeploymentSnapshot, workload: str
     ) -> int | None:
         """Input and cached tokens as recorded, the answer as long as this model's are; None: unpriced."""
-        price = price_at(self._setup.prices.get(first.id, ()), unix_ms_of(row[0]) / 1000)
+        price = price_at(self._setup.prices.get(first.id, ()), unix_ms_of(row.id) / 1000)
         if price is None:
             return None
         expected = self._setup.expectations.output_tokens(workload, first.model.id)
@@ -294,10 +288,10 @@ class Judge:
         return total_nanousd(
             Usage(
                 "estimated",
-                int(row[12]),
+                row.input_tokens or 0,
                 round(tokens),
-                0 if row[14] == NULL else int(row[14]),
-                0 if row[15] == NULL else int(row[15]),
+                row.cache_read_tokens or 0,
+                row.cache_write_tokens or 0,
             ),
             price,
         )
@@ -311,18 +305,18 @@ class Judge:
             self._output_rates[price.id] = rate
         return rate
 
-    def _compare_latency(self, row: list[str], now_id: int, workload: str, *, is_moved: bool) -> None:
+    def _compare_latency(self, row: Row, now_id: int, workload: str, *, is_moved: bool) -> None:
         tally, expectations = self.tally, self._setup.expectations
-        if row[11] != NULL:
-            then_ms = float(row[11])
+        then_ms = row.first_token_ms
+        if then_ms is not None:
             now_ms = expectations.first_token_ms(workload, now_id) if is_moved else then_ms
             if now_ms is not None:
                 latency = tally.first_token
                 latency.count += 1
                 latency.then_ms += then_ms
                 latency.now_ms += now_ms
-        if row[10] != NULL:
-            then_ms = float(row[10])
+        then_ms = row.duration_ms
+        if then_ms is not None:
             whole_ms = expectations.duration_ms(workload, now_id) if is_moved else then_ms
             if whole_ms is not None:
                 latency = tally.duration

@@ -1,6 +1,6 @@
 """Which records does a backtest run over, and how are a million of them read quickly?
 
-Reads: request_record, price, api_key. No ORM row by row: COPY out, slice by slice, only the columns that are needed.
+Reads: request_record, price, api_key. No ORM: only the columns that are needed, slice by slice.
 A slice is a stretch of time with some ten thousand records, so that a run can be stopped, and shared among processes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.db import connection
 
@@ -22,14 +22,36 @@ from policies.snapshot import KeyGrant, TenantSnapshot
 logger = logging.getLogger(__name__)
 
 SLICE_RECORDS: Final = 10_000
-COLUMNS: Final = (
-    "id, tenant_id, api_key_id, endpoint, requested_model, is_stream, is_pinned, status, rule, deployment_id,"
-    " duration_ms, first_token_ms, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_nanousd,"
-    " tags, features, decision"
-)
 WORKLOAD: Final = "coalesce(nullif(features->>'workload', ''), 'rule ' || rule)"
-NULL: Final = "\\N"
-_UNESCAPED: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+class Row(NamedTuple):
+    """What is needed of one record. JSON and ids come as texts: most requests need only a part of them."""
+
+    id: str
+    tenant_id: int
+    api_key_id: int
+    endpoint: str
+    requested_model: str
+    is_stream: bool
+    is_pinned: bool
+    status: str
+    rule: str
+    deployment_id: int | None
+    duration_ms: float | None
+    first_token_ms: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    cost_nanousd: int | None
+    tags: str
+    features: str
+    decision: str
+
+
+_TEXTS = frozenset({"id", "tags", "features", "decision"})
+COLUMNS: Final = ", ".join(f"{name}::text" if name in _TEXTS else name for name in Row._fields)
 
 
 class Period(NamedTuple):
@@ -90,35 +112,15 @@ def read_seen(period: Period) -> list[Seen]:
         return [Seen(*row) for row in cursor.fetchall()]
 
 
-def read_rows(period: Period) -> Iterator[list[str]]:
-    """The records of one slice: the texts of COLUMNS, `NULL` where there is none."""
-    raw: Any = connection.cursor()
-    with (
-        raw as cursor,
-        connection.wrap_database_errors,
-        cursor.copy(
-            f"COPY (SELECT {COLUMNS} FROM billing_requestrecord WHERE policy_id = %s"  # noqa: S608  (a constant)
-            " AND started_at >= %s AND started_at < %s) TO STDOUT",
+def read_rows(period: Period) -> Iterator[Row]:
+    """The records of one slice, oldest first: all at once, which costs a third of asking for each."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS} FROM billing_requestrecord"  # noqa: S608  (a constant)
+            " WHERE policy_id = %s AND started_at >= %s AND started_at < %s ORDER BY started_at, id",
             period,
-        ) as copy,
-    ):
-        for data in copy:
-            line = bytes(data).decode()
-            fields = line[:-1].split("\t")
-            yield [_unescape(field) for field in fields] if "\\" in line else fields
-
-
-def _unescape(field: str) -> str:
-    """A field of COPY's text format. NULL stays as it is: no value of ours unescapes to it."""
-    if "\\" not in field or field == NULL:
-        return field
-    parts = field.split("\\\\")
-    return "\\".join(_unescape_letters(part) for part in parts)
-
-
-def _unescape_letters(part: str) -> str:
-    first, *others = part.split("\\")
-    return first + "".join(_UNESCAPED.get(other[:1], other[:1]) + other[1:] for other in others)
+        )
+        yield from map(Row._make, cursor.fetchall())
 
 
 def load_prices() -> dict[int, list[PriceVersion]]:

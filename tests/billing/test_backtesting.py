@@ -201,16 +201,16 @@ def test_an_error_is_kept_in_one_line(site: Site, caplog: pytest.LogCaptureFixtu
     assert (made.state, made.error) == ("failed", "ValueError: no catalog")
 
 
-def test_fields_of_copy_are_read_back(site: Site, tmp_path: Path) -> None:
+def test_odd_characters_are_read_back(site: Site, tmp_path: Path) -> None:
     odd = 'a\\b\tc"d\ne'
     lines = list(site.lines(1, hours=1))
     lines[0]["tags"] = {"team": odd}
     lines[0]["features"]["task"] = odd
     make.ingest(tmp_path, lines, worker="worker-9")
     period = Period(site.policy.pk, site.until - dt.timedelta(hours=1), site.until)
-    (row,) = [row for row in read_rows(period) if row[0] == lines[0]["id"]]
-    assert orjson.loads(row[17]) == {"team": odd}
-    assert orjson.loads(row[18])["task"] == odd
+    (row,) = [row for row in read_rows(period) if row.id == lines[0]["id"]]
+    assert orjson.loads(row.tags) == {"team": odd}
+    assert orjson.loads(row.features)["task"] == odd
 
 
 def test_slices_cover_the_period_without_overlap(site: Site) -> None:
