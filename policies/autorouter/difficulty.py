@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 UNKNOWN: Final = 0.5
-WORDS_BUCKETS: Final = 2**11
+WORDS_BUCKETS: Final = 2**10
 # Beside the hashed words: facts about the form, each about 0..FORM_SCALE; one weighs as much as several words.
-FORM_SCALE: Final = 3.0
+FORM_SCALE: Final = 9.0
 FORM_NAMES: Final = (
     "characters",
     "words",
