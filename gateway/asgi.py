@@ -22,6 +22,7 @@ from django.conf import settings  # noqa: E402  (Django must be set up first)
 from billing.request_view import DatabaseRecordLookup  # noqa: E402
 from gateway import health_board  # noqa: E402
 from gateway.console_bodies import refuses_body  # noqa: E402
+from gateway.conversation_board import ConversationBoard  # noqa: E402
 from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
 from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
@@ -83,6 +84,7 @@ class Worker:
         self._data_dir = data_dir
         self.configuration = WorkerConfiguration()
         self.journal = SegmentJournal(data_dir)
+        self._conversations = ConversationBoard(data_dir)
         client = PooledUpstreamClient()
         self.gateway = Gateway(
             configuration=self.configuration,
@@ -90,6 +92,7 @@ class Worker:
             records=DatabaseRecordLookup(),
             clients={"http": client, "https": client, "simulated": SimulatedClient()},
             health=Health(),
+            conversations=self._conversations,
         )
         self._reporter = asyncio.get_running_loop().create_task(self._report_regularly())
 
@@ -102,6 +105,7 @@ class Worker:
         self.gateway.write_unwritten()
         self.journal.close()
         self.configuration.close()
+        self._conversations.close()
         health_board.remove_report(self._data_dir, self.journal.worker)
 
     async def _report_regularly(self) -> None:

@@ -30,6 +30,7 @@ from gateway.journal import SegmentJournal
 from gateway.snapshots import Loaded, load_everything
 from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_request import Endpoint, ParsedRequest
+from gateway.wire.openai_wishes import NO_WISHES
 from policies.autorouter.request_facts import RequestText, read_text_facts
 from policies.decision import Ask, Decision, RoutingError, decide
 from policies.features import Features
@@ -195,11 +196,7 @@ class _Week:
             body=b"",
             payload={},
             model=turn.asks,
-            models=(),
-            provider_order=(),
-            provider_only=(),
-            provider_ignore=(),
-            allow_fallbacks=True,
+            wishes=NO_WISHES,
             is_stream=workload.is_stream,
             wants_usage=workload.is_stream,
             facts=turn.facts(),

@@ -130,6 +130,8 @@ class Exchange:
         if self.is_recorded:
             return
         self.is_recorded = True
+        if status == "ok":
+            self._keep_conversation()
         duration_ms = self.elapsed_ms()
         stats = self.gateway.stats
         stats.requests[self.endpoint, status] += 1
@@ -158,6 +160,15 @@ class Exchange:
             # The answer exists and may be paid for: the client gets it, and the line waits for room on the disk.
             stats.journal_errors += 1
             self.gateway.unwritten.append(line)
+
+    def _keep_conversation(self) -> None:
+        """Note who serves the conversation, where that matters for its next request."""
+        features, decision = self.features, self.decision
+        board = self.gateway.conversations
+        if decision is None or decision.pin is None or board is None or features is None:
+            return
+        if self.attempts:
+            board.keep(features.conversation, self.attempts[-1].deployment.id)
 
     def charge(self, attempt: AttemptLog, usage: Usage) -> None:
         """Put usage on an attempt, rated with the price in force at request start."""

@@ -9,11 +9,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
-from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.attempts import JsonAnswer, StreamAnswer, first_answer
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import (
@@ -34,8 +32,7 @@ from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_request import Endpoint, parse_request
 from gateway.wire.openai_usage import read_usage
 from policies.decision import Ask, Decision, RoutingError, decide
-from policies.features import Features
-from policies.snapshot import KeyGrant
+from policies.snapshot import RoutingSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -111,27 +108,15 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     parsed = parse_request(body, exchange.endpoint)
     exchange.parsed = parsed
     exchange.is_pinned = grant.is_pinned or _is_yes(headers.get(b"x-pointsman-pin"))
-    policies = configuration.snapshot.policies
-    needs_time = False
-    for name in (parsed.model, *parsed.models):
-        policy = policies.get(name)
-        if policy is not None and not _TIME.isdisjoint(policy.feature_names):
-            needs_time = True
-    features = _features(exchange, headers, grant, needs_time=needs_time)
+    snapshot = configuration.snapshot
+    features = read_features(parsed, headers, grant, snapshot, now_unix_s=exchange.started_at_unix_s)
     exchange.features = features
-    ask = Ask(
-        parsed.model,
-        parsed.models,
-        exchange.is_pinned,
-        exchange.endpoint,
-        parsed.provider_order,
-        parsed.provider_only,
-        parsed.provider_ignore,
-        parsed.allow_fallbacks,
-    )
+    ask = read_ask(parsed, is_pinned=exchange.is_pinned)
+    if features.conversation and gateway.conversations is not None:
+        ask = _with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
     exchange.ask = ask
     try:
-        decision = decide(ask, features, configuration.snapshot, grant, gateway.health, draw=gateway.draw())
+        decision = decide(ask, features, snapshot, grant, gateway.health, draw=gateway.draw())
     except RoutingError as error:
         raise _routing_error(error) from None
     exchange.decision = decision
@@ -142,72 +127,13 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         raise _no_candidate(decision, exchange.endpoint)
 
 
-_TIME = frozenset({"hour", "weekday"})
-_NO_FACTS: dict[str, Any] = {}
-_DEFAULTS = Features()._asdict()
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
-
-
-def _features(
-    exchange: Exchange, headers: Mapping[bytes, bytes], grant: KeyGrant, *, needs_time: bool
-) -> Features:
-    parsed = exchange.parsed
-    assert parsed is not None
-    extra: dict[str, Any] = _NO_FACTS
-    get = headers.get
-    metadata = parsed.tags
-    task = _text(get(b"x-pointsman-task")) or metadata.get("task", "")
-    priority = _text(get(b"x-pointsman-priority")) or metadata.get("priority", "")
-    quality = _text(get(b"x-pointsman-quality")) or metadata.get("quality", "")
-    latency = _text(get(b"x-pointsman-max-latency-ms")) or metadata.get("max_latency_ms", "")
-    # Of a page's address only what names the app: queries carry search words and tokens.
-    app = _text(get(b"x-title")) or _page(get(b"http-referer")) or _page(get(b"referer"))
-    if needs_time:
-        local = datetime.fromtimestamp(exchange.started_at_unix_s, _zone(grant.tenant.time_zone))
-        extra = {"hour": local.hour, "weekday": local.isoweekday()}
-    # A dictionary in the order of the fields: half the time of a call with thirty names.
-    values = _DEFAULTS.copy()
-    values["requested_model"] = parsed.model
-    values["endpoint"] = exchange.endpoint
-    values["tenant"] = grant.tenant.name
-    values["project"] = grant.project_name
-    values["key"] = grant.key_name
-    values["app"] = app
-    values["task"] = task
-    values["priority"] = priority
-    values["quality"] = quality
-    values["tags"] = metadata
-    values["is_stream"] = parsed.is_stream
-    if latency:
-        values["max_latency_ms"] = _whole(latency)
-    values.update(parsed.facts)
-    if extra:
-        values.update(extra)
-    return Features._make(values.values())
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode("latin-1")[:200] if value else ""
-
-
-def _page(value: bytes | None) -> str:
-    return _text(value.partition(b"?")[0].partition(b"#")[0]) if value else ""
-
-
-def _whole(text: str) -> int:
-    if not text:
-        return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise BadRequest(
-            "x-pointsman-max-latency-ms must be a whole number of milliseconds.",
-            code="invalid_value",
-            param="x-pointsman-max-latency-ms",
-        )
-    return int(text)
+def _with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSnapshot) -> Ask:
+    if deployment_id is None:
+        return ask
+    for deployment in snapshot.deployments.values():
+        if deployment.id == deployment_id:
+            return ask._replace(conversation_deployment=deployment.name)
+    return ask
 
 
 def _is_yes(value: bytes | None) -> bool:

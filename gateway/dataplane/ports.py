@@ -35,6 +35,18 @@ class RecordLookup(Protocol):
         ...
 
 
+class Conversations(Protocol):
+    """Which deployment served a conversation last, for all workers of this machine. May forget at any time."""
+
+    def find(self, conversation: str, /) -> int | None:
+        """The deployment's id, None when nobody knows."""
+        ...
+
+    def keep(self, conversation: str, deployment_id: int, /) -> None:
+        """Note that this deployment serves the conversation."""
+        ...
+
+
 class Journal(Protocol):
     """Durable append-only lines; see gateway/journal.py for their form."""
 

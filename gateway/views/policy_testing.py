@@ -31,7 +31,7 @@ from policies.models import ApiKey, Deployment, Policy, PolicyDraft, Tenant
 from policies.permissions import Ability, needs
 from policies.publishing import EMPTY_DOCUMENT
 from policies.replaying import StoredRequest, replay
-from policies.snapshot import DeploymentSnapshot, KeyGrant, TenantSnapshot
+from policies.snapshot import DeploymentSnapshot, KeyGrant, RoutingSnapshot, TenantSnapshot
 from policies.trying import Explanation, UnsoundDraftError, explain_request
 
 MAX_CALLERS = 200
@@ -80,7 +80,7 @@ def try_request(request: HttpRequest, pk: int) -> HttpResponse:
         "keys": ApiKey.objects.filter(revoked_at=None).select_related("project__tenant")[:MAX_CALLERS],
         "logged": _logged(policy),
         "sample": request.POST.get("request") or _sample(policy),
-        "posted": request.POST,
+        "chosen": request.POST.get("logged") or request.GET.get("logged", ""),
         **result,
     }
     return render(request, "policies/_try.html" if is_fragment else "policies/try.html", context)
@@ -98,7 +98,6 @@ def _decide(request: HttpRequest, policy: Policy) -> dict[str, Any]:
 def _explain(request: HttpRequest, policy: Policy) -> Explanation:
     document = _document(request, policy)
     snapshot = load_snapshot()
-    now = timezone.now()
     if chosen := request.POST.get("logged", ""):
         record = _find_record(chosen, policy)
         names = {deployment.id: name for name, deployment in snapshot.deployments.items()}
@@ -115,7 +114,7 @@ def _explain(request: HttpRequest, policy: Policy) -> Explanation:
             public_id=policy.public_id,
         )
     grant = _grant(request.POST.get("caller", ""))
-    ask, features = _pasted(request, policy, grant, now.timestamp())
+    ask, features = _pasted(request, policy, grant, snapshot)
     return explain_request(
         ask=ask,
         features=features,
@@ -145,10 +144,17 @@ def _document(request: HttpRequest, policy: Policy) -> dict[str, Any]:
     return document
 
 
-def _pasted(request: HttpRequest, policy: Policy, grant: KeyGrant, now_unix_s: float) -> tuple[Ask, Features]:
-    body = request.POST.get("request", "").encode("utf-8", "replace")
+def _pasted(
+    request: HttpRequest, policy: Policy, grant: KeyGrant, snapshot: RoutingSnapshot
+) -> tuple[Ask, Features]:
     try:
-        return read_pasted(body, grant=grant, default_model=policy.public_id, now_unix_s=now_unix_s)
+        return read_pasted(
+            request.POST.get("request", "").encode("utf-8", "replace"),
+            grant=grant,
+            snapshot=snapshot,
+            default_model=policy.public_id,
+            now_unix_s=timezone.now().timestamp(),
+        )
     except GatewayError as error:
         raise Untestable(f"The gateway would refuse this request ({error.status}): {error}") from None
 
@@ -241,5 +247,5 @@ def _stored(record: RequestRecord) -> StoredRequest:
 
 
 def _sample(policy: Policy) -> str:
-    message = {"role": "user", "content": "Summarise this ticket in two sentences."}
-    return json.dumps({"model": policy.public_id, "messages": [message]}, indent=2)
+    asked = json.dumps({"role": "user", "content": "Summarise this ticket in two sentences."})
+    return f'{{"model": {json.dumps(policy.public_id)},\n "messages": [\n  {asked}]}}'

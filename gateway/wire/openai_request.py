@@ -13,6 +13,7 @@ import orjson
 
 from gateway.dataplane.errors import BadRequest
 from gateway.wire.json_splice import replace_members
+from gateway.wire.openai_wishes import Wishes, read_wishes, wrong_type
 
 Endpoint = Literal["chat", "completions", "embeddings"]
 
@@ -24,9 +25,8 @@ IMAGE_TOKENS = 800
 AUDIO_TOKENS = 1000
 MAX_N = 128
 SMALL_BODY_BYTES = 4096
-NO_PREFERENCES: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], bool] = ((), (), (), True)
 # Members that are ours and that providers refuse or misread.
-GATEWAY_MEMBERS = frozenset({"models", "route", "provider", "plugins", "pointsman"})
+GATEWAY_MEMBERS = frozenset({"models", "route", "provider", "plugins", "session_id", "pointsman"})
 
 
 @dataclass(slots=True)
@@ -37,11 +37,7 @@ class ParsedRequest:
     body: bytes
     payload: dict[str, Any]
     model: str
-    models: tuple[str, ...]
-    provider_order: tuple[str, ...]
-    provider_only: tuple[str, ...]
-    provider_ignore: tuple[str, ...]
-    allow_fallbacks: bool
+    wishes: Wishes
     is_stream: bool
     wants_usage: bool
     facts: dict[str, Any]
@@ -62,23 +58,20 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
     if len(body) > SMALL_BODY_BYTES or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
         _check_depth(payload)
     get = payload.get
-    models = _texts(get("models"), "models") if "models" in payload else ()
+    wishes = read_wishes(payload)
     model = get("model")
-    if model is None and models:
-        model = models[0]
+    if model is None and wishes.models:
+        model = wishes.models[0]
     if not isinstance(model, str) or not model:
         raise BadRequest(
             "you must provide a model parameter", code="missing_required_parameter", param="model"
         )
     stream = get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise _wrong_type("stream", "true or false")
+        raise wrong_type("stream", "true or false")
     options = get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise _wrong_type("stream_options", "an object")
-    order, only, ignore, fallbacks = (
-        _provider_preferences(get("provider")) if "provider" in payload else NO_PREFERENCES
-    )
+        raise wrong_type("stream_options", "an object")
     metadata = get("metadata")
     if endpoint == "chat":
         facts = _chat_facts(payload)
@@ -91,11 +84,7 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
         body,
         payload,
         model,
-        models,
-        order,
-        only,
-        ignore,
-        fallbacks,
+        wishes,
         bool(stream) and endpoint != "embeddings",
         bool(options and options.get("include_usage")),
         facts,
@@ -126,36 +115,6 @@ def upstream_body(request: ParsedRequest, *, upstream_model: str, output_limit_p
     return replace_members(request.body, changes, present=payload) if changes else request.body
 
 
-def _wrong_type(name: str, expected: str) -> BadRequest:
-    return BadRequest(f"Invalid type for '{name}': expected {expected}.", code="invalid_type", param=name)
-
-
-def _texts(value: object, name: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if (
-        not isinstance(value, list)
-        or len(value) > 32
-        or not all(isinstance(item, str) and item for item in value)
-    ):
-        raise _wrong_type(name, "a list of at most 32 names")
-    return tuple(value)
-
-
-def _provider_preferences(value: object) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], bool]:
-    if value is None:
-        return (), (), (), True
-    if not isinstance(value, dict):
-        raise _wrong_type("provider", "an object")
-    fallbacks = value.get("allow_fallbacks", True)
-    return (
-        _texts(value.get("order"), "provider.order"),
-        _texts(value.get("only"), "provider.only"),
-        _texts(value.get("ignore"), "provider.ignore"),
-        fallbacks is not False,
-    )
-
-
 def _tags(metadata: object) -> dict[str, str]:
     """Caller's metadata as routing tags: at most 16 short texts, as OpenAI allows. Others are passed on, not used."""
     if not isinstance(metadata, dict):
@@ -183,7 +142,7 @@ def _count(payload: Mapping[str, Any], name: str, maximum: int = 10_000_000) -> 
         return 0
     if type(value) is not int:
         if not isinstance(value, float) or not value.is_integer():
-            raise _wrong_type(name, "a whole number")
+            raise wrong_type(name, "a whole number")
         value = int(value)
     if not 0 <= value <= maximum:
         raise BadRequest(f"'{name}' must be between 0 and {maximum}.", code="invalid_value", param=name)
@@ -205,7 +164,7 @@ def _chat_facts(payload: dict[str, Any]) -> dict[str, Any]:
     characters = turns = images = audios = files = 0
     for index, message in enumerate(messages):
         if type(message) is not dict:
-            raise _wrong_type(f"messages[{index}]", "an object")
+            raise wrong_type(f"messages[{index}]", "an object")
         if message.get("role") == "user":
             turns += 1
         content = message.get("content")
@@ -226,7 +185,7 @@ def _chat_facts(payload: dict[str, Any]) -> dict[str, Any]:
                 elif kind == "file":
                     files += 1
         elif content is not None:
-            raise _wrong_type(f"messages[{index}].content", "a text, a list of parts or null")
+            raise wrong_type(f"messages[{index}].content", "a text, a list of parts or null")
         if len(message) > 2:
             calls = message.get("tool_calls")
             if calls:
@@ -281,7 +240,7 @@ def _token_estimate(value: object, name: str) -> int:
     if isinstance(value, str):
         return len(value) // CHARACTERS_PER_TOKEN + 1
     if not isinstance(value, list) or not value:
-        raise _wrong_type(name, "a text or a list that is not empty")
+        raise wrong_type(name, "a text or a list that is not empty")
     if isinstance(value[0], int):
         return len(value)
     total = 0
@@ -291,5 +250,5 @@ def _token_estimate(value: object, name: str) -> int:
         elif isinstance(item, (list, dict)):
             total += len(item)
         else:
-            raise _wrong_type(name, "texts or lists of token ids")
+            raise wrong_type(name, "texts or lists of token ids")
     return total

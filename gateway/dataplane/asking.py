@@ -1,0 +1,137 @@
+"""What does a request ask of routing? A parsed body, its headers and its key -> `Ask` and `Features`.
+
+Pure. The console's test panel reads a pasted request through the same functions, without headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from gateway.dataplane.errors import BadRequest
+from gateway.wire.openai_request import ParsedRequest
+from gateway.wire.openai_text import read_text
+from gateway.wire.openai_wishes import NO_WISHES
+from policies.autorouter.request_facts import read_text_facts
+from policies.autorouter.request_types import TYPES
+from policies.autorouter.tables import RouterTables
+from policies.decision import Ask
+from policies.features import Features
+from policies.naming import find_named_policy
+from policies.snapshot import KeyGrant, RoutingSnapshot
+
+NO_HEADERS: Mapping[bytes, bytes] = {}
+SESSION_HEADERS = (b"x-pointsman-session", b"x-session-id")
+_TIME = frozenset({"hour", "weekday"})
+_DEFAULTS = Features()._asdict()
+
+
+def read_ask(parsed: ParsedRequest, *, is_pinned: bool) -> Ask:
+    """The caller's wishes, but for the conversation's deployment."""
+    wishes = parsed.wishes
+    if wishes is NO_WISHES:
+        return Ask(parsed.model, (), is_pinned, parsed.endpoint)
+    return Ask(parsed.model, is_pinned=is_pinned, endpoint=parsed.endpoint, **wishes._asdict())
+
+
+def read_features(
+    parsed: ParsedRequest,
+    headers: Mapping[bytes, bytes],
+    grant: KeyGrant,
+    snapshot: RoutingSnapshot,
+    *,
+    now_unix_s: float,
+    needs_all: bool = False,
+) -> Features:
+    """The facts that conditions and the router may look at. Raises BadRequest naming a header.
+
+    What only the words or the tenant's clock tell is read for policies that look at it, or always with `needs_all`.
+    """
+    get = headers.get
+    metadata = parsed.tags
+    latency = _text(get(b"x-pointsman-max-latency-ms")) or metadata.get("max_latency_ms", "")
+    # A dictionary in the order of the fields: half the time of a call with thirty names.
+    values: dict[str, Any] = _DEFAULTS.copy()
+    values["requested_model"] = parsed.model
+    values["endpoint"] = parsed.endpoint
+    values["tenant"] = grant.tenant.name
+    values["project"] = grant.project_name
+    values["key"] = grant.key_name
+    # Of a page's address only what names the app: queries carry search words and tokens.
+    values["app"] = _text(get(b"x-title")) or _page(get(b"http-referer")) or _page(get(b"referer"))
+    values["task"] = _text(get(b"x-pointsman-task")) or metadata.get("task", "")
+    values["priority"] = _text(get(b"x-pointsman-priority")) or metadata.get("priority", "")
+    values["quality"] = _text(get(b"x-pointsman-quality")) or metadata.get("quality", "")
+    values["tags"] = metadata
+    values["is_stream"] = parsed.is_stream
+    if latency:
+        values["max_latency_ms"] = _whole(latency)
+    values.update(parsed.facts)
+    needs_time = needs_text = needs_all
+    for name in (parsed.model, *parsed.wishes.models):
+        policy = snapshot.policies.get(name) or (
+            find_named_policy(name, snapshot, grant) if ":" in name else None
+        )
+        if policy is not None:
+            needs_text = needs_text or policy.needs_text
+            needs_time = needs_time or not _TIME.isdisjoint(policy.feature_names)
+    if needs_time:
+        local = datetime.fromtimestamp(now_unix_s, _zone(grant.tenant.time_zone))
+        values["hour"] = local.hour
+        values["weekday"] = local.isoweekday()
+    if needs_text:
+        values.update(_text_facts(parsed, headers, grant, snapshot.router, values))
+    return Features._make(values.values())
+
+
+def _text_facts(
+    parsed: ParsedRequest,
+    headers: Mapping[bytes, bytes],
+    grant: KeyGrant,
+    tables: RouterTables,
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    session = ""
+    for name in SESSION_HEADERS:
+        if name in headers:
+            session = _text(headers[name])
+            break
+    text = read_text(parsed, app=values["app"], key_id=grant.key_id, session=session)
+    facts = read_text_facts(text, tables=tables)
+    task = values["task"]
+    # The caller's own label is worth more than what was read, where it is one that the router knows.
+    is_known = task in TYPES or task in tables.extra_types
+    return {
+        "workload": facts.workload,
+        "task_type": task if is_known else facts.task_type,
+        "language": facts.language,
+        "conversation": facts.conversation,
+        "difficulty": facts.difficulty,
+        "is_tool_result": text.is_tool_result,
+    }
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("latin-1")[:200] if value else ""
+
+
+def _page(value: bytes | None) -> str:
+    return _text(value.partition(b"?")[0].partition(b"#")[0]) if value else ""
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise BadRequest(
+            "x-pointsman-max-latency-ms must be a whole number of milliseconds.",
+            code="invalid_value",
+            param="x-pointsman-max-latency-ms",
+        )
+    return int(text)
