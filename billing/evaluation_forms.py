@@ -94,15 +94,9 @@ class RunForm(ConsoleForm):
     """Which deployments answer the cases of a set, and what that may cost."""
 
     deployments = forms.ModelMultipleChoiceField(
-        queryset=list_usable_deployments().none(),
+        queryset=list_usable_deployments(),
         widget=forms.CheckboxSelectMultiple(attrs={"data-scroll": ""}),
         help_text="Enabled ones for chat with a price. Two or more can be compared with each other.",
-    )
-    judge = forms.ModelChoiceField(
-        queryset=list_usable_deployments().none(),
-        required=False,
-        empty_label="none",
-        help_text="Grades the answers of cases with the checker “judge”. Choose one better than what it grades.",
     )
     budget_usd = forms.DecimalField(
         label="Budget, USD",
@@ -122,15 +116,17 @@ class RunForm(ConsoleForm):
         help_text="Models that think before they answer need more.",
     )
 
-    def __init__(self, *args: Any, has_judged: bool, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        usable = list_usable_deployments().order_by("name")
-        self.fields["deployments"].queryset = usable  # type: ignore[attr-defined]  # a ModelChoiceField has one
-        self.fields["judge"].queryset = usable  # type: ignore[attr-defined]
-        if not has_judged:
-            del self.fields["judge"]
-        else:
-            self.fields["judge"].required = True
-
     def budget_nanousd(self) -> int:
         return int(self.cleaned_data["budget_usd"] * NANOUSD_PER_USD)
+
+
+class JudgedRunForm(RunForm):
+    """The same for a set with answers that a model judges."""
+
+    field_order = ("deployments", "judge")
+
+    judge = forms.ModelChoiceField(
+        queryset=list_usable_deployments(),
+        empty_label="choose one",
+        help_text="Grades the answers of cases with the checker “judge”. Choose one better than what it grades.",
+    )

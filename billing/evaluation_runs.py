@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from django.db import IntegrityError, models, transaction
 from django.db.models import F, Q, Sum
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from billing.evaluation_lines import CHECKERS
@@ -107,16 +108,14 @@ def _problem_of(deployment: Deployment) -> str:
 
 def list_usable_deployments() -> models.QuerySet[Deployment]:
     """Deployments that a run may call: switched on, for chat, with a price in force."""
-    priced = Price.objects.filter(
-        book=Price.Book.COST, tenant__isnull=True, effective_from__lte=timezone.now()
-    )
+    priced = Price.objects.filter(book=Price.Book.COST, tenant__isnull=True, effective_from__lte=Now())
     return Deployment.objects.filter(
         Q(model__endpoints=[]) | Q(model__endpoints__contains=["chat"]),
         is_enabled=True,
         model__is_enabled=True,
         provider__is_enabled=True,
         pk__in=priced.values("deployment_id"),
-    ).select_related("model", "provider")
+    ).order_by("name")
 
 
 @transaction.atomic

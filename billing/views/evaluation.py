@@ -21,7 +21,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from kombu.exceptions import OperationalError
 
 from billing import evaluation_runs, evaluation_sets, tasks
-from billing.evaluation_forms import RunForm, SetForm
+from billing.evaluation_forms import JudgedRunForm, RunForm, SetForm
 from billing.evaluation_results import Result, list_bad_answers, summarise
 from billing.models import EvaluationAnswer, EvaluationCase, EvaluationRun, EvaluationSet
 from billing.models.evaluation import ACTIVE_STATES
@@ -177,7 +177,7 @@ def _count_checkers(row: EvaluationSet) -> list[tuple[str, int]]:
 
 def _run_form(row: EvaluationSet, **fields: Any) -> RunForm:
     has_judged = row.cases.filter(checker=EvaluationCase.Checker.JUDGE).exists()
-    return RunForm(fields.pop("data", None), has_judged=has_judged, **fields)
+    return (JudgedRunForm if has_judged else RunForm)(**fields)
 
 
 def _initial_of(row: EvaluationSet, again: str) -> dict[str, Any]:

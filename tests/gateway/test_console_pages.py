@@ -19,6 +19,10 @@ from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, r
 from django.utils import timezone
 
 from billing import workload_usage
+from billing.evaluation_lines import Case
+from billing.evaluation_runs import finish_run, record_answer, start_run
+from billing.evaluation_sets import create_set
+from billing.models import EvaluationAnswer, EvaluationRun, EvaluationState
 from policies import router_tables
 from policies.models import Provider
 from policies.permissions import ABILITIES, Ability, Role
@@ -36,8 +40,9 @@ CEILINGS = {
     "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
-    "router": 20, "workload": 18, "router-table": 6,
     "policy-new": 8, "policy-about": 10, "policy-edit": 10, "policy-publish": 12, "policy-try": 12,
+    "router": 20, "workload": 18, "router-table": 6,
+    "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
 }  # fmt: skip
 ABILITY_OF = {
     **dict.fromkeys(CEILINGS, Ability.READ),
@@ -92,6 +97,7 @@ def filled(tmp_path: Path) -> Filled:
         "request": request_id,
         "workload": WORKLOAD,
         "router": table.pk,
+        "evaluation": _evaluated(world).set_id,
     }
     addresses = {}
     for name in CEILINGS:
@@ -104,7 +110,32 @@ def filled(tmp_path: Path) -> Filled:
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
     addresses["find"] += "?q=smol"
+    addresses["evaluation-run"] = reverse("evaluation-run", args=[EvaluationRun.objects.get().pk])
     return Filled(world, request_id, addresses)
+
+
+def _evaluated(world: make.World) -> EvaluationRun:
+    """A run of an evaluation set with a bad answer."""
+    case = Case([{"role": "user", "content": "Capital of France?"}], "Paris", "exact")
+    run = start_run(
+        evaluation_set=create_set(name="capitals", cases=[case], actor="olga"),
+        deployments=[world.deployment],
+        judge=None,
+        budget_nanousd=10**9,
+        max_output_tokens=100,
+        actor="olga",
+    )
+    answer = EvaluationAnswer(
+        run=run,
+        case=run.set.cases.get(),
+        deployment=world.deployment,
+        quality=0.0,
+        answer="Rome",
+        at=timezone.now(),
+    )
+    record_answer(answer, case=answer.case, spent_nanousd=100)
+    finish_run(run, EvaluationState.DONE)
+    return run
 
 
 def named_pages() -> set[str]:
@@ -264,7 +295,17 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
 
 @pytest.mark.parametrize(
     "name",
-    ["requests", "keys", "models", "providers", "deployments", "policies", "tenants", "management-tokens"],
+    [
+        "requests",
+        "keys",
+        "models",
+        "providers",
+        "deployments",
+        "policies",
+        "tenants",
+        "management-tokens",
+        "router",
+    ],
 )
 def test_an_empty_list_says_what_the_page_is_for(name: str) -> None:
     html = operator().get(reverse(name)).content.decode()
