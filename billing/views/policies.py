@@ -37,7 +37,7 @@ def list_policies(request: HttpRequest) -> HttpResponse:
     rows = [
         {
             "policy": policy,
-            "change_count": sum(len(one.sentences) for one in list_draft_changes(policy)),
+            "change_count": len(list_draft_changes(policy)),
             "request_count": counts.get(policy.pk, 0),
             "share": counts.get(policy.pk, 0) / total if total else None,
         }

@@ -159,17 +159,16 @@ def save_draft(request: HttpRequest, pk: int) -> HttpResponse:
         revision = int(sent.get("revision", 0))
     except (BadForm, TypeError, ValueError) as problem:
         return JsonResponse({"error": str(problem)}, status=400)
+    checked = _checked(policy, document, problems)
     if has_errors(problems):
-        return JsonResponse(_checked(policy, document, problems), status=422)
+        return JsonResponse(checked, status=422)
     try:
-        draft = publishing.save_draft(
-            policy=policy, document=document, expected_revision=revision, actor=actor_name(request)
-        )
+        draft = _save(policy, document, base=base, revision=revision, actor=actor_name(request))
     except StaleDraftError:
         return JsonResponse(_conflict(policy, base, document), status=409)
     except PolicyError as refusal:
         return JsonResponse(_checked(policy, document, refusal.problems), status=422)
-    return JsonResponse({"revision": draft.revision, **_checked(policy, document, [])})
+    return JsonResponse({"revision": draft.revision, **checked})
 
 
 @needs(Ability.CONFIGURE)
@@ -205,7 +204,10 @@ def describe(differences: Collection[Difference]) -> list[dict[str, Any]]:
 
 def _checked(policy: Policy, document: Mapping[str, Any], found: list[Problem]) -> dict[str, Any]:
     places = {problem.path for problem in found}
-    problems = [*found, *(p for p in publishing.list_problems(document) if p.path not in places)]
+    problems = [
+        *found,
+        *(p for p in publishing.list_problems(document, policy=policy) if p.path not in places),
+    ]
     live = policy.live_version.document if policy.live_version else {}
     return {
         "problems": [
@@ -215,6 +217,22 @@ def _checked(policy: Policy, document: Mapping[str, Any], found: list[Problem]) 
         "conditions": [{"when": rule["when"], "group": rule["group"]} for rule in form_of(document)["rules"]],
         "changes": describe(list_differences(live, document)),
     }
+
+
+def _save(
+    policy: Policy, document: dict[str, Any], *, base: Mapping[str, Any], revision: int, actor: str
+) -> PolicyDraft:
+    """Save. A draft that was only written out anew since (publishing does that) is no conflict."""
+    try:
+        return publishing.save_draft(
+            policy=policy, document=document, expected_revision=revision, actor=actor
+        )
+    except StaleDraftError as stale:
+        if list_differences(base, draft_of(policy).document):
+            raise
+        return publishing.save_draft(
+            policy=policy, document=document, expected_revision=stale.revision, actor=actor
+        )
 
 
 def _conflict(policy: Policy, base: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:

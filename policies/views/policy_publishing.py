@@ -38,7 +38,7 @@ def publish_policy(request: HttpRequest, pk: int) -> HttpResponse:
         return redirect("policy", pk=pk)
     policy = Policy.objects.select_related("live_version", "canary_version").get(pk=pk)
     draft = draft_of(policy)
-    problems = publishing.list_problems(draft.document)
+    problems = publishing.list_problems(draft.document, policy=policy)
     live: dict[str, Any] = policy.live_version.document if policy.live_version else {}
     newest = policy.versions.aggregate(newest=Max("number"))["newest"] or 0
     context = {
@@ -137,7 +137,7 @@ def decide_on_request(request: HttpRequest, pk: int) -> HttpResponse:
 def _publish(request: HttpRequest, policy: Policy) -> str | None:
     """Publish what was reviewed, or ask for it, and tell the person. Return why not, None when it is done."""
     actor, note = actor_name(request), request.POST.get("note", "").strip()
-    problems = publishing.list_problems(draft_of(policy).document)
+    problems = publishing.list_problems(draft_of(policy).document, policy=policy)
     if request.POST.get("warnings_read") != "1" and any(one.severity == "warning" for one in problems):
         return "Read the warnings and tick that you did."
     try:
