@@ -130,7 +130,8 @@ class DraftSerializer(StrictSerializer):
 
     @extend_schema_field(ProblemErrorSerializer(many=True))
     def get_problems(self, draft: PolicyDraft) -> list[dict[str, Any]]:
-        return [problem_as_json(problem) for problem in publishing.list_problems(draft.document)]
+        found = publishing.list_problems(draft.document, policy=draft.policy)
+        return [problem_as_json(problem) for problem in found]
 
 
 class DraftView(ManagementView):
@@ -159,7 +160,7 @@ class DraftView(ManagementView):
         ]
     )
     def put(self, request: Request, pk: int) -> Response:
-        """Store a draft, sound or not; nothing is live before it is published.
+        """Store a draft; nothing is live before it is published. It may be unfinished, but its conditions compile.
 
         Needs `If-Match` with the ETag that was read. Was the draft changed since, the answer is 412 with the draft as
         it is now and its ETag, and nothing is stored: put your change into it and send it again.
