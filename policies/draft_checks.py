@@ -43,16 +43,20 @@ def list_problems(document: object, *, policy: Policy | None = None) -> list[Pro
         regions[name] = region
         if not all(are_enabled):
             disabled.add(name)
+    places = list(_places(document)) if isinstance(document, Mapping) else []
+    unknown = {place.name for place in places if place.name not in regions}
     problems = check_document(
         document,
         deployment_names=regions.keys(),
         model_names=set(Model.objects.values_list("name", flat=True)),
         disabled_names=disabled,
-        policy_names=set(Policy.objects.values_list("public_id", flat=True)),
+        policy_names=set(Policy.objects.filter(public_id__in=unknown).values_list("public_id", flat=True))
+        if unknown
+        else (),
     )
     if not isinstance(document, Mapping):
         return problems
-    places = [place for place in _places(document) if place.name in regions]
+    places = [place for place in places if place.name in regions]
     problems += _unpriced(places, disabled)
     if policy is not None:
         tenants = Tenant.objects.filter(policies=policy, is_enabled=True).order_by("name")

@@ -90,6 +90,12 @@ def test_a_deployment_without_a_price_is_a_warning_where_it_is_named(policy: Pol
     assert "no price" in found[0].message
 
 
+def test_a_policy_in_the_place_of_a_deployment_is_named_as_such(policy: Policy) -> None:
+    (problem,) = list_problems({"rules": [{"name": "r", "deployments": ["eu1"], "fallbacks": ["acme/auto"]}]})
+    assert (problem.path, problem.severity) == ("rules[0].fallbacks[0]", "error")
+    assert "is a policy" in problem.message
+
+
 def test_a_condition_that_does_not_compile_cannot_be_saved(policy: Policy) -> None:
     broken = document(["eu1"])
     broken["rules"][0]["when"] = " turn >"
