@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from policies.autorouter.difficulty import UNKNOWN
 from policies.autorouter.estimating import (
     blended_usd_per_mtok,
@@ -32,6 +34,14 @@ MAX_LATENCY_PENALTY: Final = 0.3
 NANO_PER_MTOK: Final = 1_000_000
 # At the cheap end of the slider: no difference in quality outweighs one in cost that anybody would notice.
 MAX_TAU: Final = 1e6
+# The default slider gives up this share of the best single model's quality at most, as far as the tables can tell; the
+# taus that it may come to, and the one where there is no evidence yet.
+DEFAULT_LOSS: Final = 0.003
+CALIBRATED_TAUS: Final = tuple(0.01 * step for step in range(1, 13))
+USUAL_TAU: Final = 0.03
+TYPICAL_REQUEST: Final = Features(input_tokens=500)
+# How far from the middle the difficulties of requests lie: as many requests at each.
+TYPICAL_OFFSETS: Final = (-0.31, -0.19, -0.09, 0.0, 0.09, 0.19, 0.31)
 
 
 class AutoScore(NamedTuple):
@@ -66,13 +76,13 @@ class Prepared(NamedTuple):
     is_pinned: bool
 
 
-def tau(slider: float) -> float:
+def tau(slider: float, at_default: float = USUAL_TAU) -> float:
     """Return what the dearest candidate's whole cost is worth in quality: 0 at slider 0, nearly no end at 10.
 
-    About .015 at the default 5, where quality is what matters and waste is not wanted.
+    `at_default` is what it is at the default 5, see `find_default_tau`.
     """
     place = min(MAX_SLIDER, max(0.0, slider)) / MAX_SLIDER
-    return MAX_TAU if place >= 1 else min(MAX_TAU, 0.24 * place**5 / (1 - place))
+    return MAX_TAU if place >= 1 else min(MAX_TAU, at_default * 16 * place**5 / (1 - place))
 
 
 def rank(
@@ -89,10 +99,11 @@ def rank(
     A deployment whose estimate is below `quality_floor` comes after all that reach it; it is left out by nobody, so
     that a request is still served when nothing better can. Unpriced deployments count as the dearest.
     """
-    prepared = prepare(tuple(deployments), features.workload, features.task_type, tables)
+    prepared_for = tuple(deployments)
+    prepared = prepare(prepared_for, features.workload, features.task_type, tables)
     costs = expected_costs(prepared, features)
     dearest = max((cost for cost in costs if cost is not None), default=0.0)
-    weight = tau(slider)
+    weight = tau(slider, find_default_tau(prepared_for, tables))
     offset = features.difficulty - UNKNOWN
     target_ms = features.max_latency_ms
     keys: list[tuple[bool, bool, float, int]] = []
@@ -132,6 +143,46 @@ def prepare(
         if len(tables.memo) >= MEMO_SIZE:
             tables.memo.clear()
         found = tables.memo[key] = _build(deployments, workload, task_type, tables)
+    return found
+
+
+def find_default_tau(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables) -> float:
+    """Return the tau of the default slider for these candidates; from `tables.memo` when it was asked before."""
+    key = ("tau", deployments)
+    found: float | None = tables.memo.get(key)
+    if found is None:
+        found = tables.memo[key] = _calibrate(deployments, tables)
+    return found
+
+
+def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables) -> float:
+    """Return the largest tau at which the tables expect nearly the best single model's quality over all workloads.
+
+    So the default means the same for any candidates: as cheap as it gets without a loss that anybody would see.
+    """
+    weights, qualities, ratios = [], [], []
+    for workload, evidence in tables.workloads.items():
+        if evidence.n <= 0:
+            continue
+        prepared = prepare(deployments, workload, evidence.task_type, tables)
+        costs = np.array(expected_costs(prepared, TYPICAL_REQUEST), dtype=float)
+        if np.isnan(costs).all() or not np.nanmax(costs):
+            continue
+        for offset in TYPICAL_OFFSETS:
+            weights.append(evidence.n)
+            qualities.append([entry.quality + entry.slope * offset for entry in prepared])
+            ratios.append(np.nan_to_num(costs / np.nanmax(costs), nan=1.0))
+    if not weights:
+        return USUAL_TAU
+    weight, quality, ratio = np.array(weights), np.array(qualities), np.array(ratios)
+    single: float = (weight @ quality).max()
+    rows = np.arange(len(weight))
+    found: float = CALIBRATED_TAUS[0]
+    for candidate in CALIBRATED_TAUS[1:]:
+        chosen = (quality - candidate * ratio).argmax(axis=1)
+        if float(weight @ quality[rows, chosen]) < (1 - DEFAULT_LOSS) * single:
+            break
+        found = candidate
     return found
 
 
