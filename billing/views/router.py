@@ -29,7 +29,7 @@ from policies.permissions import Ability, actor_name, needs
 SPANS = ((1, "1 day"), (7, "7 days"), (30, "30 days"), (90, "90 days"))
 DEFAULT_DAYS = 7
 VERSIONS_SHOWN = 8
-EVIDENCE_SHOWN = 25
+EVIDENCE_SHOWN = 12
 _WORKLOAD = re.compile(r"[0-9a-f]{16}")
 
 

@@ -150,10 +150,11 @@ def percent(ratio: float | None) -> str:
 
 @register.filter
 def signed_percent(ratio: float | None) -> str:
-    """Write a change as per cent, with its sign: 0.25 is +25 %, -0.5 is −50 %."""
+    """Write a ratio that may be negative as per cent, in whole ones: 0.25 is 25 %, -0.5 is −50 %."""
     if ratio is None:
         return "–"
-    return f"{'−' if ratio < 0 else '+'}{abs(ratio) * 100:.0f} %"
+    whole = round(abs(ratio) * 100)
+    return f"{'−' if ratio < 0 and whole else ''}{whole} %"
 
 
 @register.filter
