@@ -8,6 +8,7 @@ a tag that is missing does not hold, and rows are joined by and/or alone, so fai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 from policies.condition_fields import Row
@@ -87,7 +88,7 @@ def _row_implies(narrow: Row, wide: Row) -> bool:
         return _covers(_interval(wide), _interval(narrow))
     values = _values(narrow)
     if values is not None:
-        return all(_takes(wide, value) for value in values)
+        return all(takes(wide, value) for value in values)
     if wide.operator == "is_not":
         return _excludes(narrow, wide.value)
     if narrow.operator == "starts_with" and wide.operator == "starts_with":
@@ -111,10 +112,10 @@ def _values(row: Row) -> tuple[Any, ...] | None:
     return None
 
 
-def _takes(row: Row, value: Any) -> bool:
-    """Whether a row holds for a value; False where that is not known (patterns)."""
+def takes(row: Row, value: Any) -> bool:
+    """Whether a row holds for a value of its field; False where only CEL knows (patterns)."""
     operator = row.operator
-    if operator == "is":
+    if operator in ("is", "eq"):
         return bool(value == row.value)
     if operator == "is_not":
         return bool(value != row.value)
@@ -122,9 +123,14 @@ def _takes(row: Row, value: Any) -> bool:
         return value in row.value
     if operator == "between":
         return bool(row.value[0] <= value <= row.value[1])
+    if operator in _ORDERS:
+        return bool(_ORDERS[operator](value, row.value))
     if operator == "starts_with":
         return bool(value.startswith(row.value))
     return operator == "contains" and row.value in value
+
+
+_ORDERS = {"lt": lt, "le": le, "ge": ge, "gt": gt}
 
 
 def _excludes(narrow: Row, value: Any) -> bool:

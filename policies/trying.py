@@ -23,21 +23,25 @@ router's score. `features` leaves out what is at its default.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from policies.condition_rows import OPERATORS, Group, Row, group_to_cel, read_cel
+from policies.condition_rows import OPERATORS, Group, Row, read_cel, row_to_cel
 from policies.conditions import RUN_TIME_ERRORS, compile_condition, first_line, prepare
 from policies.decision import Ask, Decision, HealthView, RoutingError, RuleOutcome, decide
 from policies.documents import Problem, build_policy, check_document, has_errors
 from policies.explaining import decision_record, reason_text, sentences
 from policies.features import Features
+from policies.reachability import takes
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.strategies import expected_cost_nanousd
 
 DRAFT_VERSION = 0
 MAX_REASONS = 10
+# Who else uses a policy is no caller's business.
+ACCESS_FIELDS = frozenset({"tenant", "project", "key"})
 
 
 class UnsoundDraftError(ValueError):
@@ -137,11 +141,14 @@ def explain_request(
     draw: float,
     document: Mapping[str, Any] | None = None,
     public_id: str = "",
+    is_for_caller: bool = False,
 ) -> Explanation:
     """Explain one request over what is live, or over `document` in the place of the policy `public_id`.
 
     With a document, the request is taken to ask for that policy, and the tenant to be allowed to use it; `notes` say
-    where that is not so. Raises UnsoundDraftError when the document has errors that keep it from being built.
+    where that is not so. `is_for_caller`: for who holds a key, not for an operator: a policy that several tenants use
+    may name the others in its conditions, so the texts of conditions are left out. Raises UnsoundDraftError when the
+    document has errors that keep it from being built.
     """
     notes: tuple[str, ...] = ()
     if document is not None:
@@ -163,7 +170,9 @@ def explain_request(
         ask,
         features,
         decision,
-        () if policy is None else tuple(_explained_rules(policy, decision, features)),
+        ()
+        if policy is None
+        else tuple(_explained_rules(policy, decision, features, is_for_caller=is_for_caller)),
         tuple(_explained_candidates(decision, features, snapshot)),
         notes,
     )
@@ -205,31 +214,50 @@ def find_outcome(rule: RuleSnapshot, features: Features) -> tuple[RuleOutcome, s
     return ("skipped", "") if outcome is False else ("failed", "neither true nor false")
 
 
-def list_reasons(when: str, features: Features) -> list[str]:
-    """Which comparisons of a condition do not hold for a request, in words; [] when rows cannot say the condition."""
-    group = read_cel(when)
-    return [] if group is None else list(_unmet(group, features))[:MAX_REASONS]
+def list_reasons(when: str, features: Features, *, hidden: Collection[str] = ()) -> list[str]:
+    """Which comparisons of a condition do not hold for a request, in words; [] when rows cannot say the condition.
+
+    Those about the fields `hidden` are left out.
+    """
+    group = _read(when)
+    return [] if group is None else list(_unmet(group, features, hidden))[:MAX_REASONS]
 
 
-def _unmet(group: Group, features: Features) -> Iterator[str]:
-    held = [_holds(row, features) for row in group.rows]
+# Conditions of live policies come again and again, and reading one takes 50 µs.
+_read = lru_cache(maxsize=1024)(read_cel)
+
+
+def _unmet(group: Group, features: Features, hidden: Collection[str]) -> Iterator[str]:
+    held = [holds(row, features) for row in group.rows]
     if not group.rows or (any(held) if group.join == "or" else all(held)):
         return
     for row, is_held in zip(group.rows, held, strict=True):
         if is_held:
             continue
         if isinstance(row, Group):
-            yield from _unmet(row, features)
-        else:
+            yield from _unmet(row, features, hidden)
+        elif row.field.name not in hidden:
             yield _unmet_row(row, features)
 
 
-def _holds(row: Row | Group, features: Features) -> bool:
-    condition = compile_condition(group_to_cel(row if isinstance(row, Group) else Group("and", (row,))))
-    try:
+def holds(row: Row | Group, features: Features) -> bool:
+    """Whether rows hold for a request, as their CEL would say."""
+    if isinstance(row, Group):
+        held = (holds(inner, features) for inner in row.rows)
+        return all(held) if row.join == "and" else any(held)
+    if row.field.kind == "tag":
+        if row.operator in ("has", "has_not"):
+            return (row.tag in features.tags) is (row.operator == "has")
+        if row.tag not in features.tags:
+            return False
+        return takes(row, features.tags[row.tag])
+    if row.operator == "matches":
+        condition = _compiled(row_to_cel(row))
         return condition.program(prepare(features, condition.feature_names)) is True
-    except RUN_TIME_ERRORS:
-        return False
+    return takes(row, getattr(features, row.field.name))
+
+
+_compiled = lru_cache(maxsize=256)(compile_condition)
 
 
 def _unmet_row(row: Row, features: Features) -> str:
@@ -286,13 +314,15 @@ def _draft_notes(ask: Ask, grant: KeyGrant, public_id: str) -> Iterator[str]:
 
 
 def _explained_rules(
-    policy: PolicySnapshot, decision: Decision, features: Features
+    policy: PolicySnapshot, decision: Decision, features: Features, *, is_for_caller: bool
 ) -> Iterator[ExplainedRule]:
     is_reached = True
+    hidden = ACCESS_FIELDS if is_for_caller else frozenset[str]()
     for place, rule in enumerate(policy.rules, start=1):
         outcome, detail = find_outcome(rule, features)
-        reasons = list_reasons(rule.when, features) if outcome == "skipped" else []
-        yield ExplainedRule(place, rule.name, rule.when, outcome, is_reached, detail, tuple(reasons))
+        reasons = list_reasons(rule.when, features, hidden=hidden) if outcome == "skipped" else []
+        when = "" if is_for_caller else rule.when
+        yield ExplainedRule(place, rule.name, when, outcome, is_reached, detail, tuple(reasons))
         if rule is decision.rule:
             is_reached = False
 

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.condition_rows import read_group, rows_to_cel
 from policies.decision import Ask, ModelNotFound, decide
 from policies.features import Features
 from policies.snapshot import ModelSnapshot
-from policies.trying import Explanation, UnsoundDraftError, explain_request, list_reasons
+from policies.trying import Explanation, UnsoundDraftError, explain_request, holds, list_reasons
 from tests.make_routing import FakeHealth, make_deployments, make_grant, make_policy, make_snapshot
+from tests.policies.test_condition_rows import FEATURES, GROUPS, cel_holds
 
 SMALL = ModelSnapshot(1, "small", 1000, capabilities=frozenset({"tools"}))
 LARGE = ModelSnapshot(2, "large", 100_000, capabilities=frozenset({"tools", "vision"}))
@@ -140,6 +142,24 @@ def test_an_unsound_draft_is_refused_with_its_problems() -> None:
 )  # fmt: skip
 def test_what_did_not_hold_is_named(when: str, features: Features, reasons: list[str]) -> None:
     assert list_reasons(when, features) == reasons
+
+
+@settings(max_examples=80, deadline=None)
+@given(GROUPS, FEATURES)
+def test_reasons_are_found_by_the_same_meaning_as_the_condition_s(
+    group: dict[str, Any], features: Features
+) -> None:
+    is_held = cel_holds(rows_to_cel(group), features)
+    assert holds(read_group(group), features) is is_held
+    assert bool(list_reasons(rows_to_cel(group), features)) is not is_held
+
+
+def test_a_caller_learns_nothing_about_other_callers() -> None:
+    rule = {"name": "r", "when": "tenant == 'secret' && turn > 3", "deployments": ["small@a"]}
+    (shown,) = explain(rule, features=Features(tenant="acme"), is_for_caller=True).rules
+    assert (shown.when, shown.reasons) == ("", ("Turn of the conversation is 0, not > 3",))
+    (shown,) = explain(rule, features=Features(tenant="acme")).rules
+    assert len(shown.reasons) == 2
 
 
 _rules = st.lists(
