@@ -17,6 +17,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from billing.catalog_ratings import read_router_now
 from billing.models import Price
 from gateway.health_board import SEVERITY, read_health
 from policies.credentials import credential_state
@@ -74,7 +75,8 @@ def show_model(request: HttpRequest, pk: int) -> HttpResponse:
     """One model: what it can do, who serves it."""
     model = get_object_or_404(Model, pk=pk)
     rows = _rows(model.deployments.select_related("provider", "model"))
-    return render(request, "models/detail.html", {"model": model, "rows": rows})
+    rating = read_router_now(timezone.now()).rating_of(model.name)
+    return render(request, "models/detail.html", {"model": model, "rows": rows, "rating": rating})
 
 
 @needs(Ability.READ)

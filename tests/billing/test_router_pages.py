@@ -174,6 +174,24 @@ def test_readers_see_everything_and_no_button(tmp_path: Path) -> None:
             assert re.findall(r'<form method="post"', content) == []
 
 
+def test_a_models_page_says_where_its_rating_comes_from_and_the_form_changes_it() -> None:
+    client, model = operator(), make_model(name="nobody-knows-it")
+    address = reverse("model", args=[model.pk])
+    assert ">guess</span>" in client.get(address).content.decode()
+    form = {
+        "name": model.name,
+        "rating": "0.62",
+        "rating_source": "own evaluation",
+        "rating_date": "2026-05-01",
+    }
+    client.post(reverse("model-edit", args=[model.pk]), form)
+    page = client.get(address).content.decode()
+    assert ">guess</span>" not in page
+    assert "0.62" in page
+    assert "own evaluation, 2026-05-01" in page
+    assert client.post(reverse("model-edit", args=[model.pk]), {**form, "rating": "62"}).status_code == 422
+
+
 @pytest.mark.parametrize("name", ["0000000000000000", "nonsense", "../audit"])
 def test_a_workload_that_nobody_knows_is_not_found(name: str) -> None:
     assert operator().get(f"/router/workloads/{name}").status_code == 404
