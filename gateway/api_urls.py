@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 
+from gateway.api_explain import ExplainView
 from policies.api.overview import show_nothing
 
 app_name = "api"
@@ -29,6 +30,7 @@ def openapi(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("openapi.yaml", openapi, name="openapi"),
+    path("policies/<int:pk>/explain", ExplainView.as_view(), name="explain"),
     path("", include("policies.api.urls")),
     path("", include("billing.api.urls")),
     re_path(r"", show_nothing),

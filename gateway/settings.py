@@ -162,6 +162,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SERVE_INCLUDE_SCHEMA": False,
     "SORT_OPERATIONS": False,
+    "ENUM_NAME_OVERRIDES": {"EndpointEnum": "policies.cataloguing.ENDPOINTS"},
     "LICENSE": {"name": "Apache-2.0"},
 }
 
