@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jsonschema import SchemaError, ValidationError  # type: ignore[import-untyped]  # it has no types
-from jsonschema.validators import Draft202012Validator, validator_for  # type: ignore[import-untyped]
+from jsonschema import SchemaError, ValidationError  # it has no types
+from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 

@@ -1,7 +1,7 @@
 """Which handler answers which path of the endpoint? Plain ASGI, before Django.
 
-Calls: `inference`, `listings`, `feedback`. Base URLs with and without `/v1` and with trailing slashes are the same; a
-redirect would drop the body. Paths of the OpenAI API that are not offered get JSON, never HTML.
+Calls: `inference`, `listings`, `feedback`, `route_explain`. Base URLs with and without `/v1` and with trailing slashes
+are the same; a redirect would drop the body. Paths of the OpenAI API that are not offered get JSON, never HTML.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.dataplane.inference import send_error, serve
 from gateway.dataplane.limits import Receive
 from gateway.dataplane.listings import ListingKind, serve_listing
 from gateway.dataplane.request_ids import make_request_id
+from gateway.dataplane.route_explain import serve_explanation
 from gateway.wire.openai_request import Endpoint
 
 INFERENCE: dict[str, Endpoint] = {
@@ -30,7 +31,8 @@ NOT_OFFERED = (
     "threads", "vector_stores", "uploads", "realtime", "evals", "rerank", "conversations", "containers", "videos",
 )  # fmt: skip
 # Without /v1 these are console pages too; a client shows itself by its key.
-ALSO_CONSOLE = ("models", "requests", "files", "feedback")
+ALSO_CONSOLE = ("models", "requests", "files", "feedback", "route")
+POSTED = ("feedback", "route/explain")
 
 
 def endpoint_path(scope: Mapping[str, Any]) -> str | None:
@@ -66,6 +68,9 @@ class DataPlane:
         if path == "feedback" and scope["method"] == "POST":
             await serve_feedback(self.gateway, scope, receive, send)
             return
+        if path == "route/explain" and scope["method"] == "POST":
+            await serve_explanation(self.gateway, scope, receive, send)
+            return
         try:
             await self._other(scope, send, path, endpoint)
         except GatewayError as error:
@@ -80,7 +85,7 @@ class DataPlane:
             return
         head, _, rest = path.partition("/")
         kind = _listing_kind(head, rest)
-        is_posted = endpoint is not None or path == "feedback"
+        is_posted = endpoint is not None or path in POSTED
         allowed = "POST" if is_posted else "GET, HEAD"
         if method == "OPTIONS":
             await _send_plain(send, 204, b"", [(b"allow", f"{allowed}, OPTIONS".encode())])

@@ -16,6 +16,13 @@ from typing import Any, Literal
 import orjson
 
 from gateway.dataplane.addressing import headers_of, url_of
+from gateway.dataplane.answer_checks import (
+    JsonAnswer,
+    PoorAnswer,
+    better_candidate,
+    checks_answers,
+    find_fault,
+)
 from gateway.dataplane.errors import Headers, UpstreamFailed
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.ports import UpstreamResponse
@@ -37,15 +44,6 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
 
 UPSTREAM_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
-
-
-@dataclass(slots=True)
-class JsonAnswer:
-    """A complete answer, read whole: its bytes are what the client gets."""
-
-    status: int
-    body: bytes
-    content_type: str
 
 
 @dataclass(slots=True)
@@ -74,7 +72,23 @@ class Failure:
 
 
 async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
-    """Walk the candidates until one answers. Raises UpstreamFailed with the last failure, made fit for a client."""
+    """Walk the candidates until one answers. Raises UpstreamFailed with the last failure, made fit for a client.
+
+    An answer that failed a free check is kept while a better model is asked, and given when that one fails too.
+    """
+    poor: list[PoorAnswer] = []
+    try:
+        answer = await _walk(exchange, poor)
+    except UpstreamFailed:
+        if not poor:
+            raise
+        return poor[0].give(exchange)
+    if poor and isinstance(answer, JsonAnswer) and exchange.attempts[-1].failed_check:
+        return poor[0].give(exchange)
+    return answer
+
+
+async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | StreamAnswer:
     decision = exchange.decision
     assert decision is not None
     candidates = decision.candidates
@@ -103,7 +117,13 @@ async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
                 await asyncio.sleep(pause_s)
                 result = await _attempt(exchange, deployment, deadline_s)
         if not isinstance(result, Failure):
-            return result
+            better = better_candidate(exchange, result, position, limit, deadline_s)
+            if better is None:
+                return result
+            assert isinstance(result, JsonAnswer)
+            poor.append(PoorAnswer.of(exchange, result))
+            position = better
+            continue
         failure = result
         now_s = time.perf_counter()
         if len(exchange.attempts) >= limit or now_s >= deadline_s:
@@ -247,6 +267,8 @@ async def _read_json(
     exchange.finish_reason = facts.finish_reason
     exchange.charge(log, facts.usage)
     log.outcome = "ok"
+    if checks_answers(exchange):
+        log.failed_check = await find_fault(payload, parsed.payload)
     content_type = headers.get("content-type", "")
     # It is JSON, whatever the provider calls it: SDKs hand anything else to their callers as a text.
     return JsonAnswer(

@@ -49,6 +49,7 @@ class Exchange:
         "is_recorded",
         "parsed",
         "request_id",
+        "served",
         "served_model",
         "started_at_unix_s",
         "started_s",
@@ -67,6 +68,8 @@ class Exchange:
         self.features: Features | None = None
         self.decision: Decision | None = None
         self.attempts: list[AttemptLog] = []
+        # The attempt whose answer the client gets, where that is not the last one.
+        self.served: AttemptLog | None = None
         self.served_model = ""
         self.finish_reason = ""
         self.first_token_ms: float | None = None
@@ -153,6 +156,7 @@ class Exchange:
             finish_reason=self.finish_reason[:60],
             first_token_ms=self.first_token_ms,
             attempts=self.attempts,
+            served=self.served,
         )
         try:
             self.gateway.journal.append(line)
@@ -168,7 +172,7 @@ class Exchange:
         if decision is None or decision.pin is None or board is None or features is None:
             return
         if self.attempts:
-            board.keep(features.conversation, self.attempts[-1].deployment.id)
+            board.keep(features.conversation, (self.served or self.attempts[-1]).deployment.id)
 
     def charge(self, attempt: AttemptLog, usage: Usage) -> None:
         """Put usage on an attempt, rated with the price in force at request start."""
@@ -200,7 +204,7 @@ class Exchange:
         decision = self.decision
         attempts = self.attempts
         if attempts:
-            headers += _deployment_headers(attempts[-1].deployment)
+            headers += _deployment_headers((self.served or attempts[-1]).deployment)
             headers.append((b"x-pointsman-attempts", b"%d" % len(attempts)))
         if decision is not None and decision.policy is not None:
             headers += _policy_headers(decision.policy, decision.rule)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from gateway.dataplane.answer_checks import JsonAnswer
 from gateway.dataplane.asking import read_ask, read_features
-from gateway.dataplane.attempts import JsonAnswer, StreamAnswer, first_answer
+from gateway.dataplane.attempts import StreamAnswer, first_answer
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import (
     BadRequest,
@@ -107,18 +108,18 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
     parsed = parse_request(body, exchange.endpoint)
     exchange.parsed = parsed
-    exchange.is_pinned = grant.is_pinned or _is_yes(headers.get(b"x-pointsman-pin"))
+    exchange.is_pinned = grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin"))
     snapshot = configuration.snapshot
     features = read_features(parsed, headers, grant, snapshot, now_unix_s=exchange.started_at_unix_s)
     exchange.features = features
     ask = read_ask(parsed, is_pinned=exchange.is_pinned)
     if features.conversation and gateway.conversations is not None:
-        ask = _with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
+        ask = with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
     exchange.ask = ask
     try:
         decision = decide(ask, features, snapshot, grant, gateway.health, draw=gateway.draw())
     except RoutingError as error:
-        raise _routing_error(error) from None
+        raise routing_error(error) from None
     exchange.decision = decision
     for trace in decision.trace:
         if trace.outcome == "failed" and decision.policy is not None:
@@ -127,7 +128,8 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         raise _no_candidate(decision, exchange.endpoint)
 
 
-def _with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSnapshot) -> Ask:
+def with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSnapshot) -> Ask:
+    """Name the deployment that served this conversation last."""
     if deployment_id is None:
         return ask
     for deployment in snapshot.deployments.values():
@@ -136,11 +138,12 @@ def _with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSna
     return ask
 
 
-def _is_yes(value: bytes | None) -> bool:
+def is_yes(value: bytes | None) -> bool:
+    """Whether a header's value says yes."""
     return value is not None and value.strip().lower() in (b"1", b"true", b"yes")
 
 
-def _routing_error(error: RoutingError) -> GatewayError:
+def routing_error(error: RoutingError) -> GatewayError:
     """A routing refusal as an answer: 404 for a name this key cannot use, else 400."""
     kind: Callable[..., GatewayError] = NotFound if error.status == 404 else BadRequest
     return kind(str(error), code=error.code, param=error.param)

@@ -32,13 +32,15 @@ class AttemptLog:
     usage: Usage | None = None
     price_id: int | None = None
     cost_nanousd: int | None = None
+    # What a free check of the whole answer found (`wire.openai_answer_check`), "" for nothing.
+    failed_check: str = ""
 
     def latency_ms(self) -> float | None:
         """From the call to its first byte: earlier attempts of the request are not this deployment's fault."""
         return None if self.first_byte_ms is None else self.first_byte_ms - self.offset_ms
 
     def as_line(self) -> dict[str, Any]:
-        return {
+        line = {
             "n": self.number,
             "deployment": self.deployment.id,
             "outcome": self.outcome,
@@ -53,6 +55,9 @@ class AttemptLog:
             "price": self.price_id,
             "cost": self.cost_nanousd,
         }
+        if self.failed_check:
+            line["check"] = self.failed_check
+        return line
 
 
 def usage_as_line(usage: Usage) -> dict[str, Any]:
@@ -115,8 +120,11 @@ def outcome_line(
     finish_reason: str = "",
     first_token_ms: float | None = None,
     attempts: list[AttemptLog],
+    served: AttemptLog | None = None,
 ) -> dict[str, Any]:
     """The outcome. Usage is the last attempt's that has one; cost is the sum over all attempts that cost.
+
+    `served` is the attempt whose answer the client gets, where that is not the last one; its usage is then told.
 
     An attempt that a provider refused used nothing; one that broke off used nobody knows what: it stays `unknown` at
     that attempt, and the request's cost is what is known, unless nothing is.
@@ -138,7 +146,8 @@ def outcome_line(
             continue
         if last is None:
             cost = 0
-        last, usage = attempt, line["usage"]
+        if served is None or last is not served:
+            last, usage = attempt, line["usage"]
         if attempt.cost_nanousd is None:
             is_unpriced, cost = True, None
         elif cost is not None:
@@ -150,7 +159,7 @@ def outcome_line(
         "status": status,
         "http": http_status,
         "error": error_code,
-        "deployment": attempts[-1].deployment.id if attempts else None,
+        "deployment": (served or attempts[-1]).deployment.id if attempts else None,
         "served": served_model,
         "finish": finish_reason,
         "ms": round(duration_ms, 3),

@@ -44,7 +44,12 @@ def test_the_last_user_message_is_taken_from_the_end() -> None:
         {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
     ]
     text = read({"messages": messages})
-    assert (text.first_user, text.last_user, text.has_images, text.is_tool_result) == ("", "one\ntwo", True, False)
+    assert (text.first_user, text.last_user, text.has_images, text.is_tool_result) == (
+        "",
+        "one\ntwo",
+        True,
+        False,
+    )
 
 
 def test_a_header_names_the_session_before_the_body() -> None:

@@ -37,7 +37,18 @@ def test_openrouters_members_are_understood() -> None:
             ],
         }
     )
-    assert wishes == (("a", "b"), ("x",), ("x", "y"), ("z",), False, 1.0, 2.5, 7.0, ("acme/*",), ("acme/old",))
+    assert wishes == (
+        ("a", "b"),
+        ("x",),
+        ("x", "y"),
+        ("z",),
+        False,
+        1.0,
+        2.5,
+        7.0,
+        ("acme/*",),
+        ("acme/old",),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""Did a whole answer fail in a way that anybody can see? Free checks, before it is sent.
+
+Pure. Codes, in the order in which they are looked at; "" for an answer that shows no fault (it may still be wrong):
+
+    empty            no text, no tool call, nothing
+    refused          the model declined, or a content filter did
+    cut_off          it ended at an output limit that the caller had not set
+    bad_tool_call    a call of a tool that was not offered, or whose arguments are not a JSON object
+    schema_invalid   not the JSON that the requested schema describes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+MAX_SCHEMA_BYTES = 32 * 1024
+MAX_CHECKED_BYTES = 256 * 1024
+# References that branch take twice the time with every level: a schema of more is taken at its word.
+MAX_REFERENCES = 32
+# Keywords that make the checker run a caller's regular expressions.
+_UNCHECKED = frozenset({"pattern", "patternProperties", "format"})
+
+
+def check_answer(answer: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    """Check the first choice of a chat answer against its request. Slow where a schema is asked for: `needs_time`."""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return "empty"
+    choice = choices[0]
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return "empty"
+    finish = choice.get("finish_reason")
+    if message.get("refusal") or finish == "content_filter":
+        return "refused"
+    calls = message.get("tool_calls")
+    content = message.get("content")
+    if not calls and not content and not message.get("audio") and not message.get("function_call"):
+        return "cut_off" if finish == "length" and not _has_limit(request) else "empty"
+    if finish == "length":
+        # With a limit of its own the caller asked for that; without one, the model ran out.
+        return "" if _has_limit(request) else "cut_off"
+    if isinstance(calls, list) and calls:
+        return "" if all(_is_sound_call(call, request) for call in calls) else "bad_tool_call"
+    if isinstance(content, str) and not _fits_format(content, request.get("response_format")):
+        return "schema_invalid"
+    return ""
+
+
+def needs_time(request: Mapping[str, Any]) -> bool:
+    """Say whether checking may take so long that it does not belong on the event loop."""
+    wanted = request.get("response_format")
+    return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
+
+
+def _has_limit(request: Mapping[str, Any]) -> bool:
+    return request.get("max_tokens") is not None or request.get("max_completion_tokens") is not None
+
+
+def _is_sound_call(call: object, request: Mapping[str, Any]) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        # Custom tools and what comes after them: not ours to judge.
+        return isinstance(call, dict) and call.get("type") not in (None, "function")
+    names = _tool_names(request.get("tools"))
+    if names and function.get("name") not in names:
+        return False
+    arguments = function.get("arguments")
+    if arguments == "":  # some providers say "" for no arguments
+        return True
+    try:
+        return isinstance(arguments, str) and isinstance(orjson.loads(arguments), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _tool_names(tools: object) -> set[object]:
+    if not isinstance(tools, list):
+        return set()
+    return {
+        tool["function"].get("name")
+        for tool in tools
+        if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
+    }
+
+
+def _fits_format(content: str, wanted: object) -> bool:
+    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
+        return True
+    if len(content) > MAX_CHECKED_BYTES:
+        return True
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return False
+    described = wanted.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if not isinstance(schema, dict):
+        return isinstance(value, dict) or wanted["type"] == "json_schema"
+    return _fits_schema(value, orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+
+
+def _fits_schema(value: object, schema: bytes) -> bool:
+    if len(schema) > MAX_SCHEMA_BYTES or schema.count(b'"$ref"') > MAX_REFERENCES:
+        return True
+    validator = _validator(schema)
+    if validator is None:
+        return True
+    from referencing.exceptions import Unresolvable
+
+    try:
+        return bool(validator.is_valid(value))
+    except (Unresolvable, RecursionError):
+        return True  # the schema is at fault, not the answer
+
+
+@lru_cache(maxsize=128)
+def _validator(schema: bytes) -> Any:
+    """A checker for one schema, None for a schema that is none."""
+    # Imported when the first schema comes: most workers never need it, and it takes 30 ms.
+    from jsonschema import Draft202012Validator, SchemaError
+
+    cleaned = _without_patterns(orjson.loads(schema))
+    try:
+        Draft202012Validator.check_schema(cleaned)
+    except SchemaError:
+        return None
+    return Draft202012Validator(cleaned)
+
+
+def _without_patterns(value: Any) -> Any:
+    if isinstance(value, dict):
+        properties = {"properties", "$defs", "definitions"}
+        return {
+            # Under `properties` every name is a name, also one that is called like a keyword.
+            name: {key: _without_patterns(entry) for key, entry in part.items()}
+            if name in properties and isinstance(part, dict)
+            else _without_patterns(part)
+            for name, part in value.items()
+            if name not in _UNCHECKED and not (name == "$ref" and not str(part).startswith("#"))
+        }
+    return [_without_patterns(part) for part in value] if isinstance(value, list) else value
