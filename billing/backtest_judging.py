@@ -307,22 +307,19 @@ class Judge:
 
     def _compare_latency(self, row: Row, now_id: int, workload: str, *, is_moved: bool) -> None:
         tally, expectations = self.tally, self._setup.expectations
-        then_ms = row.first_token_ms
-        if then_ms is not None:
-            now_ms = expectations.first_token_ms(workload, now_id) if is_moved else then_ms
-            if now_ms is not None:
-                latency = tally.first_token
+        for latency, then_ms, expect in (
+            (tally.first_token, row.first_token_ms, expectations.first_token_ms),
+            (tally.duration, row.duration_ms, expectations.duration_ms),
+        ):
+            if then_ms is None:
+                continue
+            now_ms = expect(workload, now_id) if is_moved else then_ms
+            if now_ms is None:
+                latency.unknown += 1
+            else:
                 latency.count += 1
                 latency.then_ms += then_ms
                 latency.now_ms += now_ms
-        then_ms = row.duration_ms
-        if then_ms is not None:
-            whole_ms = expectations.duration_ms(workload, now_id) if is_moved else then_ms
-            if whole_ms is not None:
-                latency = tally.duration
-                latency.count += 1
-                latency.then_ms += then_ms
-                latency.now_ms += whole_ms
 
 
 def unix_ms_of(request_id: str) -> int:

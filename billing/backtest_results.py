@@ -94,6 +94,7 @@ def _latency(latency: Latency) -> dict[str, Any] | None:
         return None
     return {
         "count": latency.count,
+        "unknown": latency.unknown,
         "then_ms": round(latency.then_ms / latency.count, 3),
         "now_ms": round(latency.now_ms / latency.count, 3),
     }

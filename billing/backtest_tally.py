@@ -73,14 +73,16 @@ class TenantSums:
 
 @dataclass(slots=True)
 class Latency:
-    """Sums over the requests for which both times are known."""
+    """Sums over the requests for which both times are known; `unknown` go where nothing was measured."""
 
     count: int = 0
+    unknown: int = 0
     then_ms: float = 0.0
     now_ms: float = 0.0
 
     def merge(self, other: Latency) -> None:
         self.count += other.count
+        self.unknown += other.unknown
         self.then_ms += other.then_ms
         self.now_ms += other.now_ms
 

@@ -65,13 +65,16 @@ def with_shares(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def signed_usd(nanousd: int) -> str:
-    """An amount of change: +$1.20, −$0.30, ±$0.00."""
+    """An amount of change: +$1.20, −$0.30, $0.00."""
     return f"{_sign(nanousd)}{format_usd(abs(nanousd))}"
 
 
 def signed_percent(part: float | None) -> str:
     """A change as a part of what was: +12.3 %; a dash where there was nothing."""
-    return "–" if part is None else f"{_sign(round(part, 4))}{abs(part) * 100:.1f} %"
+    if part is None:
+        return "–"
+    rounded = round(part * 100, 1)
+    return f"{_sign(rounded)}{abs(rounded):.1f} %" if rounded else "no change"
 
 
 def signed_points(difference: float) -> str:
@@ -81,7 +84,7 @@ def signed_points(difference: float) -> str:
 
 
 def _sign(value: float) -> str:
-    return "+" if value > 0 else "−" if value < 0 else "±"
+    return "+" if value > 0 else "−" if value < 0 else ""
 
 
 def ratio(now: float, then: float) -> float | None:

@@ -172,7 +172,11 @@ def _told(result: Mapping[str, Any]) -> dict[str, Any]:
             "is_sure": cost["low"] > 0 or cost["high"] < 0 or cost["low"] == cost["high"],
         },
         "latencies": [
-            {**found, "title": title, "percent": signed_percent(ratio(found["now_ms"], found["then_ms"]))}
+            {
+                **found,
+                "title": title,
+                "percent": signed_percent(ratio(found["now_ms"], found["then_ms"])),
+            }
             for title, found in (
                 ("First token", latency["first_token"]),
                 ("Whole answer", latency["duration"]),
