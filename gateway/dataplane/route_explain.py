@@ -1,0 +1,98 @@
+"""What would be tried for a request, and why? `POST /v1/route/explain`.
+
+Calls: nothing. The body is that of a chat, completions or embeddings request; the answer's form is that of
+`policies.trying`. No provider is called, nothing is written, no request record is made. Callers hear which of their
+request's facts a rule missed, but not the texts of conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import orjson
+
+from gateway.dataplane.asking import read_ask, read_features
+from gateway.dataplane.auth import authenticate
+from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError, GatewayUnready
+from gateway.dataplane.exchange import Send
+from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.inference import is_yes, routing_error, send_error, with_conversation
+from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
+from gateway.dataplane.request_ids import make_request_id
+from gateway.wire.openai_request import Endpoint, parse_request
+from policies.trying import explain_request
+
+ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+
+
+async def serve_explanation(gateway: Gateway, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    """Explain one request."""
+    headers = [(b"x-request-id", make_request_id().encode())]
+    try:
+        answer = await _explain(gateway, dict(scope["headers"]), receive)
+    except ClientGone:
+        return
+    except GatewayError as error:
+        await send_error(error, send, headers)
+        return
+    body = orjson.dumps(answer)
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _explain(gateway: Gateway, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, Any]:
+    if not gateway.configuration.is_ready:
+        raise GatewayUnready(
+            "The gateway is starting.", code="gateway_starting", headers=[(b"retry-after", b"1")]
+        )
+    check_declared_size(headers)
+    now_unix_s = gateway.now_unix_s()
+    grant = authenticate(headers, gateway.configuration, now_unix_s=now_unix_s)
+    check_content_type(headers)
+    body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
+    parsed = parse_request(body, _endpoint_of(body, headers))
+    snapshot = gateway.configuration.snapshot
+    features = read_features(parsed, headers, grant, snapshot, now_unix_s=now_unix_s)
+    ask = read_ask(parsed, is_pinned=grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin")))
+    if features.conversation and gateway.conversations is not None:
+        ask = with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
+    found = explain_request(
+        ask=ask,
+        features=features,
+        snapshot=snapshot,
+        grant=grant,
+        health=gateway.health,
+        draw=gateway.draw(),
+        is_for_caller=True,
+    )
+    if found.error is not None:
+        raise routing_error(found.error)
+    return found.as_json()
+
+
+def _endpoint_of(body: bytes, headers: Mapping[bytes, bytes]) -> Endpoint:
+    """Which endpoint the request is meant for: as the header or the member `pointsman` says, else as it looks."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "chat"  # the parser says what is wrong with it
+    if not isinstance(payload, dict):
+        return "chat"
+    ours = payload.get("pointsman")
+    wanted: object = ours.get("endpoint") if isinstance(ours, dict) else None
+    if b"x-pointsman-endpoint" in headers:
+        wanted = headers[b"x-pointsman-endpoint"].decode("latin-1").strip().lower()
+    if wanted is not None:
+        for endpoint in ENDPOINTS:
+            if endpoint == wanted:
+                return endpoint
+        raise BadRequest(
+            f"The endpoint is one of {', '.join(ENDPOINTS)}.",
+            code="invalid_value",
+            param="pointsman.endpoint",
+        )
+    if "messages" in payload:
+        return "chat"
+    return "completions" if "prompt" in payload else "embeddings" if "input" in payload else "chat"
