@@ -20,7 +20,7 @@ from django.db import transaction
 
 from gateway.configuration_file.applying import apply_configuration
 from gateway.configuration_file.format import read_document
-from gateway.demo_week import WORKLOADS
+from gateway.demo_workloads import WORKLOADS
 from gateway.known_providers import KNOWN_PROVIDERS, SIMULATED_MODELS, KnownModel
 from policies.models import ChangeEvent, Deployment, Model, Policy, Provider, Tenant
 from policies.provider_addresses import SIMULATED, is_private_host
@@ -33,6 +33,7 @@ MAX_LOCAL_MODELS = 50
 LONG_PROMPT_TOKENS = 24_000
 # The invented prices are older than the demo's week, so that its requests have a cost.
 DEMO_PRICES_FROM = "2025-01-01"
+DEMO_BASELINE = "sim-large"
 
 logger = logging.getLogger(__name__)
 Document = dict[str, Any]
@@ -170,7 +171,9 @@ def build_auto_policy(
 ) -> Document:
     """Return `pointsman/auto`: four rules by what a request needs. Simulated answers are the last resort. Pure."""
 
-    def rule(name: str, when: str, needs: set[str], min_context_tokens: int = 0) -> Document:
+    def rule(
+        name: str, when: str, needs: set[str], min_context_tokens: int = 0, strategy: str = "least_cost"
+    ) -> Document:
         def able(candidates: Sequence[tuple[str, KnownModel]]) -> list[str]:
             return [
                 deployment
@@ -181,7 +184,7 @@ def build_auto_policy(
             ]
 
         first, last = able(real), able(simulated)
-        made: Document = {"name": name, "strategy": "least_cost", "deployments": first or last}
+        made: Document = {"name": name, "strategy": strategy, "deployments": first or last}
         if when:
             made["when"] = when
         if first and last:
@@ -192,10 +195,15 @@ def build_auto_policy(
         rule("pictures", "has_images", {"vision"}),
         rule("tools and schemas", "has_tools || has_schema", {"tools", "json_schema"}),
         rule("long prompts", f"input_tokens > {LONG_PROMPT_TOKENS}", set(), 100_000),
-        rule("everything else", "", set()),
+        rule("everything else", "", set(), strategy="auto"),
     ]
-    description = "Picks the cheapest model that can do what the request needs."
-    return {"id": AUTO_POLICY, "description": description, "rules": [r for r in rules if r["deployments"]]}
+    description = (
+        "Needs first: pictures, tools, long prompts. The rest is weighed by quality, cost and speed."
+    )
+    made: Document = {"id": AUTO_POLICY, "description": description}
+    if not real and any(model.name == DEMO_BASELINE for _, model in simulated):
+        made["baseline"] = DEMO_BASELINE
+    return made | {"rules": [r for r in rules if r["deployments"]]}
 
 
 def _add_models(
@@ -210,6 +218,8 @@ def _add_models(
             for name in ("context_tokens", "max_output_tokens", "output_limit_parameter"):
                 if getattr(model, name):
                     entry[name] = getattr(model, name)
+            if model.rating is not None:
+                entry |= {"rating": model.rating, "rating_source": price_source}
             document["models"].append(entry)
             has_model.add(model.name)
         deployment: Document = {"name": f"{model.name}@{provider}", "model": model.name, "provider": provider}

@@ -18,6 +18,7 @@ from billing.models import RequestRecord
 from billing.pricebook import PriceVersion, price_at
 from billing.usage import Usage
 from gateway import demo_week
+from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.attempts import MAX_ATTEMPTS
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.gateway import Gateway
@@ -31,9 +32,7 @@ from gateway.snapshots import Loaded, load_everything
 from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_request import Endpoint, ParsedRequest
 from gateway.wire.openai_wishes import NO_WISHES
-from policies.autorouter.request_facts import RequestText, read_text_facts
-from policies.decision import Ask, Decision, RoutingError, decide
-from policies.features import Features
+from policies.decision import Decision, RoutingError, decide
 from policies.models import ChangeEvent, Deployment
 from policies.provider_addresses import SIMULATED
 from policies.snapshot import DeploymentSnapshot, KeyGrant, RoutingSnapshot
@@ -42,6 +41,7 @@ DEMO_ACTOR = "bootstrap"
 DEMO_TENANT = "demo"
 # Later than this after the demo was set up, the week would be news to an operator: it stays away.
 SETTING_UP = dt.timedelta(minutes=30)
+RATED_AFTER_S = 45.0
 CODE_OF_STATUS = {429: "rate_limit_exceeded", 500: "server_error", 502: "bad_gateway", 503: "overloaded"}
 
 
@@ -87,8 +87,12 @@ def _first_turn(set_up_at: dt.datetime) -> Turn:
 
 
 def _request_id(turn: Turn) -> str:
-    noise = random.Random(f"{demo_week.SEED}/{turn.number}").getrandbits(74)  # noqa: S311
-    return make_request_id(int(turn.at_unix_s * 1000), noise=noise)
+    return _id_of(turn, turn.at_unix_s, kind="request")
+
+
+def _id_of(turn: Turn, at_unix_s: float, *, kind: str) -> str:
+    noise = random.Random(f"{demo_week.SEED}/{turn.number}/{kind}").getrandbits(74)  # noqa: S311
+    return make_request_id(int(at_unix_s * 1000), noise=noise)
 
 
 def _grants_by_name(loaded: Loaded) -> dict[tuple[str, str], KeyGrant]:
@@ -122,6 +126,19 @@ class _Configuration:
         return price_at(self.prices.get(deployment_id, ()), at_unix_s)
 
 
+class _Conversations:
+    """The port that remembers who served a conversation, for one week."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, int] = {}
+
+    def find(self, conversation: str, /) -> int | None:
+        return self._served.get(conversation) if conversation else None
+
+    def keep(self, conversation: str, deployment_id: int, /) -> None:
+        self._served[conversation] = deployment_id
+
+
 @dataclass(order=True, slots=True)
 class _Notice:
     """Something that a deployment's health learns at a time: an answer's end is later than its request's start."""
@@ -149,6 +166,8 @@ class _Week:
         self._notice_count = 0
         # Which deployment served a conversation last: its provider may have the prompt's beginning cached.
         self._last_served: dict[int, int] = {}
+        self._names = {row.id: row.name for row in loaded.routing.deployments.values()}
+        self._conversations = _Conversations()
         self.gateway = Gateway(
             configuration=_Configuration(loaded.routing, loaded.prices),
             journal=journal,
@@ -157,21 +176,19 @@ class _Week:
             health=Health(lambda: self._clock_unix_s),
             draw=self._draw.random,
             now_unix_s=lambda: self._clock_unix_s,
+            conversations=self._conversations,
         )
 
     def serve(self, turn: Turn) -> None:
         """Decide, try, and write both lines of one request."""
         self._advance(turn.at_unix_s)
         exchange = self._open(turn)
-        grant, features = exchange.grant, exchange.features
-        assert grant is not None and features is not None
-        ask = Ask(requested_model=turn.asks, is_pinned=exchange.is_pinned, endpoint=exchange.endpoint)
-        gateway = self.gateway
+        gateway, snapshot = self.gateway, self.gateway.configuration.snapshot
+        grant, features, ask = exchange.grant, exchange.features, exchange.ask
+        assert grant is not None and features is not None and ask is not None
         draw = gateway.draw()
         try:
-            exchange.decision = decide(
-                ask, features, gateway.configuration.snapshot, grant, gateway.health, draw=draw
-            )
+            exchange.decision = decide(ask, features, snapshot, grant, gateway.health, draw=draw)
         except RoutingError as refusal:
             exchange.write_outcome("refused", http_status=refusal.status, error_code=refusal.code)
             return
@@ -191,10 +208,10 @@ class _Week:
         exchange.elapsed = 0.1
         exchange.grant = grant
         exchange.is_pinned = grant.is_pinned or workload.is_pinned
-        exchange.parsed = ParsedRequest(
+        parsed = exchange.parsed = ParsedRequest(
             endpoint=exchange.endpoint,
             body=b"",
-            payload={},
+            payload=turn.body(),
             model=turn.asks,
             wishes=NO_WISHES,
             is_stream=workload.is_stream,
@@ -202,7 +219,15 @@ class _Week:
             facts=turn.facts(),
             tags=dict(workload.tags),
         )
-        exchange.features = _features(turn, grant, exchange.parsed, self.gateway.configuration.snapshot)
+        labels = {b"x-title": workload.app, b"x-pointsman-task": workload.task}
+        headers = {name: text.encode("latin-1") for name, text in labels.items() if text}
+        snapshot = self.gateway.configuration.snapshot
+        features = read_features(parsed, headers, grant, snapshot, now_unix_s=turn.at_unix_s)
+        ask = read_ask(parsed, is_pinned=exchange.is_pinned)
+        served_by = self._conversations.find(features.conversation)
+        if served_by is not None:
+            ask = ask._replace(conversation_deployment=self._names[served_by])
+        exchange.features, exchange.ask = features, ask
         return exchange
 
     def _try_candidates(self, exchange: _PastExchange, turn: Turn) -> None:
@@ -233,6 +258,24 @@ class _Week:
                 "" if exchange.endpoint == "embeddings" else _finish_reason(turn, exchange)
             )
             exchange.write_outcome("ok", http_status=200)
+            self._rate(exchange, turn, last.deployment.model.name)
+
+    def _rate(self, exchange: _PastExchange, turn: Turn, model: str) -> None:
+        """Write what the person who got the answer says about it, a minute later, as `POST /v1/feedback` does."""
+        quality = demo_week.rate_answer(turn, model)
+        at_unix_s = turn.at_unix_s + exchange.elapsed_ms() / 1000 + RATED_AFTER_S
+        if quality is None or at_unix_s > self._now_unix_s or exchange.grant is None:
+            return
+        self.gateway.journal.append(
+            {
+                "k": "feedback",
+                "v": 1,
+                "id": _id_of(turn, at_unix_s, kind="feedback"),
+                "request": exchange.request_id,
+                "key": exchange.grant.key_id,
+                "quality": quality,
+            }
+        )
 
     def _call(self, exchange: _PastExchange, turn: Turn, deployment: DeploymentSnapshot) -> Call:
         """One attempt: what the invented provider does, put on the exchange's log and told to health in time."""
@@ -312,41 +355,6 @@ def _refusal_of(decision: Decision) -> tuple[int, str]:
     if {reason for _, reason in decision.dropped} == {"context_window"}:
         return 400, "context_length_exceeded"
     return 400, "no_capable_deployment"
-
-
-def _features(turn: Turn, grant: KeyGrant, parsed: ParsedRequest, snapshot: RoutingSnapshot) -> Features:
-    """The features of the request; those of its words only where the policy looks at them, as for a real one."""
-    workload = turn.workload
-    features = Features(
-        requested_model=turn.asks,
-        endpoint=workload.endpoint,
-        tenant=grant.tenant.name,
-        project=grant.project_name,
-        key=grant.key_name,
-        app=workload.app,
-        task=workload.task,
-        tags=parsed.tags,
-        is_stream=workload.is_stream,
-        **parsed.facts,
-    )
-    policy = snapshot.policies.get(turn.asks)
-    if policy is None or not policy.needs_text:
-        return features
-    text = RequestText(
-        system=workload.system,
-        first_user=turn.first_user,
-        last_user="" if turn.is_tool_result else turn.last_user,
-        tool_names=workload.tools,
-        schema=workload.schema,
-        app=workload.app,
-        key_id=grant.key_id,
-        has_images=workload.has_images,
-        is_tool_result=turn.is_tool_result,
-        message_count=features.message_count,
-        input_tokens=turn.input_tokens,
-    )
-    facts = read_text_facts(text)
-    return features._replace(**facts._asdict(), is_tool_result=turn.is_tool_result)
 
 
 def _finish_reason(turn: Turn, exchange: Exchange) -> str:

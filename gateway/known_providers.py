@@ -113,19 +113,19 @@ KNOWN_PROVIDERS = (
 SIMULATED_MODELS = (
     KnownModel(
         "sim-small", "sim-small", 32_768, 8_192, ("json_schema", "tools"),
-        price=_rates(uncached="0.10", read="0.025", out="0.40"), rating=0.62,
+        price=_rates(uncached="0.10", read="0.025", out="0.40"), rating=0.74,
     ),
     KnownModel(
         "sim-medium", "sim-medium", 131_072, 16_384, ("json_schema", "tools"),
-        price=_rates(uncached="0.40", read="0.10", out="1.60"), rating=0.74,
+        price=_rates(uncached="0.40", read="0.10", out="1.60"), rating=0.83,
     ),
     KnownModel(
         "sim-code", "sim-code", 131_072, 32_768, ("tools",),
-        price=_rates(uncached="0.80", read="0.20", out="3.20"), rating=0.79,
+        price=_rates(uncached="0.80", read="0.20", out="3.20"), rating=0.82,
     ),
     KnownModel(
         "sim-large", "sim-large", 200_000, 32_768, ("json_schema", "tools", "vision"),
-        price=_rates(uncached="2.50", read="1.25", out="10"), rating=0.86,
+        price=_rates(uncached="2.50", read="1.25", out="10"), rating=0.85,
     ),
     KnownModel("sim-embed", "sim-embed", 8_192, endpoints=("embeddings",), price={"input_usd_per_mtok": "0.02"}),
 )  # fmt: skip

@@ -9,10 +9,12 @@ import pytest
 from django.utils import timezone
 
 from billing.ingesting import Ingester
-from billing.models import AttemptRecord, RequestRecord
+from billing.models import AttemptRecord, Feedback, RequestRecord
 from billing.verifying import verify
 from gateway import demo_traffic, demo_week
 from gateway.bootstrap import bootstrap
+from gateway.snapshots import load_everything
+from policies.replaying import StoredRequest, differing_members, recompute
 
 pytestmark = pytest.mark.django_db
 DAYS = 2
@@ -28,7 +30,7 @@ def test_the_week_is_the_same_for_the_same_moment_and_another_for_another() -> N
     assert len(at_weekend) / 2 < (len(week) - len(at_weekend)) / 5
 
 
-def test_the_week_becomes_records_that_tie_and_comes_once(tmp_path: Path) -> None:
+def test_the_week_becomes_records_that_tie_decide_the_same_again_and_come_once(tmp_path: Path) -> None:
     bootstrap(environment={}, with_demo=True)
     set_up_at = dt.datetime(2026, 3, 5, 12, tzinfo=dt.UTC)  # a Thursday
     count = demo_traffic.write_demo_week(data_dir=tmp_path, set_up_at=set_up_at, days=DAYS)
@@ -36,16 +38,44 @@ def test_the_week_becomes_records_that_tie_and_comes_once(tmp_path: Path) -> Non
     ingester.ingest_available()
     assert (ingester.counters.record_count, ingester.counters.rejected_count) == (count, 0)
     assert verify(now=timezone.now()).is_ok
-    records = RequestRecord.objects.all()
-    assert set(records.values_list("status", flat=True)) == {"ok", "error", "refused", "cancelled"}
-    assert not records.filter(is_unpriced=True).exists()
-    assert records.filter(started_at__gte=set_up_at).count() == 0
+    records = list(RequestRecord.objects.select_related("tenant", "project", "api_key"))
+    assert {record.status for record in records} == {"ok", "error", "refused", "cancelled"}
+    assert not any(record.is_unpriced or record.started_at >= set_up_at for record in records)
     assert AttemptRecord.objects.filter(outcome="http_error").exists()
-    assert "ejected" in {reason for r in records for _, reason in r.decision.get("dropped", [])}
+    assert "ejected" in {reason for record in records for _, reason in record.decision.get("dropped", [])}
+    # Several models answer for the policy's automatic rule, and conversations stay with theirs.
+    chosen = {record.deployment_id for record in records if record.decision.get("strategy") == "auto"}
+    assert len(chosen - {None}) >= 3
+    assert "kept" in {record.decision.get("pin", [""])[0] for record in records}
+    assert Feedback.objects.count() > 20
+
+    loaded = load_everything()
+    grants = {grant.key_id: grant for grant in loaded.grants.values()}
+    for record in records[::4]:
+        if record.decision:
+            again = recompute(
+                stored_request(record), snapshot=loaded.routing, grant=grants[record.api_key_id]
+            )
+            assert differing_members(record.decision, again) == [], record.decision
 
     demo_traffic.write_demo_week(data_dir=tmp_path, set_up_at=set_up_at, days=DAYS)
     ingester.ingest_available()
     assert RequestRecord.objects.count() == count
+
+
+def stored_request(record: RequestRecord) -> StoredRequest:
+    return StoredRequest(
+        record.requested_model,
+        record.endpoint,
+        record.is_stream,
+        record.is_pinned,
+        record.tenant.name,
+        record.project.name,
+        record.api_key.name,
+        record.tags,
+        record.features,
+        record.decision,
+    )
 
 
 def test_no_week_beside_real_providers_or_without_a_demo_or_long_after_it() -> None:
