@@ -318,7 +318,7 @@ def _model_rows(
                 quality=estimate.mean,
                 error=estimate.error,
                 evidence_count=estimate.evidence_count,
-                is_guess=estimate.is_guess,
+                is_guess=estimate.is_guess and estimate.evidence_count < 1,
                 mean_output_tokens=float(sum(r["sum_output_tokens"] for r in own)) / outputs
                 if outputs
                 else None,
