@@ -1,6 +1,18 @@
 # The two commands a newcomer needs are `make run` and `make test`; nothing but Python 3.11 or later is expected.
 
-PYTHON ?= python3
+# What a request costs is mostly the interpreter's speed, and builds of one version differ by a third (profile-guided
+# optimisation or none). Of the Pythons here that can make an environment, the fastest is taken: the first `python3`
+# unless another needs less than 85 % of its time. PYTHON=… chooses another.
+PYTHON ?= $(or $(FASTEST),python3)
+# Found once, and only when it is asked for.
+FASTEST = $(eval FASTEST := $$(shell $$(FIND_FASTEST)))$(FASTEST)
+FIND_FASTEST = for python in python3 /usr/bin/python3 /usr/local/bin/python3; do \
+  command -v $$python >/dev/null && $$python -c '$(TIMING)' $$python; done 2>/dev/null | sort -n | head -1 | cut -d' ' -f2
+TIMING := import ensurepip, sys, time, venv; sys.exit(1) if sys.version_info < (3, 11) else None; \
+  work = "d = {}\nfor i in range(30000): d[i & 255] = (i, str(i & 15))"; code = compile(work, "", "exec"); \
+  clock = lambda: (time.process_time(), exec(code), time.process_time()); \
+  times = [ended - begun for begun, _, ended in (clock() for _ in range(15))]; \
+  print(round(min(times) * 1e9 * (0.85 if sys.argv[1] == "python3" else 1)), sys.argv[1])
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
@@ -45,6 +57,7 @@ check: $(DEVELOPMENT)
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Pointsman needs Python 3.11 or later, and \`$(PYTHON)\` is not. Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON) ($$($(PYTHON) --version))"
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
