@@ -27,7 +27,8 @@ INSERT INTO billing_workloadusage (day, workload, task_type, app, tenant_id, api
     priced_count, latency_count, p50_ms, p95_ms)
 SELECT %(day)s, left(r.features->>'workload', 16), left(coalesce(r.features->>'task_type', ''), 40),
     left(coalesce(r.features->>'app', ''), 200), r.tenant_id, r.api_key_id, r.policy_id, r.deployment_id,
-    count(*), count(*) FILTER (WHERE NOT r.is_stream AND r.endpoint = 'chat'),
+    count(*),
+    count(*) FILTER (WHERE NOT r.is_stream AND r.endpoint = 'chat' AND r.decision->>'strategy' = 'auto'),
     coalesce(sum(r.input_tokens), 0), coalesce(sum(r.cache_read_tokens), 0), coalesce(sum(r.output_tokens), 0),
     count(r.output_tokens), coalesce(sum(r.cost_nanousd), 0), count(r.cost_nanousd),
     count(r.duration_ms) FILTER (WHERE r.attempt_count = 1),

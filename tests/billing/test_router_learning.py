@@ -50,7 +50,7 @@ def traffic(
         request_id = make.request_id_at(at)
         features = {"workload": WORKLOAD, "task_type": "code"}
         lines += [
-            make.intent_line(world, request_id, features=features),
+            make.intent_line(world, request_id, features=features, decision={"strategy": "auto"}),
             make.outcome_line(world, request_id, **outcome),
         ]
     make.ingest(tmp_path, lines, worker=worker)

@@ -24,7 +24,7 @@ def lines(
     request_id = make.request_id_at(at)
     features = {"workload": workload, "task_type": "code", "app": "IDE"} if workload else {}
     return [
-        make.intent_line(world, request_id, features=features),
+        make.intent_line(world, request_id, features=features, decision={"strategy": "auto"}),
         make.outcome_line(world, request_id, **outcome),
     ]
 
