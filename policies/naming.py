@@ -41,6 +41,11 @@ def find_preset(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> NamedP
     return NamedPolicy(policy, preset) if policy is not None and policy.has_auto else None
 
 
+def names_of(policy: PolicySnapshot) -> list[str]:
+    """The names that clients may ask for a policy by."""
+    return [policy.public_id, *(f"{policy.public_id}:{preset}" for preset in PRESETS if policy.has_auto)]
+
+
 def find_named_policy(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> PolicySnapshot | None:
     """The policy behind a name, with or without a preset; what `decide` would take."""
     policy = find_policy(name, snapshot, grant)

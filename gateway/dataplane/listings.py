@@ -20,6 +20,7 @@ from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import send_error
 from gateway.dataplane.request_ids import make_request_id
+from policies.naming import names_of
 from policies.snapshot import KeyGrant, RoutingSnapshot
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,13 @@ ListingKind = Literal["models", "model", "request", "generation", "key"]
 
 
 def list_models(snapshot: RoutingSnapshot, grant: KeyGrant) -> list[dict[str, Any]]:
-    """Policies and models this key may name, as OpenAI lists models."""
+    """Policies (with presets, where they have any) and models this key may name, as OpenAI lists models."""
     allowed = grant.allowed_models
     rows = [
-        {"id": policy.public_id, "object": "model", "created": policy.created_unix_s, "owned_by": "pointsman"}
+        {"id": name, "object": "model", "created": policy.created_unix_s, "owned_by": "pointsman"}
         for policy in snapshot.policies.values()
         if policy.public_id in grant.tenant.policy_ids and (not allowed or policy.public_id in allowed)
+        for name in names_of(policy)
     ]
     for name, deployments in snapshot.deployments_by_model.items():
         if deployments and (not allowed or name in allowed):

@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 
+from gateway.dataplane.listings import list_models
 from policies.autorouter.tables import Rating, RouterTables
 from tests.gateway.dataplane.in_process import Answer, Plane, chat, refusal, stream
-from tests.make_routing import make_policy, make_snapshot
+from tests.make_routing import make_grant, make_policy, make_snapshot
 
 TABLES = RouterTables(
     version=3, ratings={"model-weak": Rating(0.6), "model-fair": Rating(0.7), "model-strong": Rating(0.9)}
@@ -74,6 +75,13 @@ async def test_wishes_of_the_caller_reach_the_router_and_not_the_provider():
     features = plane.lines("intent")[0]["features"]
     assert features["slider"] == 0
     assert plane.lines("intent")[2]["decision"]["dropped"] == [["fair", "price_cap"], ["strong", "price_cap"]]
+
+
+async def test_presets_are_listed_as_models_where_there_is_an_automatic_rule():
+    plane = auto_plane()
+    listed = [row["id"] for row in list_models(plane.gateway.configuration.snapshot, make_grant())]
+    presets = ["acme/auto", "acme/auto:cost", "acme/auto:fast", "acme/auto:quality"]
+    assert listed == [*presets, "model-fair", "model-strong", "model-weak"]
 
 
 async def test_a_conversation_stays_with_the_model_that_served_it():
