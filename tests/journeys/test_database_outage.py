@@ -26,16 +26,18 @@ POLICY = {
     "baseline": "m",
     "rules": [{"name": "all", "strategy": "priority", "deployments": ["m@upstream"]}],
 }
-PUBLISH = """
+PUBLISHED_COUNT = 50
+PUBLISH = f"""
 import time
 from policies.models import Policy
 from policies.publishing import publish
 policy = Policy.objects.get(public_id="acme/auto")
-for _ in range(5):
-    version = publish(policy=policy, actor="a test", document=policy.live_version.document)
-    policy.refresh_from_db()
+document = policy.live_version.document
+for number in range({PUBLISHED_COUNT}):
+    rule = document["rules"][0] | {{"timeout_s": 100 + number}}
+    version = publish(policy=policy, actor="a test", document=document | {{"rules": [rule]}})
     print(version.number, time.time(), flush=True)
-    time.sleep(0.7)
+    time.sleep(0.03)
 """
 REVOKE = """
 import time
@@ -95,10 +97,11 @@ def ask(gateway: RunningGateway, *, key: str | None = None, is_stream: bool = Fa
 class Load:
     """Sends requests from one thread; `answers` are (started at, status, policy version)."""
 
-    def __init__(self, gateway: RunningGateway, key: str | None = None) -> None:
+    def __init__(self, gateway: RunningGateway, key: str | None = None, *, is_stream: bool = False) -> None:
         self.answers: list[tuple[float, int, int]] = []
         self._gateway = gateway
         self._key = key
+        self._is_stream = is_stream
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -113,7 +116,7 @@ class Load:
     def _run(self) -> None:
         while not self._stop.is_set():
             started_at = time.time()
-            answer = ask(self._gateway, key=self._key)
+            answer = ask(self._gateway, key=self._key, is_stream=self._is_stream)
             version = int(answer.headers.get("x-pointsman-policy-version", "0"))
             self.answers.append((started_at, answer.status_code, version))
             time.sleep(0.01)
@@ -153,17 +156,21 @@ def test_without_a_database_requests_go_on_and_every_record_arrives_afterwards(g
     gateway.manage("verify_usage")
 
 
-def test_five_published_versions_are_live_within_two_seconds_and_no_request_fails(gateway):
-    with Load(gateway) as load:
+def test_fifty_published_versions_are_live_within_two_seconds_and_no_request_fails(gateway):
+    with Load(gateway) as load, Load(gateway, is_stream=True) as streams:
         time.sleep(0.3)
         lines = gateway.manage("shell", "-v0", "-c", PUBLISH).split("\n")
         time.sleep(LIVE_WITHIN_S + 0.5)
     published = [(int(number), float(at)) for number, at in (line.split() for line in lines if line)]
-    assert len(published) == 5
-    assert {status for _, status, _ in load.answers} == {200}
+    first = published[0][0]
+    assert [number for number, _ in published] == list(range(first, first + PUBLISHED_COUNT))
+    answers = load.answers + streams.answers
+    assert {status for _, status, _ in answers} == {200}
     for number, at in published:
-        late = [version for started_at, _, version in load.answers if started_at > at + LIVE_WITHIN_S]
+        late = [version for started_at, _, version in answers if started_at > at + LIVE_WITHIN_S]
         assert late and min(late) >= number
+    # Versions were seen as they came, and not only the last of them at the end.
+    assert len({version for _, _, version in answers} - {first - 1}) > 5
     time.sleep(1.2)  # reports are written once a second
     assert len(answered_by_worker(gateway)) == 2
     assert min(answered_by_worker(gateway)) > 10
