@@ -1,26 +1,16 @@
-"""Can an operator sign in, issue a key and see its first request arrive, in a real browser?
-
-Starts `manage.py up` with its demo in a data directory of its own, as a newcomer would.
-"""
+"""Can an operator sign in, issue a key and see its first request arrive, in a real browser?"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.running_installation import running_installation
+from tests.browser.conftest import CHROMIUM, Installation
 
-CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 ARRIVAL_LIMIT_MS = 3000
 
 pytestmark = [
@@ -30,51 +20,6 @@ pytestmark = [
         not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}: apt-get install chromium"
     ),
 ]
-
-
-@dataclass
-class Installation:
-    """A running installation and the password it printed."""
-
-    url: str
-    password: str
-
-
-@pytest.fixture(scope="module")
-def installation() -> Iterator[Installation]:
-    with running_installation() as up:
-        up.start()
-        yield Installation(
-            f"http://127.0.0.1:{up.port}", password=up.value("Sign in").removeprefix("operator / ")
-        )
-
-
-@pytest.fixture(scope="module")
-def browser(installation: Installation) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser: Any, installation: Installation) -> Iterator[Any]:
-    """A page of a signed-in operator; the test fails when the browser complained about anything."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{installation.url}/")
-    page.fill("#id_username", "operator")
-    page.fill("#id_password", installation.password)
-    page.click("button[type=submit]")
-    page.wait_for_url(f"{installation.url}/")
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def test_a_key_is_issued_used_and_its_request_arrives_within_three_seconds(

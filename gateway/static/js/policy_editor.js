@@ -52,7 +52,7 @@ function show(next) {
 }
 
 function edited() {
-  if (before !== null) remember(before);
+  if (before !== null && before !== JSON.stringify(form)) remember(before);
   setState(true);
   clearTimeout(timer);
   timer = setTimeout(check, CHECK_AFTER_MS);
