@@ -150,8 +150,8 @@ WORKLOADS = (
         "Invoice reader",
         "Extract the fields of the schema from the invoice. Leave out what is not there.",
         (
-            "Invoice 2201 Miller Ltd: 3 brake pads 41.70 EUR, payable in 14 days",
-            "Extract: Order 9931, total 128.00 EUR, VAT 19 %",
+            "Extract the fields of this invoice: 2201 Miller Ltd, 3 brake pads 41.70 EUR, payable in 14 days",
+            "Extract the fields of this invoice: Order 9931, total 128.00 EUR, VAT 19 %",
         ),
         conversations_a_day=190,
         hours=_NIGHT,
