@@ -31,13 +31,14 @@ from gateway import embedded
 from gateway.bench.load_generator import ANSWER_TIMEOUT_S, Plan
 from gateway.bench.nginx import build_nginx_config
 from gateway.bench.processes import resident_mib
-from gateway.bench.scenarios import STREAM_SHAPES
+from gateway.bench.scenarios import AUTO_PREFIX, CHUNKS, STREAM_SHAPES
 from gateway.child_processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
 KEY_VARIABLE = "BENCH_KEY"
 
+AUTO_CANDIDATES = 8
 # Nine rules that a bench request does not match, naming the fields that policies name, and one that it does.
 CONDITIONS = (
     'task == "translation"',
@@ -101,11 +102,29 @@ def build_configuration(provider_port: int) -> dict[str, Any]:
         }
         for shape in STREAM_SHAPES
     ]
+    # The same rules with the automatic router last: what is added is its work.
+    names = [f"candidate {number}@bench" for number in range(AUTO_CANDIDATES)]
+    deployments += [
+        {
+            "name": name,
+            "model": name,
+            "provider": "bench",
+            "upstream_model": CHUNKS,
+            "price": {"input_usd_per_mtok": str(number + 1), "output_usd_per_mtok": str(4 * number + 4)},
+        }
+        for number, name in enumerate(names)
+    ]
+    rules = [
+        {"name": f"rule {number}", "when": when, "strategy": "priority", "deployments": names[:1]}
+        for number, when in enumerate(CONDITIONS[:-1], 1)
+    ]
+    auto = {"name": "auto", "strategy": "auto", "deployments": names}
+    policies.append({"id": f"bench/{AUTO_PREFIX}{CHUNKS}", "rules": [*rules, auto]})
     key = {"name": "bench", "secret": f"env:{KEY_VARIABLE}"}
     tenant = {"name": "bench", "policies": [policy["id"] for policy in policies]}
     return {
         "providers": [provider],
-        "models": [{"name": shape} for shape in STREAM_SHAPES],
+        "models": [{"name": name} for name in (*STREAM_SHAPES, *names)],
         "deployments": deployments,
         "policies": policies,
         "tenants": [{**tenant, "projects": [{"name": "bench", "keys": [key]}]}],
@@ -156,11 +175,16 @@ class Rig:
 
     def measure(self, target: Target, figures: Mapping[str, Any]) -> dict[str, Any]:
         """Run the load generator, in a process of its own, against one target. Raises RigError."""
-        shape = figures["model"]
+        # The provider is asked for what it can answer; the gateway, for the policy that leads there.
+        figures = dict(figures)
+        policy_prefix = figures.pop("policy_prefix", "")
+        model = figures["model"]
+        if target.model_prefix:
+            model = target.model_prefix + policy_prefix + model
         plan = Plan(
             **{
                 **figures,
-                "model": target.model_prefix + shape,
+                "model": model,
                 "port": target.port,
                 "key": self._key,
                 "pids": [target.pid],

@@ -12,6 +12,8 @@ from typing import Any
 
 CHUNKS, FIRST_CHUNK = "stream-200x5", "stream-50x20"
 STREAM_SHAPES = (CHUNKS, FIRST_CHUNK)
+# Before the name of the policy whose last rule is the automatic router's.
+AUTO_PREFIX = "auto-"
 
 Figures = Mapping[str, Any]
 
@@ -56,6 +58,11 @@ def _cpu(title: str, bar: float) -> tuple[Row, ...]:
 
 SCENARIOS = (
     Scenario("small", {"model": CHUNKS}, _cpu("small body", 200)),
+    Scenario(
+        "auto",
+        {"model": CHUNKS, "policy_prefix": AUTO_PREFIX},
+        _cpu("small body, automatic router", 350),
+    ),
     Scenario("100kB", {"model": CHUNKS, "body_bytes": 100_000}, _cpu("100 kB body", 450)),
     Scenario("1MB", {"model": CHUNKS, "body_bytes": 1_000_000, "connections": 8}, _cpu("1 MB body", 2_500)),
     Scenario(
