@@ -114,7 +114,8 @@ class Decision(NamedTuple):
     `policy` and `rule` are those of the first name that resolved. Without candidates, `is_never_possible` says that
     waiting would not help. `scores` run beside the first rule's candidates: (deployment name, nano-USD or ms); an
     automatic rule's are (name, quality, its error, nano-USD, ms, score). `revision` is the snapshot's,
-    `tables_version` and `slider` are those of the automatic router, None where it had no part.
+    `tables_version` and `slider` are those of the automatic router, None where it had no part. `further_latencies`
+    (name, ms) are those by which the names after the first were ordered.
     """
 
     path: Path
@@ -133,6 +134,7 @@ class Decision(NamedTuple):
     slider: float | None = None
     pin: Pin | None = None
     is_canary: bool = False
+    further_latencies: tuple[tuple[str, float | None], ...] = ()
 
 
 def decide(
@@ -212,6 +214,7 @@ def decide(
         collected.slider,
         pin,
         is_canary,
+        tuple(collected.further_latencies),
     )
 
 
@@ -304,11 +307,13 @@ class _Collected:
         "_unfit",
         "_unfit_groups",
         "dropped",
+        "further_latencies",
         "slider",
     )
 
     def __init__(self, needs: Needs, health: HealthView, snapshot: RoutingSnapshot) -> None:
         self.dropped: list[Dropped] = []
+        self.further_latencies: list[tuple[str, float | None]] = []
         # Where an automatic rule stands on its slider, for the first such rule.
         self.slider: float | None = None
         self._needs = needs
@@ -403,7 +408,12 @@ class _Collected:
                 group_scores = (
                     tuple((d.name, value) for d, value in zip(found, values, strict=True)) if values else ()
                 )
-            scores = scores or group_scores
+            if not scores:
+                scores = group_scores
+            elif strategy in ("auto", "least_latency"):
+                self.further_latencies += [
+                    (score[0], score[4 if len(score) > 2 else 1]) for score in group_scores
+                ]
             ordered.extend(_prefer(found, ask.provider_order) if ask.provider_order else found)
         return tuple(ordered), scores
 

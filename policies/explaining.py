@@ -9,6 +9,7 @@ Pure. The record is written for every request, so it holds names and codes, no s
 `rev` is the newest change that the worker knew of. An automatic rule adds `"tables"` (version of the router's tables),
 `"slider"`, and scores of six numbers: [name, quality, its standard error, expected nano-USD, expected ms, score].
 `"pin"` says what became of a conversation's deployment: ["new"], ["kept", name], ["broken", name, reason].
+`"latencies"` [name, ms] are of the further names that a request gave, where they were ordered by latency.
 `"canary": true`: the version on trial served. A rule in `trace` that is a text alone was skipped: its condition did not
 hold.
 """
@@ -76,6 +77,8 @@ def decision_record(decision: Decision) -> dict[str, Any]:
             record["dropped_more"] = len(decision.dropped) - MAX_DROPPED
     if decision.scores:
         record["scores"] = [_score_row(score) for score in decision.scores]
+    if decision.further_latencies:
+        record["latencies"] = [[name, _short(ms)] for name, ms in decision.further_latencies]
     if decision.slider is not None:
         record["tables"] = decision.tables_version
         record["slider"] = decision.slider

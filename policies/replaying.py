@@ -22,6 +22,7 @@ HEALTH_REASONS = frozenset({"ejected", "cooling", "credential_rejected"})
 # Where a decision comes from, not what it says.
 ORIGIN_MEMBERS = frozenset({"rev", "tables", "canary", "version"})
 _WISHES = frozenset(Ask._fields) - {"requested_model", "is_pinned", "endpoint"}
+_DEFAULTS = Features()._asdict()
 _NO_LATENCY: Mapping[str, float | None] = {}
 
 MismatchReason = Literal[
@@ -78,8 +79,7 @@ class RecordedHealth:
         self._problems: dict[str, str] = (
             {name: reason for name, reason in dropped if reason in HEALTH_REASONS} if dropped else {}
         )
-        scores = decision.get("scores")
-        self._latencies = _latencies_of(scores, decision.get("strategy")) if scores else _NO_LATENCY
+        self._latencies = _latencies_of(decision)
         self._names = names
         self._otherwise_ms = otherwise_ms
 
@@ -95,13 +95,19 @@ class RecordedHealth:
         return None if self._otherwise_ms is None else self._otherwise_ms(deployment_id)
 
 
-def _latencies_of(scores: list[Any], strategy: str | None) -> Mapping[str, float | None]:
+def _latencies_of(decision: Mapping[str, Any]) -> Mapping[str, float | None]:
     """Deployment name -> ms. Costs are whole numbers, latencies are not; the router's scores have a place for them."""
-    if strategy == "auto":
-        return {score[0]: score[4] for score in scores if len(score) > 4}
-    if strategy == "least_cost":
-        return {name: value for name, value in scores if isinstance(value, float)}
-    return dict(scores)
+    scores = decision.get("scores")
+    if not scores:
+        return _NO_LATENCY
+    has_latencies = decision.get("strategy") != "least_cost"
+    found: dict[str, float | None] = {}
+    for name, *values in scores:
+        value = values[3] if len(values) > 1 else values[0]
+        if isinstance(value, float) or len(values) > 1 or (value is None and has_latencies):
+            found[name] = value
+    found.update(decision.get("latencies", ()))
+    return found
 
 
 def replay(
@@ -111,11 +117,10 @@ def replay(
     otherwise_ms: Callable[[int], float | None] | None = None,
 ) -> Replayed:
     """Restore what the decision of a record was made from. `names`: deployment id -> name."""
-    line = stored.features
     decision = stored.decision
     return Replayed(
         restore_ask(stored),
-        restore_features(stored, line),
+        restore_features(stored),
         RecordedHealth(decision, names, otherwise_ms),
         float(decision.get("draw", 0.0)),
     )
@@ -134,20 +139,22 @@ def restore_ask(stored: StoredRequest) -> Ask:
     return ask._replace(**wishes)
 
 
-def restore_features(stored: StoredRequest, line: Mapping[str, Any]) -> Features:
+def restore_features(stored: StoredRequest) -> Features:
     """The features. Those that are not recorded had their default; those of another release are left out."""
+    line = stored.features
     if not line.keys() <= FEATURE_NAMES:
         line = {name: value for name, value in line.items() if name in FEATURE_NAMES}
-    return Features(
-        requested_model=stored.requested_model,
-        endpoint=stored.endpoint,
-        tenant=stored.tenant,
-        project=stored.project,
-        key=stored.key,
-        tags=stored.tags or NO_TAGS,
-        is_stream=stored.is_stream,
-        **line,
-    )
+    # A dictionary in the order of the fields: half the time of a call with thirty names.
+    values = _DEFAULTS.copy()
+    values.update(line)
+    values["requested_model"] = stored.requested_model
+    values["endpoint"] = stored.endpoint
+    values["tenant"] = stored.tenant
+    values["project"] = stored.project
+    values["key"] = stored.key
+    values["tags"] = stored.tags or NO_TAGS
+    values["is_stream"] = stored.is_stream
+    return Features._make(values.values())
 
 
 def recompute(stored: StoredRequest, *, snapshot: RoutingSnapshot, grant: KeyGrant) -> dict[str, Any]:

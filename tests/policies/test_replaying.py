@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dataplane.recording import features_as_line
+from policies.autorouter.tables import Estimate, Latency, Rating, RouterTables, Workload
 from policies.decision import Ask, RoutingError, decide
 from policies.explaining import MAX_DROPPED, decision_record
 from policies.features import Features
@@ -38,14 +40,18 @@ CONDITIONS = (
     "difficulty < 0.3", "workload == 'ab'", "task == 'code' || is_stream", "budget_used_ratio > 0.5",
 )  # fmt: skip
 names = st.sampled_from(sorted(CATALOG))
+some = st.sampled_from
 
 
 @st.composite
 def rules(draw: st.DrawFn) -> dict[str, Any]:
     chosen = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    strategy = draw(st.sampled_from(("priority", "weighted", "least_cost", "least_latency", "auto", "auto")))
+    auto = {"slider": draw(some((0, 5, 9.5))), "quality_floor": draw(some((None, 0.5)))}
     return {
+        **(auto if strategy == "auto" else {}),
         "when": draw(st.sampled_from(CONDITIONS)),
-        "strategy": draw(st.sampled_from(("priority", "weighted", "least_cost", "least_latency"))),
+        "strategy": strategy,
         "deployments": [{"name": name, "weight": draw(st.integers(0, 3))} for name in chosen],
         "fallbacks": draw(st.lists(names, max_size=2, unique=True).map(lambda f: [n for n in f if n not in chosen])),
         "max_attempts": draw(st.sampled_from((None, 2))),
@@ -53,17 +59,20 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-some = st.sampled_from
 features = st.fixed_dictionaries({
     "tags": some(({}, {"team": "x"})), "input_tokens": some((0, 400, 600, 2000)), "max_output_tokens": some((0, 500)),
     "turn": st.integers(0, 4), "choice_count": some((1, 2)), "has_images": st.booleans(), "has_tools": st.booleans(),
     "is_stream": st.booleans(), "hour": some((0, 5, 12)), "weekday": some((1, 6)), "task": some(("", "code")),
     "budget_used_ratio": some((0.0, 0.1 + 0.2, 0.9)), "difficulty": some((0.0, 0.123456789, 0.5)),
-    "workload": some(("", "ab")),
+    "workload": some(("", "ab")), "conversation": some(("", "0123456789abcdef")), "is_tool_result": st.booleans(),
+    "max_latency_ms": some((0, 200)),
 }).map(lambda given: Features(tenant="acme", project="web", key="dev", **given))  # fmt: skip
 asks = st.fixed_dictionaries({
-    "requested_model": some(("acme/auto", "small", "small@a", "nobody")),
-    "models": some(((), ("large",), ("nobody", "small@b"))), "is_pinned": some((False, False, True)),
+    "requested_model": some(("acme/auto", "small", "small@a", "nobody", "acme/auto:cost")),
+    "models": some(((), ("large",), ("nobody", "small@b"), ("acme/other",))), "slider": some((None, 2.5)),
+    "conversation_deployment": some(("", "small@a", "large@a", "gone")), "max_output_price": some((None, 0.1)),
+    "allowed_models": some(((), ("small*",))), "excluded_models": some(((), ("small@a", "large"))),
+    "is_pinned": some((False, False, True)),
     "provider_order": some(((), ("B",), ("b", "A"))), "provider_only": some(((), ("A",))),
     "provider_ignore": some(((), ("a",))),
     "allow_fallbacks": some((True, True, False)),
@@ -74,7 +83,16 @@ health = st.builds(
     st.dictionaries(st.sampled_from([d.id for d in CATALOG.values()]), st.floats(0, 9000)),
 )
 policies = st.lists(rules(), min_size=1, max_size=4)
-grants = some(((), ("us",))).map(lambda regions: make_grant(regions=regions))
+grants = some(((), ("us",))).map(lambda r: make_grant(policies=("acme/auto", "acme/other"), regions=r))
+# A site that has learnt: qualities that are near each other, latencies with more digits than a record keeps.
+TABLES = RouterTables(
+    version=3,
+    ratings={"small": Rating(0.61), "large": Rating(0.6100001)},
+    workloads={
+        "ab": Workload(90, 0.7, {"small": Estimate(40, 0.02, 0.01), "large": Estimate(50, 0.03, 0.01)})
+    },
+    latencies={("all", "small"): Latency(123.4567, 900.0, 50), ("ab", "large"): Latency(122.98765, 901.0, 9)},
+)
 
 
 def store(ask: Ask, asked: Features, decision: dict[str, Any]) -> StoredRequest:
@@ -93,8 +111,17 @@ def store(ask: Ask, asked: Features, decision: dict[str, Any]) -> StoredRequest:
     )
 
 
-@settings(max_examples=120, deadline=None)
-@given(policies, asks, features, health, grants, st.floats(0, 1, exclude_max=True))
+@settings(max_examples=200, deadline=None)
+@given(
+    policies,
+    asks,
+    features,
+    health,
+    grants,
+    st.floats(0, 1, exclude_max=True),
+    st.booleans(),
+    some((0.0, 50.0, 100.0)),
+)
 def test_deciding_again_from_the_record_gives_the_recorded_decision(
     listed: list[dict[str, Any]],
     ask: Ask,
@@ -102,9 +129,16 @@ def test_deciding_again_from_the_record_gives_the_recorded_decision(
     view: FakeHealth,
     grant: KeyGrant,
     draw: float,
+    is_sticky: bool,
+    canary_percent: float,
 ) -> None:
     asked = asked._replace(requested_model=ask.requested_model, endpoint=ask.endpoint)
-    snapshot = make_snapshot(CATALOG, make_policy(CATALOG, *listed))
+    other = make_policy(CATALOG, *reversed(listed), public_id="acme/other", number=2)
+    canary = make_policy(CATALOG, *reversed(listed), number=8)
+    policy = make_policy(
+        CATALOG, *listed, number=7, session_stickiness=is_sticky, canary=canary, canary_percent=canary_percent
+    )
+    snapshot = replace(make_snapshot(CATALOG, policy, other), router=TABLES)
     try:
         recorded = decision_record(decide(ask, asked, snapshot, grant, view, draw=draw))
     except RoutingError:
