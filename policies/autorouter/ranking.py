@@ -224,7 +224,8 @@ def _build(
                 slopes.get(model, 0.0),
                 (deployment.input_nanousd_per_mtok or 0) if is_priced else None,
                 tokens * (deployment.output_nanousd_per_mtok or 0),
-                None if latency is None else latency.p50_ms,
+                # As exact as a record keeps it, so that the record gives the same score again.
+                None if latency is None else round(latency.p50_ms, 1),
                 model == pinned_model,
             )
         )
