@@ -19,7 +19,9 @@ from policies.api.problems import CONTENT_TYPE, PROBLEM_TYPES, TYPE_PREFIX
 class ProblemErrorSerializer(serializers.Serializer[Any]):
     """One thing that is wrong, and where."""
 
-    path = serializers.CharField(help_text="Place in the body, such as rules[2].when; empty: the whole.")
+    path = serializers.CharField(
+        allow_blank=True, help_text="Place in the body, such as rules[2].when; empty: the whole."
+    )
     message = serializers.CharField(help_text="A sentence for people.")
     severity = serializers.ChoiceField(choices=["error", "warning"])
     column = serializers.IntegerField(allow_null=True, help_text="In a condition, counted from 1.")

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
+from billing.models import Price
+from policies import publishing
+from tests.make_configuration import make_deployment, make_key, make_price
+from tests.policies.api.callers import caller_with
 from tests.policies.api.test_access import OPERATIONS
+from tests.policies.api.test_resources import sound_document
 
 PATH = Path(settings.BASE_DIR) / "gateway" / "openapi.yaml"
 
@@ -52,6 +58,67 @@ def test_secrets_are_written_only_or_stand_in_the_answer_that_makes_them(documen
             assert name == "IssuedKey"
         if "credential" in members:
             assert name.endswith("Request"), name
+
+
+def as_json_schema(schema: Any) -> Any:
+    """OpenAPI 3.0 says `nullable` where JSON Schema names the type null."""
+    if isinstance(schema, list):
+        return [as_json_schema(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: as_json_schema(part) for name, part in schema.items() if name != "nullable"}
+    return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") is True else plain
+
+
+def list_strangers(answer: Any, schema: Any, components: Any, place: str = "") -> list[str]:
+    """Members of an answer that its schema does not name."""
+    if "$ref" in schema:
+        schema = components[schema["$ref"].rpartition("/")[2]]
+    if isinstance(answer, list):
+        return [s for row in answer for s in list_strangers(row, schema.get("items", {}), components, place)]
+    members = schema.get("properties")
+    if not isinstance(answer, dict) or members is None:
+        return []
+    found = [f"{place}.{name}" for name in answer if name not in members]
+    for name in set(answer) & set(members):
+        found += list_strangers(answer[name], members[name], components, f"{place}.{name}")
+    return found
+
+
+@pytest.mark.django_db
+def test_answers_have_the_form_that_it_describes(document: Any) -> None:
+    deployment = make_deployment(name="smol@local")
+    make_price(deployment=deployment)
+    key, _ = make_key()
+    policy = publishing.create_policy(public_id="acme/chat", actor="a test")
+    publishing.publish(policy=policy, actor="a test", document=sound_document("smol@local"))
+    caller = caller_with()
+    pks = {
+        "/tenants/{id}": key.project.tenant_id,
+        "/projects/{id}": key.project_id,
+        "/keys/{id}": key.pk,
+        "/providers/{id}": deployment.provider_id,
+        "/models/{id}": deployment.model_id,
+        "/deployments/{id}": deployment.pk,
+        "/prices/{id}": Price.objects.get().pk,
+    }
+    components = document["components"]["schemas"]
+    checked = 0
+    for path, methods in document["paths"].items():
+        if "get" not in methods:
+            continue
+        pk = pks.get(path.removeprefix("/api/v1"), policy.pk)
+        response = caller.get(path.replace("{id}", str(pk)).replace("{number}", "1"))
+        if response.status_code == 404:
+            assert path.endswith(("/backtests/{id}", "/publication-requests/{id}")), path
+            continue
+        assert response.status_code == 200, path
+        schema = methods["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        whole = as_json_schema({**schema, "components": {"schemas": components}})
+        jsonschema.Draft202012Validator(whole).validate(response.json())
+        assert list_strangers(response.json(), schema, components) == [], path
+        checked += 1
+    assert checked >= 20
 
 
 def test_everybody_may_read_it() -> None:

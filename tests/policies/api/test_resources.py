@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from policies import issuing, publishing
+from policies.api.schema import ProblemSerializer
 from policies.models import ApiKey, Policy, Provider
 from tests.make_configuration import make_deployment, make_key, make_model, make_project, make_tenant
 from tests.policies.api.callers import Caller, caller_with
@@ -32,6 +33,8 @@ def problem_of(response: Any, status: int, slug: str) -> dict[str, Any]:
     assert (document["type"], document["status"]) == (f"/api/v1/problems/{slug}", status)
     assert document["title"]
     assert document["detail"].endswith((".", "!", "?"))
+    described = ProblemSerializer(data=document)
+    assert described.is_valid(), described.errors
     explained = Client().get(document["type"]).json()
     assert explained["title"] == document["title"]
     assert explained["advice"]
