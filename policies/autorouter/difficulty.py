@@ -7,6 +7,7 @@ they earned on rows they had not seen (`policies.autorouter.difficulty_learning`
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import exp, log2
@@ -15,6 +16,8 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+
+from policies.autorouter.words import Words, read_words
 
 UNKNOWN: Final = 0.5
 WORDS_BUCKETS: Final = 2**10
@@ -27,12 +30,9 @@ FORM_NAMES: Final = (
     "digit_share",
     "lines",
     "options",
-    "punctuation",
-    "long_words",
+    "marks",
+    "word_length",
 )
-# What is looked at of a text: its beginning and its end, where people put what they want.
-HEAD_CHARS: Final = 1600
-TAIL_CHARS: Final = 600
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,18 +54,20 @@ class DifficultyModel:
         if self.bucket_count < 1 or self.bucket_count & (self.bucket_count - 1):
             raise ValueError("the number of word buckets is a power of two")
 
-    def difficulty(self, text: str) -> float:
-        """Return the difficulty of a text, in [0, 1]."""
-        words, form = read_words_and_form(text)
+    def difficulty(self, read: Words) -> float:
+        """Return the difficulty of a text that was read, in [0, 1]."""
         value = self.bias
-        weights, mask, bucket_count = self.weights, self.bucket_count - 1, self.bucket_count
+        weights, mask = self.weights, self.bucket_count - 1
+        words = set(read.listed)
         if words:
             total = 0.0
-            for word in words:
-                total += weights[crc32(word) & mask]
+            for hashed in map(crc32, words):
+                total += weights[hashed & mask]
             value += total / len(words) ** 0.5
-        for index, fact in enumerate(form):
-            value += fact * weights[bucket_count + index]
+        at = self.bucket_count
+        for fact in read_form(read):
+            value += fact * weights[at]
+            at += 1
         return squash(value)
 
     def to_document(self) -> dict[str, Any]:
@@ -97,50 +99,45 @@ def squash(value: float) -> float:
     return 1.0 / (1.0 + exp(-max(-30.0, min(30.0, value))))
 
 
-def read_words_and_form(text: str) -> tuple[set[bytes], tuple[float, ...]]:
-    """Return the distinct words of a text's beginning and end, in lower case, and the facts of FORM_NAMES."""
-    length = len(text)
-    looked_at = text if length <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
-    raw = looked_at.lower().encode()
-    listed = raw.translate(_SEPARATED).split()
-    words = set(listed)
+def read_form(read: Words) -> tuple[float, ...]:
+    """Return the facts of FORM_NAMES."""
+    raw, listed, length = read
     seen = len(raw) or 1
-    digits = len(raw) - len(raw.translate(None, b"0123456789"))
-    marks = len(raw) - len(raw.translate(None, b"()[]{}<>=+*/^_\\|$%&#@~`"))
-    long_words = sum(1 for word in words if len(word) > 9)
+    digits = seen - len(raw.translate(None, b"0123456789"))
+    marks = seen - len(raw.translate(None, b"()[]{}<>=+*/^_\\|$%&#@~`"))
     lines = raw.count(b"\n")
-    form = (
-        FORM_SCALE * log2(1 + length) / 16,
-        FORM_SCALE * log2(1 + len(listed)) / 12,
-        FORM_SCALE * log2(1 + digits) / 8,
+    word_count = len(listed)
+    return (
+        FORM_SCALE / 16 * log2(1 + length),
+        FORM_SCALE / 12 * log2(1 + word_count),
+        FORM_SCALE / 8 * log2(1 + digits),
         FORM_SCALE * digits / seen,
-        FORM_SCALE * log2(1 + lines) / 8,
-        FORM_SCALE * min(12, len(_options(raw))) / 12,
+        FORM_SCALE / 8 * log2(1 + lines),
+        FORM_SCALE / 12 * _count_options(raw) if lines else 0.0,
         FORM_SCALE * marks / seen,
-        FORM_SCALE * long_words / (len(words) or 1),
+        FORM_SCALE / 20 * min(20.0, seen / (word_count or 1)),
     )
-    return words, form
 
 
 def bucket_matrix(texts: Iterable[str], bucket_count: int = WORDS_BUCKETS) -> npt.NDArray[np.float32]:
     """Return one row a text: the shares of the hashed words, then the form. The training side of `difficulty`."""
     rows = []
     for text in texts:
-        words, form = read_words_and_form(text)
+        read = read_words(text)
+        words = set(read.listed)
         row = np.zeros(bucket_count + len(FORM_NAMES), dtype=np.float32)
         if words:
             share = len(words) ** -0.5
             for word in words:
                 row[crc32(word) & (bucket_count - 1)] += share
-        row[bucket_count:] = form
+        row[bucket_count:] = read_form(read)
         rows.append(row)
     return np.vstack(rows) if rows else np.zeros((0, bucket_count + len(FORM_NAMES)), dtype=np.float32)
 
 
-def _options(raw: bytes) -> set[bytes]:
-    """The letters of multiple-choice options: lines that begin with "A." or "(b)" or "c)"."""
-    return {line.lstrip(b" (")[:1] for line in raw.split(b"\n") if line.lstrip(b" (")[1:2] in (b".", b")")}
+def _count_options(raw: bytes) -> int:
+    """Count the different options of a multiple choice: lines that begin like "A." or "(b)" or "c)"."""
+    return min(12, len(set(_OPTION.findall(raw))))
 
 
-# Letters, digits and bytes of other scripts stay; everything else separates words.
-_SEPARATED = bytes(code if (chr(code).isalnum() and code < 128) or code >= 128 else 32 for code in range(256))
+_OPTION = re.compile(rb"^\(?([a-z])[.)]", re.MULTILINE)

@@ -18,6 +18,7 @@ from policies.autorouter.difficulty import UNKNOWN
 from policies.autorouter.offline_rows import Matrix
 from policies.autorouter.ranking import DEFAULT_SLIDER, expected_costs, prepare, rank
 from policies.autorouter.tables import RouterTables
+from policies.autorouter.words import read_words
 from policies.features import Features
 
 TAUS: Final = np.concatenate(([0.0], np.geomspace(1e-4, 1e3, 240)))
@@ -44,7 +45,9 @@ def read_features(matrix: Matrix, tables: RouterTables) -> list[Features]:
             input_tokens=round(tokens),
             workload=row.workload,
             task_type=task_type,
-            difficulty=UNKNOWN if difficulty is None else round(difficulty.difficulty(row.prompt), 3),
+            difficulty=UNKNOWN
+            if difficulty is None
+            else round(difficulty.difficulty(read_words(row.prompt)), 3),
         )
         for row, task_type, tokens in zip(matrix.rows, matrix.types, matrix.input_tokens, strict=True)
     ]
@@ -55,7 +58,7 @@ def route_by_tables(name: str, matrix: Matrix, tables: RouterTables, features: S
     quality = np.empty_like(matrix.scores)
     ratio = np.empty_like(matrix.scores)
     for at, facts in enumerate(features):
-        prepared = prepare(matrix.deployments, facts.workload, facts.task_type, tables)
+        prepared = prepare(matrix.deployments, facts.workload, facts.task_type, tables).prepared
         offset = facts.difficulty - UNKNOWN
         quality[at] = [entry.quality + entry.slope * offset for entry in prepared]
         costs = np.array(expected_costs(prepared, facts), dtype=float)

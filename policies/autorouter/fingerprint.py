@@ -13,6 +13,8 @@ from typing import Final
 
 HASH_BYTES: Final = 8
 MEMORY_SIZE: Final = 4096
+# Two conversations of one key whose long beginnings agree in this many characters and in length are taken for one.
+OUTLINE_CHARS: Final = 4096
 # A separator that no text part can end with by accident matters less than that it is always there.
 SEPARATOR: Final = b"\x1f"
 
@@ -25,8 +27,10 @@ def find_workload(*, key_id: int, app: str, system: str, tool_names: tuple[str, 
 
     Numbers in the system prompt are masked: a date or a customer number in it does not make another workload.
     """
-    digest = blake2b(digest_size=HASH_BYTES)
-    digest.update(f"app:{app}".encode() if app else f"key:{key_id}".encode())
+    digest = blake2b(
+        f"app:{app}".encode("utf-8", "surrogatepass") if app else f"key:{key_id}".encode(),
+        digest_size=HASH_BYTES,
+    )
     digest.update(SEPARATOR)
     if system:
         digest.update(_masked_digest(system))
@@ -48,17 +52,23 @@ def find_conversation(
     *, session: str, key_id: int, system: str, tool_names: tuple[str, ...], first_user: str
 ) -> str:
     """Return 16 hex digits: the caller's session where it names one, else what the conversation began with."""
-    digest = blake2b(digest_size=HASH_BYTES)
     if session:
-        digest.update(f"session:{key_id}:{session}".encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
-    for part in (f"key:{key_id}", system, "\x1e".join(sorted(tool_names)), first_user):
-        digest.update(part.encode("utf-8", "surrogatepass"))
-        digest.update(SEPARATOR)
-    return digest.hexdigest()
+        began_with = f"session:{key_id}:{session}"
+    else:
+        tools = "\x1e".join(sorted(tool_names))
+        began_with = f"key:{key_id}\x1f{_outline(system)}\x1f{tools}\x1f{_outline(first_user)}"
+    return blake2b(began_with.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).hexdigest()
+
+
+def _outline(text: str) -> str:
+    """Return a text, or where it is long its length, beginning and end: a document takes no longer than a page."""
+    if len(text) <= OUTLINE_CHARS:
+        return text
+    return f"{len(text)}\x1f{text[: OUTLINE_CHARS // 2]}\x1f{text[-OUTLINE_CHARS // 2 :]}"
 
 
 def _masked_digest(system: str) -> bytes:
+    """Return the digest of a system prompt without its numbers, remembered by the digest of the prompt itself."""
     raw = blake2b(system.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     known = _memory.get(raw)
     if known is None:

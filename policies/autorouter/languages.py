@@ -5,10 +5,12 @@ Pure. Good enough to route by, cheap enough for every request; "" where it canno
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-# Characters looked at: a language shows early.
-LOOKED_AT: Final = 400
+# What is looked at: a language shows early.
+LOOKED_AT_CHARS: Final = 300
+LOOKED_AT_WORDS: Final = 40
 LANGUAGES: Final = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja", "ko", "ar")
 
 _COMMON: Final[dict[str, str]] = {
@@ -26,7 +28,7 @@ _COMMON: Final[dict[str, str]] = {
     "nl": "de het een en van is dat op te in niet met voor zijn er aan ook als bij naar wat hoe ik je wij deze maar "
     "worden wordt",
 }
-_WORDS: Final[dict[str, tuple[tuple[str, float], ...]]] = {}
+_WORDS: Final[dict[bytes, tuple[tuple[str, float], ...]]] = {}
 
 
 def _fill() -> None:
@@ -36,28 +38,30 @@ def _fill() -> None:
             languages_of.setdefault(word, []).append(language)
     # A word that several languages share says less about each.
     for word, languages in languages_of.items():
-        _WORDS[word] = tuple((language, 1 / len(languages)) for language in languages)
+        _WORDS[word.encode()] = tuple((language, 1 / len(languages)) for language in languages)
 
 
 _fill()
 _KNOWN: Final = frozenset(_WORDS)
 
 
-def find_language(text: str) -> str:
-    """Return a code of LANGUAGES, or "" where too little speaks for any."""
-    sample = text[:LOOKED_AT]
+def find_language(text: str, words: Sequence[bytes]) -> str:
+    """Return a code of LANGUAGES, or "" where too little speaks for any; `words` are those of `read_words(text)`."""
+    sample = text[:LOOKED_AT_CHARS]
     if not sample.isascii():
         by_script = _find_by_script(sample)
         if by_script:
             return by_script
     points: dict[str, float] = {}
-    for word in _KNOWN.intersection(sample.lower().split()):
+    for word in _KNOWN.intersection(words[:LOOKED_AT_WORDS]):
         for language, share in _WORDS[word]:
             points[language] = points.get(language, 0.0) + share
     if not points:
         return ""
-    best = max(points, key=lambda language: (points[language], -LANGUAGES.index(language)))
-    return best if points[best] >= 1 else ""
+    most = max(points.values())
+    if most < 1:
+        return ""
+    return min((language for language, found in points.items() if found == most), key=LANGUAGES.index)
 
 
 def _find_by_script(sample: str) -> str:

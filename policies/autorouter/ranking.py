@@ -8,6 +8,7 @@ the fallback chain. What depends only on tables, workload, type and deployments 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from heapq import nlargest
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,10 +29,12 @@ MAX_SLIDER: Final = 10.0
 MEMO_SIZE: Final = 2048
 # A second more is worth this much quality, where the caller named a latency target that is missed; and everywhere a
 # trace of it, so that of two equal models the faster one is taken.
-MISSED_TARGET_PENALTY: Final = 0.05
-LATENCY_PENALTY: Final = 0.002
+MISSED_TARGET_PENALTY_PER_MS: Final = 0.05 / 1000
+LATENCY_PENALTY_PER_MS: Final = 0.002 / 1000
 MAX_LATENCY_PENALTY: Final = 0.3
-NANO_PER_MTOK: Final = 1_000_000
+TOKENS_PER_MTOK: Final = 1_000_000
+# More than any two scores lie apart.
+APART: Final = 1e9
 # At the cheap end of the slider: no difference in quality outweighs one in cost that anybody would notice.
 MAX_TAU: Final = 1e6
 # The default slider gives up this share of the best single model's quality at most, as far as the tables can tell; the
@@ -39,6 +42,8 @@ MAX_TAU: Final = 1e6
 DEFAULT_LOSS: Final = 0.003
 CALIBRATED_TAUS: Final = tuple(0.01 * step for step in range(1, 13))
 USUAL_TAU: Final = 0.03
+# Those with most evidence speak for all: this happens on the hot path, once for each set of candidates.
+CALIBRATED_WORKLOADS: Final = 16
 TYPICAL_REQUEST: Final = Features(input_tokens=500)
 # How far from the middle the difficulties of requests lie: as many requests at each.
 TYPICAL_OFFSETS: Final = (-0.31, -0.19, -0.09, 0.0, 0.09, 0.19, 0.31)
@@ -99,59 +104,69 @@ def rank(
     A deployment whose estimate is below `quality_floor` comes after all that reach it; it is left out by nobody, so
     that a request is still served when nothing better can. Unpriced deployments count as the dearest.
     """
-    prepared_for = tuple(deployments)
-    prepared = prepare(prepared_for, features.workload, features.task_type, tables)
+    prepared, at_default = prepare(tuple(deployments), features.workload, features.task_type, tables)
     costs = expected_costs(prepared, features)
-    dearest = max((cost for cost in costs if cost is not None), default=0.0)
-    weight = tau(slider, find_default_tau(prepared_for, tables))
+    dearest = max([cost for cost in costs if cost is not None], default=0.0)
+    weight = tau(slider, at_default)
+    # What one nano-USD is worth in quality.
+    cost_weight = weight / dearest if dearest else 0.0
     offset = features.difficulty - UNKNOWN
     target_ms = features.max_latency_ms
-    keys: list[tuple[bool, bool, float, int]] = []
+    floor = -1.0 if quality_floor is None else quality_floor
     scores: list[AutoScore] = []
-    for index, (entry, cost) in enumerate(zip(prepared, costs, strict=True)):
-        quality = min(1.0, max(0.0, entry.quality + entry.slope * offset))
-        ratio = 1.0 if cost is None else cost / dearest if dearest else 0.0
-        measured = latency_ms(entry.deployment_id)
-        latency = entry.latency_ms if measured is None else measured
-        score = quality - weight * ratio
+    # The name of a tuple's own constructor: a named tuple's takes twice as long, thirty times a request.
+    new = tuple.__new__
+    # Sorted upwards: pinned before all others, those below the floor after all others.
+    keys: list[float] = []
+    for entry, cost in zip(prepared, costs, strict=True):
+        deployment_id, quality, error, evidence_count, slope, _, _, latency, is_pinned = entry
+        if slope:
+            quality += slope * offset
+            quality = 0.0 if quality < 0.0 else min(quality, 1.0)
+        measured = latency_ms(deployment_id)
+        if measured is not None:
+            latency = measured
+        if cost is None:
+            score = quality - weight
+        else:
+            score = quality - cost_weight * cost
+            cost = int(cost + 0.5)
         if latency is not None:
-            score -= _latency_penalty(latency, target_ms)
-        is_below = quality_floor is not None and quality < quality_floor
-        keys.append((not entry.is_pinned, is_below, -score, index))
-        scores.append(
-            AutoScore(
-                quality,
-                entry.error,
-                entry.evidence_count,
-                None if cost is None else round(cost),
-                latency,
-                score,
-            )
-        )
-    keys.sort()
-    order = [key[3] for key in keys]
+            penalty = LATENCY_PENALTY_PER_MS * latency
+            if 0 < target_ms < latency:
+                penalty += MISSED_TARGET_PENALTY_PER_MS * (latency - target_ms)
+            score -= penalty if penalty < MAX_LATENCY_PENALTY else MAX_LATENCY_PENALTY
+        scores.append(new(AutoScore, (quality, error, evidence_count, cost, latency, score)))
+        key = -score
+        if quality < floor:
+            key += APART
+        keys.append(key - 2 * APART if is_pinned else key)
+    order = sorted(range(len(keys)), key=keys.__getitem__)
     return Ranked(order, [scores[index] for index in order])
+
+
+class Ready(NamedTuple):
+    """What ranking needs of some deployments on a workload, and the tau of the default slider for them."""
+
+    prepared: tuple[Prepared, ...]
+    default_tau: float
 
 
 def prepare(
     deployments: tuple[DeploymentSnapshot, ...], workload: str, task_type: str, tables: RouterTables
-) -> tuple[Prepared, ...]:
-    """Return what is known of each deployment on a workload; from `tables.memo` when it was asked before."""
-    key = (workload if _is_known(workload, tables) else "", task_type, deployments)
-    found: tuple[Prepared, ...] | None = tables.memo.get(key)
+) -> Ready:
+    """Return what is known of the deployments on a workload; from `tables.memo` when it was asked before."""
+    memo = tables.memo
+    key = (workload if workload in _known_workloads(tables) else "", task_type, deployments)
+    found: Ready | None = memo.get(key)
     if found is None:
-        if len(tables.memo) >= MEMO_SIZE:
-            tables.memo.clear()
-        found = tables.memo[key] = _build(deployments, workload, task_type, tables)
-    return found
-
-
-def find_default_tau(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables) -> float:
-    """Return the tau of the default slider for these candidates; from `tables.memo` when it was asked before."""
-    key = ("tau", deployments)
-    found: float | None = tables.memo.get(key)
-    if found is None:
-        found = tables.memo[key] = _calibrate(deployments, tables)
+        default_tau = memo.get(deployments)
+        if default_tau is None:
+            default_tau = _calibrate(deployments, tables)
+        if len(memo) >= MEMO_SIZE:
+            memo.clear()
+        memo[deployments] = default_tau
+        found = memo[key] = Ready(_build(deployments, workload, task_type, tables), default_tau)
     return found
 
 
@@ -161,10 +176,9 @@ def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables
     So the default means the same for any candidates: as cheap as it gets without a loss that anybody would see.
     """
     weights, qualities, ratios = [], [], []
-    for workload, evidence in tables.workloads.items():
-        if evidence.n <= 0:
-            continue
-        prepared = prepare(deployments, workload, evidence.task_type, tables)
+    heaviest = nlargest(CALIBRATED_WORKLOADS, tables.workloads.items(), key=lambda item: item[1].n)
+    for workload, evidence in heaviest:
+        prepared = _build(deployments, workload, evidence.task_type, tables)
         costs = np.array(expected_costs(prepared, TYPICAL_REQUEST), dtype=float)
         if np.isnan(costs).all() or not np.nanmax(costs):
             continue
@@ -184,10 +198,6 @@ def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables
             break
         found = candidate
     return found
-
-
-def _is_known(workload: str, tables: RouterTables) -> bool:
-    return workload in _known_workloads(tables)
 
 
 def _known_workloads(tables: RouterTables) -> frozenset[str]:
@@ -241,17 +251,10 @@ def _blended(deployment: DeploymentSnapshot) -> float | None:
 
 def expected_costs(prepared: tuple[Prepared, ...], features: Features) -> list[float | None]:
     """Return what the request would about cost at each deployment, in nano-USD; None: unpriced."""
-    input_tokens, choices = features.input_tokens, max(1, features.choice_count)
+    input_mtok, output_share = (
+        features.input_tokens / TOKENS_PER_MTOK,
+        max(1, features.choice_count) / TOKENS_PER_MTOK,
+    )
     return [
-        None
-        if entry.input_rate is None
-        else (input_tokens * entry.input_rate + choices * entry.output_nanousd) / NANO_PER_MTOK
-        for entry in prepared
+        None if entry[5] is None else input_mtok * entry[5] + output_share * entry[6] for entry in prepared
     ]
-
-
-def _latency_penalty(latency_ms: float, target_ms: int) -> float:
-    penalty = LATENCY_PENALTY * latency_ms / 1000
-    if 0 < target_ms < latency_ms:
-        penalty += MISSED_TARGET_PENALTY * (latency_ms - target_ms) / 1000
-    return min(MAX_LATENCY_PENALTY, penalty)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from policies.autorouter.difficulty import UNKNOWN
 from policies.autorouter.fingerprint import find_conversation, find_workload
 from policies.autorouter.languages import find_language
-from policies.autorouter.request_types import find_type
+from policies.autorouter.request_types import find_type_of_words
 from policies.autorouter.tables import RouterTables
+from policies.autorouter.words import read_words
 
 
 class RequestText(NamedTuple):
@@ -46,7 +47,7 @@ class TextFacts(NamedTuple):
 
 def read_text_facts(text: RequestText, *, tables: RouterTables | None = None) -> TextFacts:
     """Read the facts. Without tables there is no learnt difficulty, and there are no types but the built-in ones."""
-    last_user = text.last_user
+    words = read_words(text.last_user)
     difficulty = None if tables is None else tables.difficulty
     return TextFacts(
         workload=find_workload(
@@ -56,16 +57,16 @@ def read_text_facts(text: RequestText, *, tables: RouterTables | None = None) ->
             tool_names=text.tool_names,
             schema=text.schema,
         ),
-        task_type=find_type(
-            last_user,
+        task_type=find_type_of_words(
+            words,
             has_images=text.has_images,
             has_tools=bool(text.tool_names),
             is_tool_result=text.is_tool_result,
             message_count=text.message_count,
             input_tokens=text.input_tokens,
-            extra_types={} if tables is None else tables.extra_types,
+            extra_types=None if tables is None else tables.extra_types,
         ),
-        language=find_language(last_user),
+        language=find_language(text.last_user, words.listed),
         conversation=find_conversation(
             session=text.session,
             key_id=text.key_id,
@@ -73,5 +74,5 @@ def read_text_facts(text: RequestText, *, tables: RouterTables | None = None) ->
             tool_names=text.tool_names,
             first_user=text.first_user,
         ),
-        difficulty=UNKNOWN if difficulty is None else round(difficulty.difficulty(last_user), 3),
+        difficulty=UNKNOWN if difficulty is None else round(difficulty.difficulty(words), 3),
     )

@@ -6,10 +6,11 @@ little, where nothing better is known of the workload.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
+
+from policies.autorouter.words import Words, read_words
 
 TYPES: Final = (
     "rewrite",
@@ -27,8 +28,8 @@ TYPES: Final = (
 )
 LONG_CONTEXT_TOKENS: Final = 32_000
 # The instruction stands at one end of a message: before or after the text it is about.
-HEAD_CHARS: Final = 400
-TAIL_CHARS: Final = 200
+HEAD_WORDS: Final = 50
+TAIL_WORDS: Final = 25
 # Shorter than this, and without any word that we know: somebody is talking.
 CHAT_WORDS: Final = 12
 
@@ -60,17 +61,17 @@ _SPELT: Final[dict[str, str]] = {
     "template:2 speech:3 lyrics:3 song:1 invitation:2 craft:2",
     "chat": "hi:2 hello:2 hey:2 thanks:2 thank:2 bye:2 lol:2 feeling:1 talk:1",
 }
-_WORDS: Final[dict[str, tuple[tuple[str, float], ...]]] = {}
-_SPLIT = re.compile(r"[\s.,!?:\"'()\[\]{}*`<>|/\\_=+-]+")
+_WORDS: Final[dict[bytes, tuple[tuple[str, float], ...]]] = {}
 # The first word of an instruction weighs more than the same word inside the text it is about.
-_VERB_BONUS: Final = 2.0
-_CODE_MARKS: Final = ("```", "def ", "();", "#include", "</", "SELECT ", "\n    return", "import ")
+VERB_FACTOR: Final = 2.0
+CODE_MARK_POINTS: Final = 3.0
 
 
 def _fill() -> None:
     for name, spelt in _SPELT.items():
         for item in spelt.split():
-            word, _, weight = item.rpartition(":")
+            spelt_word, _, weight = item.rpartition(":")
+            word = spelt_word.encode()
             _WORDS[word] = (*_WORDS.get(word, ()), (name, float(weight)))
 
 
@@ -89,40 +90,85 @@ def find_type(
     extra_types: Mapping[str, tuple[str, ...]] | None = None,
 ) -> str:
     """Return the type of a request whose last user message is `text`. A site's own types come before ours."""
-    words = _words_of(text)
+    return find_type_of_words(
+        read_words(text),
+        has_images=has_images,
+        has_tools=has_tools,
+        is_tool_result=is_tool_result,
+        message_count=message_count,
+        input_tokens=input_tokens,
+        extra_types=extra_types,
+    )
+
+
+def find_type_of_words(
+    read: Words,
+    *,
+    has_images: bool = False,
+    has_tools: bool = False,
+    is_tool_result: bool = False,
+    message_count: int = 1,
+    input_tokens: int = 0,
+    extra_types: Mapping[str, tuple[str, ...]] | None = None,
+) -> str:
+    """Return the same for a message that was read already."""
+    listed = read.listed
+    words = listed if len(listed) <= HEAD_WORDS + TAIL_WORDS else listed[:HEAD_WORDS] + listed[-TAIL_WORDS:]
     if extra_types:
-        known = words & _all_extra_words(tuple(extra_types.items()))
-        if known:
-            return max(extra_types, key=lambda name: len(known.intersection(extra_types[name])))
+        found = _find_extra(words, extra_types)
+        if found:
+            return found
     if has_images:
         return "vision"
     if has_tools or is_tool_result:
         return "agent"
     if input_tokens >= LONG_CONTEXT_TOKENS:
         return "long_context"
-    return _by_words(text, words, message_count)
+    return _by_words(read, words, message_count)
 
 
-def _words_of(text: str) -> set[str]:
-    looked_at = text if len(text) <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
-    return set(_SPLIT.split(looked_at.lower()))
-
-
-def _by_words(text: str, words: set[str], message_count: int) -> str:
+def _by_words(read: Words, words: Sequence[bytes], message_count: int) -> str:
     points: dict[str, float] = {}
-    for word in _KNOWN & words:
+    known = _KNOWN.intersection(words)
+    for word in known:
         for name, weight in _WORDS[word]:
             points[name] = points.get(name, 0.0) + weight
-    for word in _SPLIT.split(text[:40].lower(), maxsplit=3)[:2]:
-        for name, weight in _WORDS.get(word, ()):
-            points[name] = points.get(name, 0.0) + weight * (_VERB_BONUS - 1)
-    if any(mark in text for mark in _CODE_MARKS):
-        points["code"] = points.get("code", 0.0) + 2
+    for word in words[:2]:
+        if word in known:
+            for name, weight in _WORDS[word]:
+                points[name] = points.get(name, 0.0) + weight * (VERB_FACTOR - 1)
+    if _looks_like_code(read.raw):
+        points["code"] = points.get("code", 0.0) + CODE_MARK_POINTS
     if not points:
         return "chat" if len(words) < CHAT_WORDS or message_count > 1 else "question"
-    return max(TYPES, key=lambda name: points.get(name, 0.0))
+    most = max(points.values())
+    return min((name for name, found in points.items() if found == most), key=TYPES.index)
+
+
+def _looks_like_code(raw: bytes) -> bool:
+    return (
+        b"```" in raw
+        or b"();" in raw
+        or b"\ndef " in raw
+        or b"\n    return" in raw
+        or b"#include" in raw
+        or b"</" in raw
+        or (b"select " in raw and b" from " in raw and b"where " in raw)
+    )
+
+
+def _find_extra(words: Sequence[bytes], extra_types: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the type that the site added whose words occur most, or ""."""
+    best, most = "", 0
+    for name, its_words in _encoded(tuple(extra_types.items())):
+        count = len(its_words.intersection(words))
+        if count > most:
+            best, most = name, count
+    return best
 
 
 @lru_cache(maxsize=16)
-def _all_extra_words(extra_types: tuple[tuple[str, tuple[str, ...]], ...]) -> frozenset[str]:
-    return frozenset(word for _, words in extra_types for word in words)
+def _encoded(
+    extra_types: tuple[tuple[str, tuple[str, ...]], ...],
+) -> tuple[tuple[str, frozenset[bytes]], ...]:
+    return tuple((name, frozenset(word.lower().encode() for word in words)) for name, words in extra_types)
