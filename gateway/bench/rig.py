@@ -103,7 +103,7 @@ def build_configuration(provider_port: int) -> dict[str, Any]:
         for shape in STREAM_SHAPES
     ]
     # The same rules with the automatic router last: what is added is its work.
-    names = [f"candidate {number}@bench" for number in range(AUTO_CANDIDATES)]
+    names = [f"candidate-{number}@bench" for number in range(AUTO_CANDIDATES)]
     deployments += [
         {
             "name": name,

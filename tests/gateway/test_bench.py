@@ -205,7 +205,7 @@ def test_a_figure_over_its_bar_is_not_met_and_a_missing_one_is_unknown() -> None
 
 def test_the_gateway_under_test_has_a_policy_of_ten_rules() -> None:
     file = read_document(build_configuration(1), folder=ROOT)
-    assert [len(policy["rules"]) for policy in file.policies] == [10, 10]
+    assert [len(policy["rules"]) for policy in file.policies] == [10, 10, 10]
 
 
 @pytest.mark.slow
