@@ -25,6 +25,10 @@ from policies.autorouter.learning import Evidence, learn
 from policies.autorouter.tables import ALL_WORKLOADS, Amount, Latency, RouterTables
 from policies.models import RouterTable
 
+# Learning from so many takes less than a second; from more, a task does it, away from a process that serves requests.
+QUICK_EVIDENCE: Final = 5_000
+# More tell the gate nothing new.
+MAX_HELD_OUT: Final = 5_000
 # Older evidence counts next to nothing (half after 90 days), and this many rows are read in a second.
 MAX_EVIDENCE: Final = 200_000
 # Means over less time follow a changed prompt or a faster provider.
@@ -103,7 +107,7 @@ class _Chosen(NamedTuple):
 def _choose_evidence(active: RouterTable | None, *, has_news: bool) -> _Chosen:
     rows = _read_evidence()
     fresh = [row for row in rows if row.id > mark_of(active)]
-    held_out = [row for row in fresh if zlib.crc32(row.fold_key.encode()) % 2]
+    held_out = [row for row in fresh if zlib.crc32(row.fold_key.encode()) % 2][-MAX_HELD_OUT:]
     newest_mark = max((mark_of(row) for row in RouterTable.objects.defer("document")), default=0)
     has_new_evidence = bool(rows) and rows[-1].id > newest_mark
     if has_new_evidence and len(held_out) >= MIN_HELD_OUT:
@@ -117,6 +121,11 @@ def _choose_evidence(active: RouterTable | None, *, has_news: bool) -> _Chosen:
             rows, [], len(fresh), f"about {missing} more judgements are needed to judge a version by"
         )
     return _Chosen(rows, [], len(fresh), "nothing has come since the newest version")
+
+
+def is_quick() -> bool:
+    """Say whether learning takes less than a second."""
+    return EvidenceRow.objects.order_by()[: QUICK_EVIDENCE + 1].count() <= QUICK_EVIDENCE
 
 
 def mark_of(row: RouterTable | None) -> int:

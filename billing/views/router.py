@@ -16,8 +16,9 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
+from kombu.exceptions import OperationalError
 
-from billing import router_learning
+from billing import router_learning, tasks
 from billing.catalog_ratings import read_router_now
 from billing.models import Evidence
 from billing.router_report import read_report
@@ -180,7 +181,15 @@ def roll_back(request: HttpRequest, pk: int) -> HttpResponse:
 @needs(Ability.CONFIGURE)
 @require_POST
 def learn_now(request: HttpRequest) -> HttpResponse:
-    """Collect evidence and make a new version of it, as the daily task does."""
+    """Collect evidence and make a new version of it, as the daily task does: here where that is quick, else there."""
+    if not router_learning.is_quick():
+        try:
+            tasks.learn_router.apply_async(args=[actor_name(request)], retry=False)
+        except (OperationalError, OSError):
+            messages.error(request, "The queue of background tasks cannot be reached. Nothing was learnt.")
+        else:
+            messages.success(request, "A new version is being learnt; it appears here within some minutes.")
+        return redirect("router")
     learnt = router_learning.learn_version(now=timezone.now(), actor=actor_name(request))
     if learnt.table is None:
         messages.success(request, f"No new version: {learnt.reason}.")

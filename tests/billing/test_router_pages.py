@@ -9,6 +9,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from billing import router_learning
 from billing.catalog_ratings import read_router_now
 from billing.evidence import Judgement, record_evidence
 from billing.models import Evidence
@@ -156,6 +157,25 @@ def test_learning_and_the_setting_answer_what_they_did() -> None:
         "goes into force by itself"
         in client.post(reverse("router-setting"), {"activates_itself": "1"}, follow=True).content.decode()
     )
+
+
+def test_learning_from_much_is_handed_to_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[object] = []
+    monkeypatch.setattr(router_learning, "QUICK_EVIDENCE", 0)
+    monkeypatch.setattr(
+        "celery.app.task.Task.apply_async", lambda *args, **kwargs: handed.append(kwargs["args"])
+    )
+    record_evidence([Judgement(Evidence.Source.FEEDBACK, make_model().pk, 1.0, timezone.now())])
+    client = operator()
+    page = client.post(reverse("router-learn"), follow=True).content.decode()
+    assert "is being learnt" in page
+    assert len(handed) == 1
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no queue")
+
+    monkeypatch.setattr("celery.app.task.Task.apply_async", refuse)
+    assert "cannot be reached" in client.post(reverse("router-learn"), follow=True).content.decode()
 
 
 def test_readers_see_everything_and_no_button(tmp_path: Path) -> None:
