@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import reports
+from billing.models import Backtest, BacktestState
 from billing.policy_traffic import PolicyTraffic, read_policy_traffic, read_version_traffic
 from policies.approvals import find_pending
 from policies.differences import Difference, list_differences
@@ -63,9 +64,14 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
     document: dict[str, Any] = shown.document if shown else {}
     now = timezone.now()
     traffic = read_policy_traffic(policy.pk, now=now)
+    backtests = dict(
+        Backtest.objects.filter(policy=policy, version__in=versions, state=BacktestState.DONE)
+        .order_by("id")
+        .values_list("version_id", "id")
+    )
     context = {
         "policy": policy,
-        "versions": versions,
+        "versions": [(version, backtests.get(version.pk)) for version in versions],
         "shown": shown,
         "is_live": shown is not None and shown == live,
         "document": document,

@@ -9,7 +9,7 @@ import json
 import uuid
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_http_methods
 
@@ -29,10 +29,15 @@ LOGGED_SHOWN = 20
 @needs(Ability.CONFIGURE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def try_request(request: HttpRequest, pk: int) -> HttpResponse:
-    """The panel; with a POST what would become of the request under the form's rules, or under the saved draft."""
+    """The panel; with a POST what would become of the request under the form's rules, or under the saved draft.
+
+    `?logged=` decides a logged request against the saved draft at once.
+    """
     policy = get_object_or_404(Policy, pk=pk)
     is_fragment = bool(request.headers.get("HX-Request"))
-    result = _decide(request, policy) if request.method == "POST" else {}
+    asked = request.POST if request.method == "POST" else request.GET
+    chosen = asked.get("logged", "")
+    result = _decide(asked, policy) if request.method == "POST" or chosen else {}
     if is_fragment and request.method == "POST":
         return render(request, "policies/_try_result.html", result)
     context = {
@@ -40,42 +45,40 @@ def try_request(request: HttpRequest, pk: int) -> HttpResponse:
         "tenants": Tenant.objects.filter(is_enabled=True)[:MAX_CALLERS],
         "allowed_tenants": set(policy.tenants.values_list("pk", flat=True)),
         "keys": ApiKey.objects.filter(revoked_at=None).select_related("project__tenant")[:MAX_CALLERS],
-        "logged": _logged(policy),
+        "logged": _logged(policy, chosen),
         "sample": request.POST.get("request") or _sample(policy),
-        "chosen": request.POST.get("logged") or request.GET.get("logged", ""),
+        "chosen": chosen,
         **result,
     }
     return render(request, "policies/_try.html" if is_fragment else "policies/try.html", context)
 
 
-def _decide(request: HttpRequest, policy: Policy) -> dict[str, Any]:
+def _decide(asked: QueryDict, policy: Policy) -> dict[str, Any]:
     try:
-        return {"explanation": _explain(request, policy).as_json()}
+        return {"explanation": _explain(asked, policy).as_json()}
     except Untestable as reason:
         return {"failure": str(reason), "problems": reason.problems}
     except UnsoundDraftError as unsound:
         return {"failure": "These rules cannot be tried yet:", "problems": unsound.problems}
 
 
-def _explain(request: HttpRequest, policy: Policy) -> Explanation:
-    document = _document(request, policy)
-    if chosen := request.POST.get("logged", ""):
-        try:
-            wanted = uuid.UUID(chosen)
-        except ValueError:
-            raise Untestable("There is no such logged request.") from None
+def _explain(asked: QueryDict, policy: Policy) -> Explanation:
+    document = _document(asked, policy)
+    if chosen := asked.get("logged", ""):
+        if (wanted := _id_of(chosen)) is None:
+            raise Untestable("There is no such logged request.")
         return explain_logged(wanted, policy=policy, document=document)
     return explain_body(
-        request.POST.get("request", "").encode("utf-8", "replace"),
+        asked.get("request", "").encode("utf-8", "replace"),
         policy=policy,
         document=document,
-        grant=_grant(request.POST.get("caller", "")),
-        draw=_draw(request.POST.get("draw", "")),
+        grant=_grant(asked.get("caller", "")),
+        draw=_draw(asked.get("draw", "")),
     )
 
 
-def _document(request: HttpRequest, policy: Policy) -> dict[str, Any]:
-    text = request.POST.get("form")
+def _document(asked: QueryDict, policy: Policy) -> dict[str, Any]:
+    text = asked.get("form")
     if text is None:
         draft = PolicyDraft.objects.filter(policy=policy).first()
         return draft.document if draft else EMPTY_DOCUMENT
@@ -89,6 +92,13 @@ def _document(request: HttpRequest, policy: Policy) -> dict[str, Any]:
     if problems:
         raise Untestable("These rules cannot be tried yet:", problems)
     return document
+
+
+def _id_of(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
 
 
 def _grant(caller: str) -> KeyGrant:
@@ -112,8 +122,11 @@ def _draw(text: str) -> float:
     return draw
 
 
-def _logged(policy: Policy) -> list[dict[str, Any]]:
-    rows = list(RequestRecord.objects.filter(policy=policy.pk).order_by("-started_at", "-id")[:LOGGED_SHOWN])
+def _logged(policy: Policy, chosen: str) -> list[dict[str, Any]]:
+    records = RequestRecord.objects.filter(policy=policy.pk).order_by("-started_at", "-id")
+    rows = list(records[:LOGGED_SHOWN])
+    if chosen and chosen not in {str(row.id) for row in rows} and (wanted := _id_of(chosen)):
+        rows += records.filter(id=wanted)
     names = dict(
         Deployment.objects.filter(pk__in={row.deployment_id for row in rows}).values_list("pk", "name")
     )
