@@ -7,6 +7,7 @@ asked for again, so a lost task or a killed process costs the calls that were in
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -33,6 +34,8 @@ from billing.pricing import find_price_in_force
 from policies.autorouter.request_types import find_type
 from policies.errors import ConfigurationError
 from policies.models import Deployment
+
+logger = logging.getLogger(__name__)
 
 SLICE_S = 10.0
 RENEWAL_S = 20.0
@@ -114,6 +117,10 @@ def run_slice(run_id: int, *, seconds: float = SLICE_S, base_url: str = "") -> b
             )
             return False
         state = work_on(run, caller, until_s=time.monotonic() + seconds)
+    except Exception as failure:  # an edge: a run that fails for ever must not be taken up for ever
+        logger.exception("evaluation run %s failed", run_id)
+        evaluation_runs.finish_run(run, EvaluationState.FAILED, error=type(failure).__name__)
+        return False
     finally:
         caller.close()
     if state is None:

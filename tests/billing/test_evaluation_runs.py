@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 
 import pytest
 from django.utils import timezone
@@ -16,7 +18,7 @@ from billing import evaluation_runs
 from billing.evaluation_calls import Said, most_nanousd, read_answer
 from billing.evaluation_lines import Case
 from billing.evaluation_results import summarise
-from billing.evaluation_running import work_on
+from billing.evaluation_running import run_slice, work_on
 from billing.evaluation_sets import create_set, delete_set
 from billing.models import EvaluationRun, EvaluationSet, EvaluationState, Evidence
 from policies.errors import ConfigurationError, InUseError, InvalidValueError, NameTakenError
@@ -220,3 +222,72 @@ def test_the_gateways_answers_are_read_with_their_cost() -> None:
     refused = read_answer(404, {}, {"error": {"code": "model_not_found"}}, 5.0)
     assert (refused.problem, refused.cost_nanousd) == ("model_not_found", 0)
     assert read_answer(502, {}, {}, 5.0).cost_nanousd is None
+
+
+class EndpointHandler(BaseHTTPRequestHandler):
+    """The parts of the gateway's endpoint that a run calls; the key becomes known at the second look."""
+
+    looks: ClassVar[list[str]] = []
+    bodies: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        self.looks.append(self.headers["Authorization"])
+        self._answer(200 if len(self.looks) > 1 else 401, {"data": []})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.bodies.append(body | {"path": self.path, "title": self.headers["X-Title"]})
+        if body["messages"][-1]["content"] == "q3":
+            self._answer(503, {"error": {"code": "no_candidate"}})
+            return
+        usage = {"completion_tokens": 4}
+        self._answer(200, {"choices": [{"message": {"content": "right"}}], "usage": usage})
+
+    def _answer(self, status: int, payload: dict[str, Any]) -> None:
+        body = json.dumps(payload).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("x-pointsman-request-id", str(uuid.uuid4()))
+        if status == 200:
+            self.send_header("x-pointsman-cost-usd", "0.000000250")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_slice_calls_the_gateways_endpoint_with_a_key_of_its_own_and_ends_the_run() -> None:
+    deployment = make.world().deployment
+    run = start(make_set(), deployment)
+    evaluation_runs.release_run(run)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EndpointHandler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert run_slice(run.pk, seconds=0, base_url=url) is True
+        assert run_slice(run.pk, base_url=url) is False
+    finally:
+        server.shutdown()
+        server.server_close()
+    run.refresh_from_db()
+    assert (run.state, run.done_count, run.answers.filter(quality=1.0).count()) == ("done", 6, 5)
+    failed = run.answers.get(quality=None)
+    assert (failed.detail, failed.cost_nanousd) == ("no_candidate", None)
+    assert run.cost_nanousd > 5 * 250, "the call of unknown cost took its most from the budget"
+    assert {body["model"] for body in EndpointHandler.bodies} == {deployment.name}
+    assert {(body["path"], body["max_tokens"], body["title"]) for body in EndpointHandler.bodies} == {
+        ("/v1/chat/completions", 100, "Evaluation sets")
+    }
+    assert len(set(EndpointHandler.looks)) == 1, "both slices used the same key"
+    assert ApiKey.objects.get(name=f"evaluation run {run.pk}").revoked_at is not None
+
+
+def test_a_run_without_a_gateway_fails_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(make_set(), make.world().deployment)
+    evaluation_runs.release_run(run)
+    monkeypatch.setattr("billing.evaluation_calls.KEY_WAIT_S", 0.0)
+    assert run_slice(run.pk, base_url="http://127.0.0.1:9") is False
+    run.refresh_from_db()
+    assert run.state == EvaluationState.FAILED
+    assert "does not answer" in run.error
