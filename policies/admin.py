@@ -21,6 +21,7 @@ from policies.models import (
     ApiKey,
     ChangeEvent,
     Deployment,
+    ManagementToken,
     Model,
     Policy,
     PolicyDraft,
@@ -252,6 +253,17 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     list_select_related = ("project__tenant",)
     search_fields = ("name", "owner", "secret_hint")
     exclude = ("secret_hash",)
+
+
+@admin.register(ManagementToken)
+class ManagementTokenAdmin(ReadOnlyAdmin):
+    """Issued and revoked in the console: a secret must be shown once."""
+
+    list_display = ("name", "scopes", "secret_hint", "created_by", "expires_at", "revoked_at", "last_used_at")
+    exclude = ("secret_hash",)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may(request.user, Ability.ISSUE_TOKENS)
 
 
 @admin.register(Policy)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import re
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -82,3 +84,25 @@ def test_a_naive_expiry_is_refused_and_a_state_follows_the_clock() -> None:
     token, _ = management_tokens.issue_token(name="ci", scopes=["read"], actor="olga", expires_at=at)
     assert management_tokens.state_of(token, now=at - dt.timedelta(seconds=1)) == "active"
     assert management_tokens.state_of(token, now=at) == "expired"
+
+
+def test_a_script_gets_a_token_without_a_browser() -> None:
+    out = io.StringIO()
+    call_command("issue_token", "--name", "ci", "--scope", "read", "--scope", "publish", stdout=out)
+    token = management_tokens.find_token(out.getvalue().strip())
+    assert token is not None
+    assert (token.name, token.scopes, token.created_by) == (
+        "ci",
+        ["read", "publish"],
+        "manage.py issue_token",
+    )
+    with pytest.raises(CommandError, match="already a management token named ci"):
+        call_command("issue_token", "--name", "ci", "--scope", "read")
+
+
+def test_the_back_office_shows_tokens_and_changes_none() -> None:
+    management_tokens.issue_token(name="ci", scopes=["read"], actor="olga")
+    page = operator().get("/admin/policies/managementtoken/")
+    assert page.status_code == 200
+    assert ">ci<" in page.content.decode()
+    assert operator().get("/admin/policies/managementtoken/add/").status_code == 403
