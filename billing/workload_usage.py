@@ -18,6 +18,8 @@ from billing.models import UsageByDay, WorkloadDay, WorkloadUsage
 
 KEEP_DAYS: Final = 90
 DAY: Final = dt.timedelta(days=1)
+# Summing 100,000 records takes 2.5 s here (25 µs each, most of it reading their JSON).
+BUSY_DAY: Final = 100_000
 
 # Of `auto` and of rules that look at words alone records have a workload. A request of several attempts took longer
 # than its model did: its time counts for nobody.
@@ -63,7 +65,8 @@ class Served(NamedTuple):
 def collect_workloads(*, now: dt.datetime, again_after: dt.timedelta = dt.timedelta(0)) -> list[dt.date]:
     """Sum the days that have news; return them. Days older than `KEEP_DAYS` are forgotten.
 
-    A day that was summed less than `again_after` ago is left: a busy one has news all the time.
+    A day that was summed less than `again_after` ago is left, for it has news all the time; a busy one, which takes
+    longer, is left longer: with a million records eleven times as long.
     """
     today = now.astimezone(dt.UTC).date()
     first_day = today - DAY * KEEP_DAYS
@@ -78,7 +81,7 @@ def collect_workloads(*, now: dt.datetime, again_after: dt.timedelta = dt.timede
         day
         for day, count in counted.items()
         if (row := collected.get(day)) is None
-        or (row.record_count != count and row.collected_at <= now - again_after)
+        or (row.record_count != count and row.collected_at <= now - again_after * (1 + count / BUSY_DAY))
     ]
     for day in due:
         _collect_day(day, record_count=int(counted[day]), now=now)
