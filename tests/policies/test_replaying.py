@@ -80,7 +80,10 @@ asks = st.fixed_dictionaries({
 health = st.builds(
     FakeHealth,
     st.dictionaries(names, st.sampled_from(sorted(HEALTH_REASONS))),
-    st.dictionaries(st.sampled_from([d.id for d in CATALOG.values()]), st.floats(0, 9000)),
+    st.dictionaries(
+        st.sampled_from([d.id for d in CATALOG.values()]),
+        st.floats(0, 9000),
+    ),
 )
 policies = st.lists(rules(), min_size=1, max_size=4)
 grants = some(((), ("us",))).map(lambda r: make_grant(policies=("acme/auto", "acme/other"), regions=r))
@@ -167,6 +170,20 @@ def test_what_was_used_although_it_was_ejected_comes_out_again() -> None:
     view = FakeHealth({"small@a": "ejected", "small@b": "cooling"})
     stored, snapshot = decided(view, rule)
     assert stored.decision["candidates"] == ["small@b", "small@a"]  # nothing healthy was left
+    assert recompute(stored, snapshot=snapshot, grant=make_grant()) == stored.decision
+
+
+def test_a_latency_is_judged_by_as_many_digits_as_are_recorded() -> None:
+    """One was measured, the other's is the tables': a hair between them may not decide."""
+    rule = {"strategy": "auto", "slider": 5, "deployments": ["small@a", "small@b"]}
+    snapshot = replace(make_snapshot(CATALOG, make_policy(CATALOG, rule)), router=TABLES)
+    ask, asked = (
+        Ask("acme/auto"),
+        Features(requested_model="acme/auto", tenant="acme", project="web", key="dev"),
+    )
+    view = FakeHealth({}, {CATALOG["small@a"].id: 123.48})
+    stored = store(ask, asked, decision_record(decide(ask, asked, snapshot, make_grant(), view, draw=0.5)))
+    assert [score[4] for score in stored.decision["scores"]] == [123.5, 123.5]
     assert recompute(stored, snapshot=snapshot, grant=make_grant()) == stored.decision
 
 
