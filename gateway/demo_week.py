@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.demo_workloads import WORKLOADS, Workload
@@ -85,10 +86,10 @@ class Manner(NamedTuple):
 
 
 class Incident(NamedTuple):
-    """A model's deployments fail: which share of the calls, with which status, and when (UTC)."""
+    """A model's deployments fail: which share of the calls, with which status, and when (UTC, counted in workdays)."""
 
     model: str
-    days_ago: int
+    workdays_ago: int
     hour: float
     minutes: float
     status: int
@@ -117,13 +118,13 @@ GOOD_SHARES = {
 }
 _OTHER_MANNER = Manner(300.0, 100.0, 1.0)
 INCIDENTS = (
-    Incident("sim-small", days_ago=2, hour=13.6, minutes=35, status=503, share=0.97),
-    Incident("sim-medium", days_ago=3, hour=9.25, minutes=50, status=500, share=0.9),
-    Incident("sim-large", days_ago=1, hour=10.0, minutes=25, status=429, share=0.5),
-    Incident("sim-code", days_ago=4, hour=15.0, minutes=20, status=429, share=0.4),
+    Incident("sim-small", workdays_ago=2, hour=13.6, minutes=35, status=503, share=0.97),
+    Incident("sim-medium", workdays_ago=3, hour=9.25, minutes=50, status=500, share=0.9),
+    Incident("sim-large", workdays_ago=1, hour=10.0, minutes=25, status=429, share=0.5),
+    Incident("sim-code", workdays_ago=4, hour=15.0, minutes=20, status=429, share=0.4),
     # For eight minutes nobody answers.
     *(
-        Incident(model, days_ago=1, hour=11.3, minutes=8, status=503, share=1.0)
+        Incident(model, workdays_ago=1, hour=11.3, minutes=8, status=503, share=1.0)
         for model in ("sim-small", "sim-medium", "sim-code", "sim-large")
     ),
 )
@@ -192,16 +193,25 @@ def answer_call(turn: Turn, model: str, at_unix_s: float, *, now_unix_s: float, 
     draw = random.Random(f"{SEED}/{turn.number}/{model}/{attempt}")  # noqa: S311
     manner = MANNERS.get(model, _OTHER_MANNER)
     first_byte_ms = manner.first_token_ms * draw.lognormvariate(0, 0.3) + turn.input_tokens * 0.02
-    for incident in INCIDENTS:
-        if model == incident.model and draw.random() < incident.share:
-            day = datetime.fromtimestamp(now_unix_s, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-            begin_unix_s = day.timestamp() - incident.days_ago * 86_400 + incident.hour * 3600
-            if begin_unix_s <= at_unix_s < begin_unix_s + incident.minutes * 60:
-                return Call(incident.status, first_byte_ms / 4, first_byte_ms / 4, 0)
+    for incident, begin_unix_s in _begins(now_unix_s):
+        is_now = begin_unix_s <= at_unix_s < begin_unix_s + incident.minutes * 60
+        if is_now and model == incident.model and draw.random() < incident.share:
+            return Call(incident.status, first_byte_ms / 4, first_byte_ms / 4, 0)
     if draw.random() < 0.002:
         return Call(502, first_byte_ms, first_byte_ms, 0)
     tokens = round(turn.output_tokens * manner.wordiness * draw.uniform(0.85, 1.15))
     return Call(200, first_byte_ms, first_byte_ms + 1000 * tokens / manner.tokens_a_second, tokens)
+
+
+@lru_cache(maxsize=4)
+def _begins(now_unix_s: float) -> list[tuple[Incident, float]]:
+    """When each incident begins: on workdays, when somebody is there to notice."""
+    today = datetime.fromtimestamp(now_unix_s, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    workdays = [day for ago in range(1, 15) if (day := today - timedelta(days=ago)).isoweekday() <= 5]
+    return [
+        (incident, workdays[incident.workdays_ago - 1].timestamp() + incident.hour * 3600)
+        for incident in INCIDENTS
+    ]
 
 
 def rate_answer(turn: Turn, model: str) -> float | None:
