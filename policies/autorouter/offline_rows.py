@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,7 +45,10 @@ class FileError(ValueError):
 
 
 class Row(NamedTuple):
-    """One request as its file has it. `split` is empty when the file has none."""
+    """One request as its file has it, the workload that its task stands for, and the type that its words tell.
+
+    `split` is empty when the file has none.
+    """
 
     id: str
     source: str
@@ -53,11 +57,8 @@ class Row(NamedTuple):
     scores: Mapping[str, float]
     output_chars: Mapping[str, float]
     split: str
-
-    @property
-    def workload(self) -> str:
-        """The workload that the task stands for."""
-        return workload_of_label(self.task)
+    workload: str
+    task_type: str
 
 
 class Prices(NamedTuple):
@@ -73,10 +74,9 @@ class Prices(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """Requests by models: `scores` in 0..1, `costs` in USD as they came about. Types are read from the prompts."""
+    """Requests by models: `scores` in 0..1, `costs` in USD as they came about."""
 
     rows: Sequence[Row]
-    types: Sequence[str]
     deployments: tuple[DeploymentSnapshot, ...]
     scores: Floats
     costs: Floats
@@ -92,39 +92,50 @@ class Matrix(NamedTuple):
 
 def read_rows(path: Path, split: str = "") -> list[Row]:
     """Read the rows of one split ("" or "all": every row). Raises FileError."""
-    rows = []
+    rows: list[Row] = []
+    splits: set[str] = set()
+    number = 0
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    rows.append(_read_row(json.loads(line), number))
+                if not line.strip():
+                    continue
+                entry = json.loads(line)
+                found = str(entry.get("split", ""))
+                splits.add(found or "(none)")
+                if split in ("", "all", found):
+                    rows.append(_read_row(entry, number))
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise FileError(f"{path}: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise FileError(f"{path}, line {number}: {error}") from error
-    if split in ("", "all"):
-        return rows
-    chosen = [row for row in rows if row.split == split]
-    if not chosen:
-        splits = ", ".join(sorted({row.split or "(none)" for row in rows})) or "no rows"
-        raise FileError(f"{path}: no rows of the split '{split}'; the file has: {splits}")
-    return chosen
+    if not rows:
+        raise FileError(
+            f"{path}: no rows of the split '{split}'; the file has: {', '.join(sorted(splits)) or 'none'}"
+        )
+    return rows
 
 
 def _read_row(entry: Mapping[str, Any], number: int) -> Row:
     scores = {str(model): float(score) for model, score in entry["score"].items() if score is not None}
     if any(not 0 <= score <= 1 for score in scores.values()):
         raise ValueError("a score is between 0 and 1")
+    task, prompt = str(entry.get("task", "")), str(entry["prompt"])
     return Row(
         id=str(entry.get("id", number)),
         source=str(entry.get("source", "")),
-        task=str(entry.get("task", "")),
-        prompt=str(entry["prompt"]),
+        task=task,
+        prompt=prompt,
         scores=scores,
         output_chars={str(m): float(n) for m, n in (entry.get("out_chars") or {}).items() if n is not None},
         split=str(entry.get("split", "")),
+        workload=_workload(task),
+        task_type=find_type(prompt),
     )
+
+
+_workload = lru_cache(maxsize=1024)(workload_of_label)
 
 
 def read_prices(path: Path) -> Prices:
@@ -235,7 +246,6 @@ def build_matrix(rows: Sequence[Row], prices: Prices, models: Sequence[str] | No
     rates = np.array([prices.find(model, source) for model in kept])
     return Matrix(
         rows=complete,
-        types=[find_type(row.prompt) for row in complete],
         deployments=deployments,
         scores=np.array([[row.scores[model] for model in kept] for row in complete]),
         costs=(input_tokens[:, None] * rates[:, 0] + output_tokens * rates[:, 1]) / 1e6,
@@ -255,18 +265,18 @@ def list_evidence(rows: Iterable[Row]) -> list[Evidence]:
     """Return every score of the rows as evidence of today."""
     found = []
     for row in rows:
-        workload, task_type, pair = row.workload, find_type(row.prompt), f"{row.source}/{row.id}"
+        pair = f"{row.source}/{row.id}"
         for model, score in row.scores.items():
             tokens = tokens_of(row, model)
             found.append(
-                Evidence(workload, task_type, model, score, tokens, pair_id=pair, source="evaluation")
+                Evidence(row.workload, row.task_type, model, score, tokens, pair_id=pair, source="evaluation")
             )
     return found
 
 
 def list_examples(rows: Iterable[Row]) -> list[Example]:
     """Return the rows as examples to learn difficulty from."""
-    return [Example(row.prompt, row.workload, find_type(row.prompt), row.scores) for row in rows]
+    return [Example(row.prompt, row.workload, row.task_type, row.scores) for row in rows]
 
 
 def _deployment(number: int, model: str, price: tuple[float, float] | None) -> DeploymentSnapshot:

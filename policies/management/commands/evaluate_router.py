@@ -61,7 +61,7 @@ cost, at 95, 98 and 100 % of its quality):
   aiq_over_mix  best_quality_over_mix   lead over the best mix of single models (chosen on the training rows)
   default_quality_ratio  default_saving the slider's default, against the best single model
   default_quality  best_single_quality  row_count  model_count  unseen_row_share
-  decision_p50_us_200_words  decision_p99_us_200_words  (and _2000_words)
+  decision_p50_us_200_words  decision_p99_us_200_words  (and _2000_words; processor time)
 and any figure of another row by its path, for example rows.mix.aiq. A VALUE may be a percentage: savings_at_95=85%.
 """
 
@@ -136,13 +136,13 @@ def run(
     prices = read_prices(prices_path or path.parent / PRICES_NAME)
     profiles = _read_profiles(profiles_path, path.parent)
     matrix = build_matrix(read_rows(path, split), prices)
-    training = read_rows(train_path or path, "train") if train_path is None else _read_training(train_path)
+    training = read_rows(path, "train") if train_path is None else _read_training(train_path)
     priors = RouterTables(ratings=rate_models(matrix.deployments, profiles))
     candidate = learn_tables(training, priors)
     current, origin = _find_current(priors)
     mix, is_hindsight = _find_mix(training, matrix, prices)
     result = evaluate(matrix, mix=mix, current=current, candidate=candidate, bootstrap_count=bootstrap_count)
-    result |= time_decisions(candidate, clock_ns=time.perf_counter_ns, deployments=matrix.deployments)
+    result |= time_decisions(candidate, clock_ns=time.thread_time_ns, deployments=matrix.deployments)
     return {
         "file": path.name,
         "train": (train_path or path).name,
@@ -269,7 +269,7 @@ def format_table(result: Mapping[str, Any]) -> str:
         f" {result['default_saving']:.1%} of its cost saved",
         f"requests of unseen workloads: {result['unseen_row_share']:.0%}; current tables: {result['current_tables']};"
         f" mix of {', '.join(result['mix_models'])}",
-        "one decision among 30 models: "
+        "one decision among 30 models (processor time): "
         + "; ".join(
             f"{words} words p50 {result[f'decision_p50_us_{words}_words']:.0f} us,"
             f" p99 {result[f'decision_p99_us_{words}_words']:.0f} us"
