@@ -9,12 +9,15 @@ from django.contrib import admin
 
 from billing.models import (
     AttemptRecord,
+    Evidence,
+    Feedback,
     JournalCursor,
     OpenIntent,
     Price,
     RequestRecord,
     UsageByDay,
     UsageByHour,
+    WorkloadUsage,
 )
 from policies.admin import ReadOnlyAdmin
 
@@ -48,6 +51,25 @@ class UsageByDayAdmin(ReadOnlyAdmin):
 class UsageByHourAdmin(ReadOnlyAdmin):
     list_display = ("hour", "tenant", "request_count", "error_count", "cost_nanousd")
     list_select_related = ("tenant",)
+
+
+@admin.register(Evidence)
+class EvidenceAdmin(ReadOnlyAdmin):
+    list_display = ("at", "source", "workload", "task_type", "model", "quality", "detail")
+    list_select_related = ("model",)
+    list_filter = ("source",)
+
+
+@admin.register(Feedback)
+class FeedbackAdmin(ReadOnlyAdmin):
+    list_display = ("at", "request_id", "api_key_id", "quality", "state")
+    list_filter = ("state",)
+
+
+@admin.register(WorkloadUsage)
+class WorkloadUsageAdmin(ReadOnlyAdmin):
+    list_display = ("day", "workload", "task_type", "app", "deployment", "request_count", "cost_nanousd")
+    list_select_related = ("deployment",)
 
 
 admin.site.register((OpenIntent, JournalCursor), ReadOnlyAdmin)

@@ -18,6 +18,9 @@ from billing.models import Evidence, Feedback
 BATCH = 2000
 # So long after the request a record may still come (a worker without a database writes its journal on).
 WAIT_FOR_RECORD = dt.timedelta(days=2)
+KEEP_FEEDBACK = dt.timedelta(days=90)
+# Halved every 90 days, evidence counts 1/256 by then.
+KEEP_EVIDENCE = dt.timedelta(days=720)
 
 
 class Collected(NamedTuple):
@@ -70,6 +73,12 @@ def collect_feedback(*, now: dt.datetime) -> Collected:
                 Feedback.objects.filter(pk__in=ids).update(state=state)
         counted += len(states[Feedback.State.COUNTED])
         ignored += len(states[Feedback.State.IGNORED])
+
+
+def forget_old(*, now: dt.datetime) -> None:
+    """Delete feedback that is dealt with, and evidence that counts next to nothing by now."""
+    Feedback.objects.exclude(state=Feedback.State.WAITING).filter(at__lt=now - KEEP_FEEDBACK).delete()
+    Evidence.objects.filter(at__lt=now - KEEP_EVIDENCE).delete()
 
 
 def _next_batch(after: tuple[dt.datetime, uuid.UUID]) -> list[Feedback]:

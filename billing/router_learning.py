@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -31,6 +32,7 @@ QUICK_EVIDENCE: Final = 5_000
 MAX_HELD_OUT: Final = 5_000
 # Older evidence counts next to nothing (half after 90 days), and this many rows are read in a second.
 MAX_EVIDENCE: Final = 200_000
+MAX_OF_WORKLOAD: Final = 4_000
 # Means over less time follow a changed prompt or a faster provider.
 MEANS_DAYS: Final = 30
 # Of fewer answers a mean says little; a mean that moved less than this is no news.
@@ -140,7 +142,10 @@ def count_new_evidence(active: RouterTable | None) -> int:
 
 
 def _read_evidence() -> list[_Row]:
-    """The newest judgements, oldest first, without failed checks: `check_evidence` sets those in proportion."""
+    """The newest judgements, oldest first, without failed checks: `check_evidence` sets those in proportion.
+
+    Of one workload the newest `MAX_OF_WORKLOAD`: its callers shall not outvote all others on a kind of task.
+    """
     rows = (
         EvidenceRow.objects.exclude(source=EvidenceRow.Source.CHECK)
         .order_by("-id")
@@ -149,24 +154,24 @@ def _read_evidence() -> list[_Row]:
             "pair_id", "source", "request_id",
         )[:MAX_EVIDENCE]
     )  # fmt: skip
-    found = [
-        _Row(
-            pk,
-            Evidence(
-                workload,
-                task_type,
-                model,
-                quality,
-                output_tokens,
-                latency_ms,
-                at.timestamp(),
-                pair_id,
-                source,  # type: ignore[arg-type]  # the column's choices
-            ),
-            pair_id or str(request_id or pk),
+    found: list[_Row] = []
+    counts: Counter[str] = Counter()
+    for pk, workload, task_type, model, quality, output_tokens, ms, at, pair_id, source, request_id in rows:
+        counts[workload] += 1
+        if workload and counts[workload] > MAX_OF_WORKLOAD:
+            continue
+        evidence = Evidence(
+            workload,
+            task_type,
+            model,
+            quality,
+            output_tokens,
+            ms,
+            at.timestamp(),
+            pair_id,
+            source,  # type: ignore[arg-type]  # the column's choices
         )
-        for pk, workload, task_type, model, quality, output_tokens, latency_ms, at, pair_id, source, request_id in rows
-    ]
+        found.append(_Row(pk, evidence, pair_id or str(request_id or pk)))
     found.reverse()
     return found
 

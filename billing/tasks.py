@@ -51,7 +51,9 @@ def collect_evidence() -> None:
 @shared_task(name="billing.tasks.learn_router", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def learn_router(actor: str = "learning") -> None:
     """Make a new version of the router's tables of what came since the last one."""
-    learnt = router_learning.learn_version(now=timezone.now(), actor=actor)
+    now = timezone.now()
+    evidence_collecting.forget_old(now=now)
+    learnt = router_learning.learn_version(now=now, actor=actor)
     logger.info("router tables: %s", learnt.table or learnt.reason)
 
 

@@ -28,6 +28,7 @@ from policies.models import (
     PolicyVersion,
     Project,
     Provider,
+    RouterTable,
     Tenant,
 )
 from policies.permissions import Ability, may
@@ -282,6 +283,12 @@ class PolicyDraftAdmin(ReadOnlyAdmin):
 class PolicyVersionAdmin(ReadOnlyAdmin):
     list_display = ("__str__", "published_at", "published_by", "note")
     list_select_related = ("policy",)
+
+
+@admin.register(RouterTable)
+class RouterTableAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "state", "note", "made_at", "made_by", "activated_at")
+    list_filter = ("state",)
 
 
 # People are changed in the console, where every change is in the audit log.

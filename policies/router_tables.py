@@ -87,7 +87,8 @@ def activate(*, table: RouterTable, actor: str) -> RouterTable:
 def roll_back(*, actor: str) -> RouterTable:
     """Put the version into force that was before the present one and knew something else; pins stay.
 
-    Before the first version that is: tables that know nothing. Raises NotFoundError when nothing is in force.
+    Before the first version that is: tables that know nothing. From here on a person decides about new versions, or the
+    next one would undo it by itself. Raises NotFoundError when there is nothing to go back from, or to.
     """
     _lock()
     active = find_active()
@@ -103,6 +104,7 @@ def roll_back(*, actor: str) -> RouterTable:
             note="ratings alone",
             based_on=active,
         )
+    change_setting(activates_itself=False, actor=actor)
     return _put_in_force(target, actor=actor, action="roll_back")
 
 

@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from billing.evidence import Judgement, record_evidence
-from billing.evidence_collecting import Collected, collect_feedback
+from billing.evidence_collecting import Collected, collect_feedback, forget_old
 from billing.ingesting import Ingester
 from billing.models import Evidence, Feedback, RequestRecord
 from gateway.dataplane.request_ids import make_request_id
@@ -83,11 +83,23 @@ def test_feedback_waits_for_its_record_for_two_days(tmp_path: Path) -> None:
 
 def test_who_changes_their_mind_is_believed_the_last_time(tmp_path: Path) -> None:
     world, request_id = make.world(), make_request_id()
-    first, second = (feedback_line(request_id, world.key.pk, quality) for quality in (1.0, 0.0))
+    now = timezone.now()
+    first, second = (
+        feedback_line(
+            request_id,
+            world.key.pk,
+            quality,
+            id=make.request_id_at(now + dt.timedelta(milliseconds=after_ms)),
+        )
+        for after_ms, quality in ((0, 1.0), (5, 0.0))
+    )
     make.ingest(tmp_path, [*request_lines(world, request_id), second, first])
     collect_feedback(now=timezone.now())
     assert Evidence.objects.get().quality == 0.0
-    make.ingest(tmp_path, [feedback_line(request_id, world.key.pk, 0.5)], worker="worker-2")
+    third = feedback_line(
+        request_id, world.key.pk, 0.5, id=make.request_id_at(now + dt.timedelta(milliseconds=9))
+    )
+    make.ingest(tmp_path, [third], worker="worker-2")
     collect_feedback(now=timezone.now())
     assert Evidence.objects.get().quality == 0.5
 
@@ -134,6 +146,19 @@ def test_requests_without_failed_checks_leave_no_evidence(tmp_path: Path) -> Non
     world = make.world()
     make.segment(tmp_path, request_lines(world, make_request_id()))
     Ingester(tmp_path).ingest_available()
+    assert not Evidence.objects.exists()
+
+
+def test_what_counts_for_nothing_any_more_is_forgotten(tmp_path: Path) -> None:
+    world, now = make.world(), timezone.now()
+    request_id = make.request_id_at(now)
+    lines = [feedback_line(request_id, world.key.pk), feedback_line(make_request_id(), world.key.pk)]
+    make.ingest(tmp_path, [*request_lines(world, request_id), *lines])
+    collect_feedback(now=now)
+    forget_old(now=now + dt.timedelta(days=91))
+    assert Feedback.objects.get().state == Feedback.State.WAITING
+    assert Evidence.objects.count() == 1
+    forget_old(now=now + dt.timedelta(days=721))
     assert not Evidence.objects.exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from billing import router_learning
 from billing.catalog_ratings import read_router_now
 from billing.check_evidence import list_check_evidence
 from billing.evidence import Judgement, record_evidence
@@ -83,6 +84,12 @@ def test_a_version_that_passes_goes_into_force_by_itself_only_where_that_is_chos
     learnt = learn_version(now=NOW, actor=ACTOR)
     assert learnt.table is not None
     assert learnt.table.state == "active"
+
+
+def test_one_workloads_callers_do_not_outvote_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router_learning, "MAX_OF_WORKLOAD", 60)
+    judge(make_model(), [1.0] * 100)
+    assert learn_version(now=NOW, actor=ACTOR).evidence_count == 60
 
 
 def test_few_judgements_make_no_version() -> None:

@@ -55,7 +55,9 @@ def test_one_version_is_in_force_and_the_one_before_comes_back_in_one_step() -> 
     for table in (first, second):
         router_tables.activate(table=table, actor=ACTOR)
     assert RouterTable.objects.filter(state="active").get().number == 2
+    router_tables.change_setting(activates_itself=True, actor=ACTOR)
     assert router_tables.roll_back(actor=ACTOR).number == 1
+    assert not router_tables.activates_itself(), "or the next version would undo it"
     assert load_snapshot().router.workloads[WORKLOAD].level == 0.5
 
 
