@@ -35,6 +35,9 @@ from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, Rout
 
 TIME_FEATURE_NAMES: Final = frozenset({"hour", "weekday"})
 NANOUSD_PER_TOKEN: Final = 1_000
+# As long as `gateway.conversation_board` remembers.
+CONVERSATION_MS: Final = 6 * 3600 * 1000
+MAX_CONVERSATIONS: Final = 400_000
 ANSWERED: Final = frozenset({"ok", "cancelled"})
 _NO_JSON: Final[Mapping[str, Any]] = {}
 
@@ -59,7 +62,31 @@ class Setup:
     last_price_unix_ms: int = 0
     tables: Mapping[int, RouterTables] = field(default_factory=dict)
     reads_time: bool = False
+    is_sticky: bool = False
     text_features: frozenset[str] = frozenset()
+
+
+class Conversations:
+    """Where each conversation would have been served last, had the document been live: it may keep that deployment.
+
+    Conversations that lie longer than the gateway remembers them are forgotten here too.
+    """
+
+    def __init__(self) -> None:
+        self._served: dict[str, tuple[int, str]] = {}
+
+    def find(self, conversation: str, request_id: str) -> str:
+        """The deployment's name, "" when nobody would know."""
+        at_ms, name = self._served.get(conversation, (0, ""))
+        return name if unix_ms_of(request_id) - at_ms < CONVERSATION_MS else ""
+
+    def keep(self, conversation: str, request_id: str, name: str) -> None:
+        """Note that this deployment serves the conversation."""
+        if len(self._served) >= MAX_CONVERSATIONS:
+            since_ms = unix_ms_of(request_id) - CONVERSATION_MS
+            kept = {key: served for key, served in self._served.items() if served[0] > since_ms}
+            self._served = kept if len(kept) < MAX_CONVERSATIONS // 2 else {}
+        self._served[conversation] = (unix_ms_of(request_id), name)
 
 
 class Judge:
@@ -68,9 +95,15 @@ class Judge:
     def __init__(self, setup: Setup) -> None:
         self.tally = Tally()
         self._setup = setup
+        self._conversations = Conversations()
         self._zones: dict[str, ZoneInfo] = {}
         self._output_rates: dict[int, float] = {}
         self._snapshots: dict[int, RoutingSnapshot] = {}
+
+    def take_tally(self) -> Tally:
+        """Hand over what was counted since the last time."""
+        taken, self.tally = self.tally, Tally()
+        return taken
 
     def judge(self, row: Row) -> None:
         """Judge one record."""
@@ -97,7 +130,7 @@ class Judge:
             line,
             recorded,
         )
-        decision = self._decide(stored, grant)
+        decision = self._decide(row, stored, grant)
         number = crc32(row.id.encode())
         if setup.versions:
             self._check(row.id, recorded, decision, lacks=lacks, number=number)
@@ -133,14 +166,20 @@ class Judge:
             return True
         return False
 
-    def _decide(self, stored: StoredRequest, grant: KeyGrant) -> Decision | None:
+    def _decide(self, row: Row, stored: StoredRequest, grant: KeyGrant) -> Decision | None:
         """None: the name no longer resolves."""
         setup = self._setup
         ask, features, health, draw = replay(stored, names=setup.names, otherwise_ms=self._otherwise(stored))
+        conversation = features.conversation if setup.is_sticky else ""
+        if conversation and not self._is_same_version(stored.decision):
+            ask = ask._replace(conversation_deployment=self._conversations.find(conversation, row.id))
         try:
-            return decide(ask, features, self._snapshot_for(stored.decision), grant, health, draw=draw)
+            decision = decide(ask, features, self._snapshot_for(stored.decision), grant, health, draw=draw)
         except RoutingError:
             return None
+        if conversation and decision.candidates:
+            self._conversations.keep(conversation, row.id, decision.candidates[0].name)
+        return decision
 
     def _otherwise(self, stored: StoredRequest) -> Callable[[int], float | None] | None:
         if self._is_same_version(stored.decision):
@@ -330,5 +369,6 @@ def unix_ms_of(request_id: str) -> int:
 def text_features_of(policy: PolicySnapshot) -> frozenset[str]:
     """What the document reads of a request's words; such features are recorded only where a policy asked for them."""
     named = policy.feature_names & TEXT_FEATURE_NAMES
-    is_auto = any(rule.strategy == "auto" and rule.is_enabled for rule in policy.rules)
-    return named | ({"workload", "task_type", "difficulty"} if is_auto else frozenset())
+    if policy.has_auto:
+        named |= {"workload", "task_type", "difficulty", "conversation"}
+    return named | {"conversation"} if policy.session_stickiness else named

@@ -34,13 +34,14 @@ from billing.backtest_reading import (
 from billing.backtest_results import build_result
 from billing.backtest_tally import Tally
 from billing.models import Backtest, BacktestState
-from policies.autorouter.tables import RouterTables
+from policies.autorouter.tables import RouterTables, empty_tables
 from policies.documents import build_policy, has_errors, normalise_document
 from policies.errors import ConfigurationError
-from policies.models import ChangeEvent, Deployment, Policy, PolicyVersion, RouterTable, Tenant
+from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
+from policies.models import ChangeEvent, Deployment, Model, Policy, PolicyVersion, RouterTable, Tenant
 from policies.publishing import PolicyError, list_problems
 from policies.router_tables import read_tables
-from policies.snapshot import PolicySnapshot, RoutingSnapshot
+from policies.snapshot import RoutingSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -230,18 +231,25 @@ def _period_of(run: Backtest) -> Period:
 
 def judge_slices(setup: Setup, slices: list[Slice]) -> Iterator[Tally]:
     """Judge slice by slice."""
+    judge = Judge(setup)
     for part in slices:
-        judge = Judge(setup)
         for row in read_rows(part.period):
             judge.judge(row)
-        yield judge.tally
+        yield judge.take_tally()
 
 
 def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
     """Everything that is the same for all requests."""
     period = _period_of(run)
-    policy = _build_policy(run, snapshot)
     public_id = run.policy.public_id
+    policy = build_policy(
+        run.document,
+        snapshot.deployments,
+        policy_id=run.policy_id,
+        public_id=public_id,
+        version_id=run.version_id or 0,
+        version_number=run.version.number if run.version is not None else 0,
+    )
     versions = PolicyVersion.objects.filter(policy=run.policy_id, document=run.document)
     prices = load_prices()
     text_features = text_features_of(policy)
@@ -253,13 +261,7 @@ def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
         if price.effective_from_unix_s <= run.until.timestamp()
     ]
     return Setup(
-        snapshot=RoutingSnapshot(
-            snapshot.revision,
-            snapshot.deployments,
-            snapshot.deployments_by_model,
-            {**snapshot.policies, public_id: policy},
-            snapshot.router,
-        ),
+        snapshot=replace(snapshot, policies={**snapshot.policies, public_id: policy}),
         policy=policy,
         grants=load_grants(list_key_ids(period), public_id=public_id),
         names={deployment.id: name for name, deployment in snapshot.deployments.items()},
@@ -268,32 +270,35 @@ def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
         versions=frozenset(versions.values_list("number", flat=True)),
         last_change=newest or 0,
         last_price_unix_ms=int(max(changed_at_s, default=0.0) * 1000),
-        tables=_load_tables(snapshot.router) if "workload" in text_features else {},
+        tables=_load_tables(snapshot) if policy.has_auto else {},
         reads_time=not TIME_FEATURE_NAMES.isdisjoint(policy.feature_names),
+        is_sticky=policy.has_auto or policy.session_stickiness,
         text_features=text_features,
     )
 
 
-def _build_policy(run: Backtest, snapshot: RoutingSnapshot) -> PolicySnapshot:
-    return build_policy(
-        run.document,
-        snapshot.deployments,
-        policy_id=run.policy_id,
-        public_id=run.policy.public_id,
-        version_id=run.version_id or 0,
-        version_number=run.version.number if run.version is not None else 0,
-    )
+def _load_tables(snapshot: RoutingSnapshot) -> dict[int, RouterTables]:
+    """The newest versions of the router's tables, and none; decisions say by which of them they were made.
 
-
-def _load_tables(active: RouterTables) -> dict[int, RouterTables]:
-    """The newest versions of the router's tables; decisions say by which of them they were made."""
-    tables: dict[int, RouterTables] = {}
+    The catalog's ratings stand over theirs, as they do in workers, and are those of now.
+    """
+    rated = [
+        RatedModel(
+            model.name,
+            model.rating,
+            model.rating_source,
+            model.rating_date,
+            cheapest_usd_per_mtok(
+                (deployment.input_nanousd_per_mtok, deployment.output_nanousd_per_mtok)
+                for deployment in snapshot.deployments_by_model.get(model.name, ())
+            ),
+        )
+        for model in Model.objects.filter(is_enabled=True)
+    ]
+    tables = {0: with_catalog_ratings(empty_tables(), rated)}
     for row in RouterTable.objects.order_by("-number")[:MAX_TABLES]:
         try:
-            found = read_tables(row)
+            tables[row.number] = with_catalog_ratings(read_tables(row), rated)
         except ValueError as error:
             logger.error("%s cannot be used: %s", row, error)
-            continue
-        # Ratings are the catalog's, which are those of now: a change of them is a change of the catalog.
-        tables[row.number] = replace(found, ratings={**found.ratings, **active.ratings}, memo={})
     return tables

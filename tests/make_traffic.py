@@ -44,21 +44,23 @@ RATES = {
 
 @dataclass
 class Site:
-    """A policy with two tenants that use it. `revision` is the change feed's when traffic is recorded."""
+    """A policy with two tenants that use it."""
 
     policy: Policy
     keys: list[ApiKey]
     until: dt.datetime
+    conversations: int = 0  # how many run beside each other; 0: none is recorded
 
     def record(self, data_dir: Any, count: int, *, worker: str = "worker-1", hours: float = 24) -> None:
         """Record `count` requests, evenly over the hours before `until`."""
         make.ingest(data_dir, list(self.lines(count, hours=hours)), worker=worker)
 
-    def lines(self, count: int, *, hours: float = 24, rev: int | None = None) -> Iterator[dict[str, Any]]:
+    def lines(self, count: int, *, hours: float = 24) -> Iterator[dict[str, Any]]:
         """Both journal lines of each request, decided over what is published now."""
         loaded, dice = load_everything(), random.Random(7)
         grants = {grant.key_id: grant for grant in loaded.grants.values()}
         price_ids = {deployment_id: listed[-1].id for deployment_id, listed in loaded.prices.items()}
+        served_last: dict[str, str] = {}
         for number in range(count):
             key = self.keys[number % len(self.keys)]
             grant = grants[key.pk]
@@ -74,10 +76,17 @@ class Site:
                 has_images=dice.random() < 0.1,
             )
             ask = Ask(self.policy.public_id)
+            if self.conversations:
+                conversation = f"{number % self.conversations:016x}"
+                features = features._replace(
+                    workload=f"{number % 3:016x}", task_type="question", conversation=conversation
+                )
+                ask = ask._replace(conversation_deployment=served_last.get(conversation, ""))
             health = FakeHealth({"small@a": "ejected"} if dice.random() < 0.05 else {})
             decision = decide(ask, features, loaded.routing, grant, health, draw=dice.random())
-            record = {**decision_record(decision), "rev": loaded.routing.revision if rev is None else rev}
             served = decision.candidates[0] if decision.candidates else None
+            if served is not None:
+                served_last[features.conversation] = served.name
             request_id = make_request_id(int(at.timestamp() * 1000), noise=dice.getrandbits(74))
             assert decision.policy is not None
             yield {
@@ -85,7 +94,7 @@ class Site:
                 "key": grant.key_id, "endpoint": "chat", "model": ask.requested_model, "stream": False,
                 "pinned": False, "policy": decision.policy.id, "version": decision.policy.version_id,
                 "rule": decision.rule.name if decision.rule else "", "tags": dict(features.tags),
-                "features": features_as_line(features, ask), "decision": record,
+                "features": features_as_line(features, ask), "decision": decision_record(decision),
             }  # fmt: skip
             yield _outcome(request_id, features, served, loaded, price_ids, dice)
 
@@ -126,7 +135,9 @@ def _outcome(
     }  # fmt: skip
 
 
-def site(*, rules: list[dict[str, Any]] | None = None, now: dt.datetime) -> Site:
+def site(
+    *, rules: list[dict[str, Any]] | None = None, now: dt.datetime, conversations: int = 0, **document: Any
+) -> Site:
     """Two models, three priced deployments, a published policy and two tenants that may use it."""
     provider = Provider.objects.create(name="local", base_url="http://127.0.0.1:1/v1")
     for name in ("small", "large"):
@@ -144,7 +155,7 @@ def site(*, rules: list[dict[str, Any]] | None = None, now: dt.datetime) -> Site
             deployment=deployment, rates=rates, effective_from=dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
         )
     policy = publishing.create_policy(public_id="acme/auto", actor="ada")
-    publishing.publish(policy=policy, actor="ada", document={"rules": rules or RULES})
+    publishing.publish(policy=policy, actor="ada", document={"rules": rules or RULES, **document})
     keys = []
     for name in ("acme", "globex"):
         tenant = Tenant.objects.create(name=name)
@@ -160,4 +171,4 @@ def site(*, rules: list[dict[str, Any]] | None = None, now: dt.datetime) -> Site
             )
         )
     policy.refresh_from_db()
-    return Site(policy, keys, now)
+    return Site(policy, keys, now, conversations)

@@ -13,12 +13,14 @@ import orjson
 import pytest
 from django.utils import timezone
 
-from billing import backtesting
+from billing import backtest_tally, backtesting
+from billing.backtest_judging import Conversations
 from billing.backtest_reading import Period, list_slices, read_rows
 from billing.backtesting import BacktestRefused, cancel_backtest, find_unfinished, start_backtest
 from billing.models import Backtest, RequestRecord
 from gateway.snapshots import load_snapshot
-from policies import cataloguing
+from policies import cataloguing, router_tables
+from policies.autorouter.tables import empty_tables
 from policies.models import Model
 from policies.publishing import PolicyError, publish
 from policies.snapshot import RoutingSnapshot
@@ -118,6 +120,57 @@ def test_a_record_of_another_version_is_not_expected_to_come_out(site: Site, tmp
     found = run(site, changed).result["reproduction"]
     assert (found["checked"], found["reproduced"]) == (340, 40)
     assert found["reasons"] == {"other_version": 300}
+
+
+AUTO = {"name": "rest", "strategy": "auto", "slider": 5, "deployments": ["small@a", "large@a", "small@b"]}
+
+
+def test_conversations_and_the_automatic_router_come_out_again_too(tmp_path: Path) -> None:
+    site = make_traffic.site(now=timezone.now(), conversations=40, rules=[RULES[0], AUTO])
+    site.record(tmp_path, 300)
+    kept = sum(1 for record in decisions() if record.get("pin", [""])[0] == "kept")
+    assert kept > 100
+    assert run(site, [RULES[0], AUTO]).result["reproduction"]["reproduced"] == 300
+    # Another version of the router's tables is in force since, and knows something else; the old one is still there.
+    first = router_tables.activate(
+        table=router_tables.create_table(document=empty_tables().to_document(), actor="ada"), actor="ada"
+    )
+    site.record(tmp_path, 50, worker="worker-2", hours=1)
+    loaded = {"format": 1, "ratings": {"small": {"quality": 0.9}, "large": {"quality": 0.2}}}
+    router_tables.activate(table=router_tables.create_table(document=loaded, actor="ada"), actor="ada")
+    assert {record.get("tables") for record in decisions()} >= {0, first.number}
+    found = run(site, [RULES[0], AUTO]).result["reproduction"]
+    assert (found["checked"], found["reproduced"], found["reasons"]) == (350, 350, {})
+
+
+def test_a_sticky_draft_keeps_each_conversation_where_it_would_have_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backtest_tally, "SAMPLE_SIZE", 400)  # all that move, and not some
+    site = make_traffic.site(
+        now=timezone.now(), conversations=40, rules=[{"name": "all", "deployments": ["large@a"]}]
+    )
+    site.record(tmp_path, 400, hours=4)
+    sticky = {"rules": [RULES[2]], "session_stickiness": True}
+    made = start_backtest(policy=site.policy, document=sticky, days=1, actor="ada", now=site.until)
+    backtesting.run_backtest(made.pk, load_snapshot=load_snapshot)
+    made.refresh_from_db()
+    conversation_of = {str(r.pk): r.features["conversation"] for r in RequestRecord.objects.all()}
+    with_pictures = {line["conversation"] for line in features() if line.get("has_images")}
+    moved = Counter(conversation_of[row["id"]] for row in made.result["moved_sample"])
+    plain = set(conversation_of.values()) - with_pictures
+    # Drawn anew for each request, hardly any conversation of ten would stay with one deployment.
+    assert {moved[conversation] for conversation in plain} == {0, 10}
+
+
+def test_a_conversation_is_forgotten_when_it_lay_too_long() -> None:
+    began = make.request_id_at(dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC))
+    soon = make.request_id_at(dt.datetime(2026, 5, 1, 17, 59, tzinfo=dt.UTC))
+    late = make.request_id_at(dt.datetime(2026, 5, 1, 18, 1, tzinfo=dt.UTC))
+    conversations = Conversations()
+    conversations.keep("c", began, "small@a")
+    found = [conversations.find("c", soon), conversations.find("c", late), conversations.find("d", soon)]
+    assert found == ["small@a", "", ""]
 
 
 def test_a_period_without_requests_gives_an_empty_result() -> None:
