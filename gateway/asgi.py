@@ -36,6 +36,7 @@ from gateway.snapshots import WorkerConfiguration  # noqa: E402
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 1.0
+TOO_LARGE = "The body is larger than 2.5 MiB, or its head does not say how large it is (Content-Length)."
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -55,9 +56,7 @@ class Application:
                 await self.plane(scope, receive, send, path)
                 return
             if refuses_body(scope["headers"]):
-                await send_error(
-                    RequestTooLarge("This is no form of the console.", code="request_too_large"), send, []
-                )
+                await send_error(RequestTooLarge(TOO_LARGE, code="request_too_large"), send, [])
                 return
             await django_application(scope, receive, send)
         elif scope["type"] == "lifespan":

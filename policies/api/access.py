@@ -58,22 +58,23 @@ class MeetsNeed(BasePermission):
         if operation is None or operation.need is None:
             # A method that the view does not have gets its 405 once the caller is known.
             return is_known(request)
-        need = operation.need
-        if isinstance(request.auth, ManagementToken):
-            if need.is_for_people_only:
-                raise ApiRefusal("forbidden", "A person has to do this, in the console or with its session.")
-            if need.scope not in request.auth.scopes:
-                raise ApiRefusal(
-                    "forbidden",
-                    f"This needs a token with the scope {need.scope}.",
-                    members={"scope": need.scope},
-                )
-            return True
-        if not is_known(request):
-            return False
-        if not may(request.user, need.ability):
-            raise ApiRefusal("forbidden", f"Your role does not let you {need.ability}.")
-        return True
+        return is_known(request) and meets(request, operation.need)
+
+
+def meets(request: Request, need: Need) -> bool:
+    """True for a known caller who has what is needed. Raises ApiRefusal that says what is missing."""
+    if isinstance(request.auth, ManagementToken):
+        if need.is_for_people_only:
+            raise ApiRefusal("forbidden", "A person has to do this, in the console or with its session.")
+        if need.scope not in request.auth.scopes:
+            raise ApiRefusal(
+                "forbidden",
+                f"This needs a token with the scope {need.scope}.",
+                members={"scope": need.scope},
+            )
+    elif not may(request.user, need.ability):
+        raise ApiRefusal("forbidden", f"Your role does not let you {need.ability}.")
+    return True
 
 
 def is_known(request: Request) -> bool:

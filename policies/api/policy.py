@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from policies import publishing
-from policies.api.access import EDIT_POLICIES, READ, Operation
+from policies.api.access import EDIT_POLICIES, PUBLISH, READ, Operation, meets
 from policies.api.etags import etag_of, has_read, is_known_to_caller
 from policies.api.problems import ApiRefusal, problem_as_json
 from policies.api.resources import CollectionView, Filters, ManagementView, StrictSerializer, row_id
@@ -95,9 +95,14 @@ class PolicyView(ManagementView):
         return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
-        """Change the members that are given. A disabled policy takes no requests. Rules: see its draft."""
+        """Change the members that are given. A disabled policy takes no requests. Rules: see its draft.
+
+        `is_enabled` and `requires_approval` are in force at once, and need the scope `publish` too.
+        """
         row = self.find_row()
         fields = self.read_body(is_partial=True)
+        if "is_enabled" in fields or "requires_approval" in fields:
+            meets(request, PUBLISH)
         if row.requires_approval and fields.get("requires_approval") is False and request.auth is not None:
             # Else a token that publishes would be its own second person.
             raise ApiRefusal("forbidden", "A person has to take the need for approval back, in the console.")

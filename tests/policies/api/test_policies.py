@@ -164,6 +164,17 @@ def test_a_policy_from_before_drafts_has_an_empty_one(caller: Caller) -> None:
     assert caller.send("DELETE", f"policies/{policy.pk}").status_code == 204
 
 
+def test_what_is_in_force_at_once_needs_the_scope_to_publish(policy: Policy) -> None:
+    editor = caller_with("policies")
+    path = f"policies/{policy.pk}"
+    for body in ({"is_enabled": False}, {"requires_approval": True}):
+        refused = editor.send("PATCH", path, {**body, "description": "x"})
+        assert problem_of(refused, 403, "forbidden")["scope"] == "publish"
+    policy.refresh_from_db()
+    assert (policy.is_enabled, policy.requires_approval, policy.description) == (True, False, "")
+    assert editor.send("PATCH", path, {"description": "x"}).status_code == 200
+
+
 def test_a_canary_is_started_changed_promoted_and_stopped(caller: Caller, policy: Policy) -> None:
     path = f"policies/{policy.pk}"
     publishing.publish(policy=policy, actor="a test", document=sound_document("smol@local"))
