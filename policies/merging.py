@@ -1,7 +1,8 @@
 """What becomes of somebody's edits when another person saved the draft first?
 
 Pure. Three documents: `base` was read, `mine` was made of it, `theirs` is what stands there now. Nothing is lost: an
-edit is applied on top of theirs when it is chosen, and each can be chosen for itself.
+edit is applied on top of theirs when it is chosen, and each can be chosen for itself. Of a rule that both changed,
+each member is taken from whom changed it; from mine where both did.
 """
 
 from __future__ import annotations
@@ -43,8 +44,7 @@ def apply_edits(
 ) -> dict[str, Any]:
     """Return theirs with the chosen edits of mine on top."""
     merged = dict(theirs)
-    own = _by_id(mine)
-    rules = _by_id(theirs)
+    old, own, rules = _by_id(base), _by_id(mine), _by_id(theirs)
     order = list(rules)
     for edit in list_edits(base, mine):
         if edit.key not in chosen:
@@ -60,11 +60,57 @@ def apply_edits(
                 rules.pop(rule_id, None)
                 order = [other for other in order if other != rule_id]
                 continue
-            rules[rule_id] = own[rule_id]
+            if edit.kind == "changed" and rule_id in rules:
+                rules[rule_id] = _on_top(old[rule_id], own[rule_id], rules[rule_id])
+            else:
+                rules[rule_id] = own[rule_id]
             if rule_id not in order:
                 order.insert(_place(rule_id, list(own), order), rule_id)
     merged["rules"] = [rules[rule_id] for rule_id in order]
     return merged
+
+
+def list_overlaps(base: Mapping[str, Any], mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
+    """Keys of the edits of mine that would replace something of theirs."""
+    old, own, other = _by_id(base), _by_id(mine), _by_id(theirs)
+    theirs_done = {edit.key for edit in list_edits(base, theirs)}
+    found = set()
+    for edit in list_edits(base, mine):
+        if edit.kind in ("setting", "order"):
+            name = edit.key.partition(":")[2]
+            is_same = edit.kind == "setting" and mine.get(name) == theirs.get(name)
+            if edit.key in theirs_done and not is_same:
+                found.add(edit.key)
+            continue
+        rule_id = _id_of(edit)
+        their_rule = other.get(rule_id)
+        if edit.kind == "removed":
+            is_overlap = their_rule is not None and their_rule != old[rule_id]
+        elif edit.kind == "added":
+            is_overlap = their_rule is not None and their_rule != own[rule_id]
+        else:
+            is_overlap = their_rule is None or bool(_contested(old[rule_id], own[rule_id], their_rule))
+        if is_overlap:
+            found.add(edit.key)
+    return found
+
+
+def _on_top(base: Rule, mine: Rule, theirs: Rule) -> dict[str, Any]:
+    """One rule with both people's members."""
+    changed = _changed_members(base, mine)
+    kept = {name: value for name, value in theirs.items() if name not in changed}
+    return kept | {name: mine[name] for name in mine if name in changed}
+
+
+def _contested(base: Rule, mine: Rule, theirs: Rule) -> set[str]:
+    both = _changed_members(base, mine) & _changed_members(base, theirs)
+    return {name for name in both if mine.get(name) != theirs.get(name)}
+
+
+def _changed_members(before: Rule, after: Rule) -> set[str]:
+    missing = object()
+    names = before.keys() | after.keys()
+    return {name for name in names if before.get(name, missing) != after.get(name, missing)}
 
 
 def _by_id(document: Mapping[str, Any]) -> dict[RuleId, Rule]:

@@ -23,7 +23,7 @@ from policies.differences import Difference, list_differences
 from policies.documents import MAX_ATTEMPTS, MAX_TIMEOUT_S, Problem, has_errors
 from policies.editor_form import document_of, form_of
 from policies.features import FEATURE_NAMES
-from policies.merging import Edit, apply_edits, list_edits
+from policies.merging import Edit, apply_edits, list_edits, list_overlaps
 from policies.models import Deployment, Model, Policy, PolicyDraft, Tenant
 from policies.permissions import Ability, actor_name, needs
 from policies.policy_forms import NewPolicyForm, PolicyAboutForm
@@ -237,7 +237,7 @@ def _save(
 
 def _conflict(policy: Policy, base: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
     draft = draft_of(policy)
-    their_keys = {edit.key for edit in list_edits(base, draft.document)}
+    overlaps = list_overlaps(base, mine, draft.document)
     return {
         "revision": draft.revision,
         "edited_by": draft.edited_by,
@@ -249,8 +249,7 @@ def _conflict(policy: Policy, base: Mapping[str, Any], mine: Mapping[str, Any]) 
                 "kind": edit.kind,
                 "rule": edit.rule,
                 "sentences": _sentences_about(edit, base, mine),
-                "is_theirs_too": edit.key in their_keys
-                or edit.key.replace("changed", "removed") in their_keys,
+                "replaces_theirs": edit.key in overlaps,
             }
             for edit in list_edits(base, mine)
         ],

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.merging import apply_edits, list_edits
+from policies.merging import apply_edits, list_edits, list_overlaps
 
 
 def document(*names: str, baseline: str = "", **changed: str) -> dict[str, Any]:
@@ -53,12 +53,38 @@ def test_a_new_order_is_one_edit_and_moves_no_rule_of_theirs() -> None:
     assert merged(base, mine, document("a", "new", "b", "c")) == document("c", "new", "a", "b")
 
 
+def test_of_one_rule_that_both_changed_each_keeps_the_members_they_changed() -> None:
+    base = {"rules": [{"name": "a", "when": "", "timeout_s": None, "slider": 5}]}
+    mine = {"rules": [{"name": "a", "when": "has_images", "timeout_s": None}]}
+    theirs = {"rules": [{"name": "a", "when": "", "timeout_s": 30, "slider": 5}]}
+    assert merged(base, mine, theirs)["rules"] == [{"name": "a", "when": "has_images", "timeout_s": 30}]
+    assert list_overlaps(base, mine, theirs) == set()
+
+
+def test_what_would_replace_something_of_theirs_is_named() -> None:
+    base = document("a", "b", "c", baseline="x")
+    mine = document("a", "d", "c", baseline="y", a="has_images", c="has_audio")
+    theirs = document("a", "b", "d", baseline="z", a="has_tools", b="has_files", d="has_schema")
+    assert list_overlaps(base, mine, theirs) == {
+        "setting:baseline",
+        "changed:0:a",
+        "removed:0:b",
+        "changed:0:c",
+        "added:0:d",
+    }
+    assert list_overlaps(base, mine, base) == set()
+    assert list_overlaps(base, mine, mine) == set()
+
+
 names = st.lists(st.sampled_from("abcde"), unique=True, max_size=5)
-documents = st.builds(
-    lambda named, when: document(*named, **dict.fromkeys(named[:2], when)),
-    names,
-    st.sampled_from(["", "x", "y"]),
-)
+
+
+def some_document(named: list[str], when: str) -> dict[str, Any]:
+    changed: dict[str, str] = dict.fromkeys(named[:2], when)
+    return document(*named, **changed)
+
+
+documents = st.builds(some_document, names, st.sampled_from(["", "x", "y"]))
 
 
 @given(base=documents, mine=documents)

@@ -52,7 +52,8 @@ export class ConditionEditor {
     const compiled = this.part("compiled");
     compiled.replaceChildren();
     if (!this.rule.group) return;
-    if (!this.rule.when) { compiled.textContent = "Without a condition the rule matches always."; return; }
+    if (!this.rule.group.rows.length) compiled.textContent = "Without a condition the rule matches always.";
+    if (!this.rule.when) return;
     const code = document.createElement("code");
     code.className = "break-word";
     code.textContent = this.rule.when;

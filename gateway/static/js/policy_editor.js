@@ -108,7 +108,7 @@ function showAnswer(answer) {
   showProblems({ querySelectorAll: () => places }, outside.map((problem) => ({ ...problem, path: places.some((place) => place.dataset.place === problem.path) ? problem.path : "rules" })));
   const list = document.getElementById("changes");
   list.replaceChildren(...answer.changes.map(describe));
-  if (!answer.changes.length) list.append(item("Nothing: this is what is live."));
+  if (!answer.changes.length) list.append(item(root.dataset.live ? "Nothing: this is what is live." : "Nothing yet."));
 }
 
 const item = (text, kind = "li") => {
@@ -160,8 +160,8 @@ function showConflict(answer) {
     const text = item(edit.rule ? `${edit.rule}: ${about}` : about, "span");
     text.className = "form-check-label break-word";
     line.append(box, text);
-    if (edit.is_theirs_too) {
-      const badge = item("they changed it too; yours would replace theirs", "span");
+    if (edit.replaces_theirs) {
+      const badge = item("would replace what they did", "span");
       badge.className = "badge bg-yellow-lt ms-1";
       text.append(" ", badge);
     }
