@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from policies.condition_fields import (
@@ -31,6 +32,7 @@ __all__ = [
 
 MAX_DEPTH = 5
 MAX_ROWS = 200
+MAX_KEPT = 1024
 Join = Literal["and", "or"]
 
 
@@ -152,8 +154,9 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "a": "\a", "v
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[^uUxX0-9])|(\\)")
 
 
+@lru_cache(maxsize=MAX_KEPT)
 def read_cel(text: str) -> Group | None:
-    """Read CEL as checked rows; None when rows cannot say it."""
+    """Read CEL as checked rows; None when rows cannot say it. Kept, since the same conditions come again and again."""
     text = text.strip()
     if text in ("", "true"):
         return Group("and", ())

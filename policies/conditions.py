@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -24,6 +25,7 @@ MAX_STEPS = 20_000
 MAX_SAMPLE_MS = 5.0
 MAX_KEPT_POLICIES = 256
 MAX_KEPT_CONTEXTS = 256
+MAX_KEPT_CONDITIONS = 1024
 
 # What a CEL program can raise while it runs. A key that a map lacks is a KeyError.
 RUN_TIME_ERRORS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)
@@ -63,8 +65,12 @@ class Condition:
     feature_names: frozenset[str]
 
 
+@lru_cache(maxsize=MAX_KEPT_CONDITIONS)
 def compile_condition(text: str) -> Condition:
-    """Compile a condition and try it on two sample requests. Raises ConditionError."""
+    """Compile a condition and try it on two sample requests. Raises ConditionError.
+
+    What was compiled is kept: a draft of many rules is checked at every pause of its editor.
+    """
     if len(text) > MAX_CHARACTERS:
         raise ConditionError(f"a condition has at most {MAX_CHARACTERS} characters")
     if "\0" in text or _SURROGATE.search(text):

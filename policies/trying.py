@@ -10,8 +10,8 @@ is what would happen. `as_json` is what `POST /v1/route/explain`, the management
      "candidates": [{"place": 1, "deployment": "a", "model": "m", "provider": "p", "region": "eu", "role": "choice",
                      "reason": null, "why": "", "score": null, "expected_cost_nanousd": 1200, "quality": null,
                      "quality_error": null, "latency_ms": null}, ...],
-     "order": ["a", "b"], "draw": 0.25, "max_attempts": null, "timeout_s": null, "never_possible": false,
-     "features": {"input_tokens": 120}, "sentences": ["...", ...], "notes": [], "error": null}
+     "order": ["a", "b"], "draw": 0.25, "is_canary": false, "pin": null, "max_attempts": null, "timeout_s": null,
+     "never_possible": false, "features": {"input_tokens": 120}, "sentences": ["...", ...], "notes": [], "error": null}
 
 Outcomes of rules: matched, skipped, failed, disabled. A rule behind the first that matched has `is_reached` false, and
 its outcome is what it would have been. `role` is choice, fallback, missing (named by the rule, and switched off or
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from policies.condition_rows import OPERATORS, Group, Row, read_cel, row_to_cel
@@ -121,6 +120,8 @@ class Explanation:
             "candidates": [row._asdict() for row in self.candidates],
             "order": list(self.order),
             "draw": None if decision is None else decision.draw,
+            "is_canary": decision is not None and decision.is_canary,
+            "pin": None if decision is None else decision_record(decision).get("pin"),
             "max_attempts": None if decision is None else decision.max_attempts,
             "timeout_s": rule and rule.timeout_s,
             "never_possible": decision is not None and decision.is_never_possible,
@@ -219,12 +220,8 @@ def list_reasons(when: str, features: Features, *, hidden: Collection[str] = ())
 
     Those about the fields `hidden` are left out.
     """
-    group = _read(when)
+    group = read_cel(when)
     return [] if group is None else list(_unmet(group, features, hidden))[:MAX_REASONS]
-
-
-# Conditions of live policies come again and again, and reading one takes 50 µs.
-_read = lru_cache(maxsize=1024)(read_cel)
 
 
 def _unmet(group: Group, features: Features, hidden: Collection[str]) -> Iterator[str]:
@@ -252,12 +249,9 @@ def holds(row: Row | Group, features: Features) -> bool:
             return False
         return takes(row, features.tags[row.tag])
     if row.operator == "matches":
-        condition = _compiled(row_to_cel(row))
+        condition = compile_condition(row_to_cel(row))
         return condition.program(prepare(features, condition.feature_names)) is True
     return takes(row, getattr(features, row.field.name))
-
-
-_compiled = lru_cache(maxsize=256)(compile_condition)
 
 
 def _unmet_row(row: Row, features: Features) -> str:
