@@ -82,7 +82,8 @@ def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
         [row.evidence for row in chosen.held_out],
     )
     table = router_tables.create_table(
-        document=learnt_from(chosen.rows).to_document(),
+        # Ratings are the catalog's: a version that kept them would outlive their being taken back.
+        document=replace(learnt_from(chosen.rows), ratings={}).to_document(),
         actor=actor,
         note=_note(len(chosen.rows), chosen.fresh_count, len(means.by_workload)),
         gate={

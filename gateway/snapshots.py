@@ -31,7 +31,7 @@ from policies.errors import CredentialError
 from policies.keys import hash_secret
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, PolicyVersion, Provider, Tenant
-from policies.router_tables import find_active, read_tables
+from policies.router_tables import ActiveTables, read_active
 from policies.snapshot import (
     DeploymentSnapshot,
     KeyGrant,
@@ -298,17 +298,21 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
     )
 
 
+_active_tables: ActiveTables | None = None
+
+
 def _load_router(
     models: Iterable[Model],
     by_model: Mapping[str, Sequence[DeploymentSnapshot]],
     previous: RoutingSnapshot | None,
 ) -> RouterTables:
     """The tables in force with the catalog's ratings over theirs. Tables that cannot be read stay as they were."""
-    row = find_active()
+    global _active_tables  # a version never changes: read once, whoever asks
     try:
-        tables = read_tables(row)
+        _active_tables = read_active(_active_tables)
+        tables = _active_tables.tables
     except ValueError as error:
-        logger.error("%s cannot be used: %s", row, error)
+        logger.error("the router's tables in force cannot be used: %s", error)
         tables = previous.router if previous is not None else empty_tables()
     rated = [
         RatedModel(

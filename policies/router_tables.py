@@ -7,9 +7,10 @@ change only through `set_workload_pin`.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django.db import transaction
 from django.db.models import Max
@@ -34,6 +35,24 @@ def read_tables(row: RouterTable | None) -> RouterTables:
     if row is None:
         return empty_tables()
     return RouterTables.from_document({**row.document, "version": row.number})
+
+
+class ActiveTables(NamedTuple):
+    """The tables in force, without the catalog's ratings. `key` names the version, None where none is in force."""
+
+    key: tuple[int, dt.datetime] | None
+    tables: RouterTables
+
+
+def read_active(known: ActiveTables | None) -> ActiveTables:
+    """Read the version in force; `known` comes back where it still is, for a version never changes.
+
+    Raises ValueError for a foreign document.
+    """
+    key = RouterTable.objects.filter(state=State.ACTIVE).values_list("pk", "made_at").first()
+    if known is not None and known.key == key:
+        return known
+    return ActiveTables(key, read_tables(None if key is None else RouterTable.objects.get(pk=key[0])))
 
 
 def find_tables(number: int) -> RouterTables | None:

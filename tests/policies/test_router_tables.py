@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, transaction
+from django.utils import timezone
 
+from billing import router_learning
+from billing.evidence import Judgement, record_evidence
+from billing.models import Evidence
 from gateway.snapshots import WorkerConfiguration, load_snapshot
 from policies import cataloguing, router_tables
 from policies.autorouter.estimating import find_rating
@@ -148,6 +152,35 @@ def test_an_operators_rating_counts_at_once_and_an_unknown_model_has_its_price_n
     )
     guess = find_rating("nobody-knows-it", 3.5, tables)
     assert (guess.quality, guess.is_guess) == (0.7, True)
+
+
+@pytest.mark.django_db
+def test_a_rating_that_is_taken_back_is_gone_whatever_was_learnt_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_deployment(model=make_model(name="house-large", rating=0.7)).model
+    monkeypatch.setattr(router_learning, "MIN_HELD_OUT", 1)
+    record_evidence(
+        Judgement(Evidence.Source.FEEDBACK, model.pk, 1.0, timezone.now(), workload=WORKLOAD, pair_id=str(n))
+        for n in range(20)
+    )
+    learnt = router_learning.learn_version(now=timezone.now(), actor=ACTOR)
+    assert learnt.table is not None
+    router_tables.activate(table=learnt.table, actor=ACTOR)
+    assert load_snapshot().router.ratings["house-large"].quality == 0.7
+    cataloguing.change_model(model=model, actor=ACTOR, rating=None)
+    router = load_snapshot().router
+    assert (router.version, "house-large" in router.ratings) == (1, False)
+
+
+@pytest.mark.django_db
+def test_the_tables_in_force_are_read_once() -> None:
+    assert router_tables.read_active(None).key is None
+    router_tables.activate(table=create(), actor=ACTOR)
+    known = router_tables.read_active(None)
+    assert router_tables.read_active(known).tables is known.tables
+    router_tables.activate(table=create(0.7), actor=ACTOR)
+    assert router_tables.read_active(known).tables.version == 2
 
 
 @pytest.mark.django_db
