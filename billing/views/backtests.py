@@ -206,7 +206,12 @@ def _told(result: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "mismatches": say_counts(reproduction["reasons"], MISMATCHES) if reproduction else [],
         "mismatch_sample": [
-            {**entry, "why": MISMATCHES.get(entry["reason"], entry["reason"])}
+            {
+                **entry,
+                "why": MISMATCHES.get(entry["reason"], entry["reason"]),
+                "first_then": next(iter(entry["then"]), ""),
+                "first_now": next(iter(entry["now"]), ""),
+            }
             for entry in reproduction["sample"]
         ]
         if reproduction

@@ -19,10 +19,13 @@ from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, r
 from django.utils import timezone
 
 from billing import workload_usage
+from billing.backtest_expectations import Expected
+from billing.backtest_results import build_result
+from billing.backtest_tally import Latency, Tally, TenantSums
 from billing.evaluation_lines import Case
 from billing.evaluation_runs import finish_run, record_answer, start_run
 from billing.evaluation_sets import create_set
-from billing.models import EvaluationAnswer, EvaluationRun, EvaluationState
+from billing.models import Backtest, EvaluationAnswer, EvaluationRun, EvaluationState
 from policies import router_tables
 from policies.models import Provider
 from policies.permissions import ABILITIES, Ability, Role
@@ -42,6 +45,7 @@ CEILINGS = {
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 12, "policy-publish": 14, "policy-try": 12,
     "router": 20, "workload": 18, "router-table": 6,
+    "policy-backtests": 10, "backtest": 6,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
 }  # fmt: skip
 ABILITY_OF = {
@@ -95,6 +99,7 @@ def filled(tmp_path: Path) -> Filled:
         "tenant": world.tenant.pk,
         "project": world.project.pk,
         "request": request_id,
+        "backtest": _backtested(world, request_id).pk,
         "workload": WORKLOAD,
         "router": table.pk,
         "evaluation": _evaluated(world).set_id,
@@ -105,7 +110,11 @@ def filled(tmp_path: Path) -> Filled:
         is_new = name.endswith("-new") and name not in ("price-new", "project-new")
         if name == "project-new":
             addresses[name] = reverse(name, args=[world.tenant.pk])
-        elif name.endswith("s") or name in ("home", "find", "people", "audit", "router") or is_new:
+        elif (
+            (name.endswith("s") and not name.startswith("policy-"))
+            or name in ("home", "find", "people", "audit", "router")
+            or is_new
+        ):
             addresses[name] = reverse(name)
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
@@ -136,6 +145,38 @@ def _evaluated(world: make.World) -> EvaluationRun:
     record_answer(answer, case=answer.case, spent_nanousd=100)
     finish_run(run, EvaluationState.DONE)
     return run
+
+
+def _backtested(world: make.World, request_id: uuid.UUID) -> Backtest:
+    """A finished backtest in which everything happened that a page can show."""
+    name = world.deployment.name
+    tally = Tally(count=4, moved=1, compared=2, no_candidate=1, lacking=1, checked=4, reproduced=3)
+    tally.tenants[world.tenant.pk] = TenantSums(4, 1, 2, 3_000_000, 1_000_000)
+    tally.then_by_deployment[name], tally.now_by_deployment[name] = 4, 3
+    tally.then_by_rule["rest"], tally.now_by_rule["rest"] = 4, 3
+    tally.moves["", name] = 1
+    tally.reasons["vision"] = tally.not_compared["no_candidate"] = tally.mismatches["catalog_changed"] = 1
+    tally.first_token, tally.duration = Latency(2, 1, 80.0, 40.0), Latency(2, 0, 900.0, 800.0)
+    tally.doubt(Expected(100.0, 2.0, 30.0, "workload", ("w", 1)), 400.0)
+    entry = {"id": str(request_id), "tenant": world.tenant.pk, "then": name}
+    costs = {"now": name, "rule_then": "rest", "rule_now": "rest", "cost_then": None, "cost_now": 5}
+    tally.moved_sample.add(1, {**entry, **costs})
+    tally.no_candidate_sample.add(1, {**entry, "reasons": ["vision"]})
+    mismatch = {"reason": "catalog_changed", "members": ["dropped"], "then": [name], "now": []}
+    tally.mismatch_sample.add(1, {"id": str(request_id), **mismatch})
+    result = build_result(
+        tally,
+        model_of={},
+        tenant_names={world.tenant.pk: "acme"},
+        text_features=frozenset({"workload"}),
+        is_checked=True,
+        took_s=1.0,
+    )
+    now = timezone.now()
+    return Backtest.objects.create(
+        policy=world.policy, version=world.version, document={}, label="version 1", days=7, since=now, until=now,
+        state="done", result=result, total_count=4, done_count=4, started_by="olga",
+    )  # fmt: skip
 
 
 def named_pages() -> set[str]:
@@ -284,7 +325,7 @@ def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(
     assert len(set(titles.values())) == len(titles), "two pages have one title"
 
 
-@pytest.mark.parametrize("name", ["home", "requests", "request", "deployment"])
+@pytest.mark.parametrize("name", ["home", "requests", "request", "deployment", "backtest"])
 def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Filled, name: str) -> None:
     client = operator()
     fragment = client.get(filled.addresses[name], headers={"HX-Request": "true"}).content.decode()
