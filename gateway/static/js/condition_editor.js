@@ -3,6 +3,7 @@
 
 const BLANK_ROW = { field: "has_images", operator: "is", value: true };
 const VALUELESS = new Set(["has", "has_not"]);
+let count = 0;
 
 export const clone = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
 
@@ -15,12 +16,15 @@ export class ConditionEditor {
   constructor(element, rule, catalog, onEdit) {
     Object.assign(this, { element, rule, catalog, onEdit, readable: rule.group });
     this.text = element.querySelector("textarea");
+    this.list = element.querySelector(".completions");
+    this.list.id = `completions-${++count}`;
+    this.text.setAttribute("aria-controls", this.list.id);
     this.fields = new Map(catalog.fields.map((field) => [field.name, field]));
     element.addEventListener("click", (event) => this.onClick(event));
     this.text.addEventListener("input", () => this.onText());
     this.text.addEventListener("keydown", (event) => this.onKey(event));
     this.text.addEventListener("blur", () => this.complete([]));
-    element.querySelector(".completions").addEventListener("mousedown", (event) => {
+    this.list.addEventListener("mousedown", (event) => {
       event.preventDefault(); // the text keeps the focus
       const option = event.target.closest("[role=option]");
       if (option) this.accept(option.textContent);
@@ -211,16 +215,22 @@ export class ConditionEditor {
   }
 
   complete(names) {
-    const list = this.element.querySelector(".completions");
-    list.hidden = !names.length;
+    this.list.hidden = !names.length;
     this.text.setAttribute("aria-expanded", String(Boolean(names.length)));
-    list.replaceChildren(...names.map((name, index) => {
+    this.list.replaceChildren(...names.map((name, index) => {
       const option = document.createElement("li");
+      option.id = `${this.list.id}-${index}`;
       option.setAttribute("role", "option");
-      option.setAttribute("aria-selected", String(index === 0));
       option.textContent = name;
       return option;
     }));
+    this.choose(0);
+  }
+
+  choose(index) {
+    [...this.list.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    if (this.list.children.length) this.text.setAttribute("aria-activedescendant", this.list.children[index].id);
+    else this.text.removeAttribute("aria-activedescendant");
   }
 
   accept(name) {
@@ -230,13 +240,12 @@ export class ConditionEditor {
   }
 
   onKey(event) {
-    const options = [...this.element.querySelectorAll(".completions [role=option]")];
+    const options = [...this.list.children];
     if (!options.length) return;
     const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
-      options[at].setAttribute("aria-selected", "false");
-      options[(at + step + options.length) % options.length].setAttribute("aria-selected", "true");
+      this.choose((at + step + options.length) % options.length);
     } else if (event.key === "Enter" || event.key === "Tab") {
       this.accept(options[at].textContent);
       this.complete([]);
