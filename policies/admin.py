@@ -28,6 +28,7 @@ from policies.models import (
     PolicyVersion,
     Project,
     Provider,
+    PublicationRequest,
     RouterTable,
     Tenant,
 )
@@ -269,8 +270,15 @@ class ManagementTokenAdmin(ReadOnlyAdmin):
 
 @admin.register(Policy)
 class PolicyAdmin(ReadOnlyAdmin):
-    list_display = ("public_id", "is_enabled", "live_version")
-    list_select_related = ("live_version__policy",)
+    list_display = (
+        "public_id",
+        "is_enabled",
+        "live_version",
+        "canary_version",
+        "canary_percent",
+        "requires_approval",
+    )
+    list_select_related = ("live_version__policy", "canary_version__policy")
 
 
 @admin.register(PolicyDraft)
@@ -281,7 +289,14 @@ class PolicyDraftAdmin(ReadOnlyAdmin):
 
 @admin.register(PolicyVersion)
 class PolicyVersionAdmin(ReadOnlyAdmin):
-    list_display = ("__str__", "published_at", "published_by", "note")
+    list_display = ("__str__", "published_at", "published_by", "approved_by", "note")
+    list_select_related = ("policy",)
+
+
+@admin.register(PublicationRequest)
+class PublicationRequestAdmin(ReadOnlyAdmin):
+    list_display = ("policy", "status", "requested_by", "requested_at", "decided_by", "decided_at")
+    list_filter = ("status",)
     list_select_related = ("policy",)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
+from gateway.snapshots import load_snapshot
 from policies import approvals, canaries, publishing
 from policies.approvals import OwnRequestError, RequestClosedError
 from policies.canaries import NoCanaryError
@@ -134,6 +135,16 @@ def test_a_canary_serves_a_share_until_it_is_promoted(policy: Policy) -> None:
     assert (live_name(policy), policy.canary_version, policy.canary_percent) == ("b", None, 0.0)
     assert policy.live_version == version
     assert newest_action() == "promote_canary"
+
+
+def test_workers_hear_of_a_canary_and_of_its_end(policy: Policy) -> None:
+    save(policy, "b")
+    version = canaries.start_canary(policy=policy, percent=12.5, actor="ada")
+    routed = load_snapshot().policies["acme/auto"]
+    assert routed.canary is not None
+    assert (routed.version_number, routed.canary.version_id, routed.canary_percent) == (1, version.pk, 12.5)
+    canaries.stop_canary(policy=policy, actor="ada")
+    assert load_snapshot().policies["acme/auto"].canary is None
 
 
 def test_a_stopped_canary_stays_among_the_versions(policy: Policy) -> None:
