@@ -8,7 +8,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -97,6 +99,20 @@ def test_the_budget_is_never_overspent_even_when_nobody_knows_what_a_call_cost(k
     run.refresh_from_db()
     assert run.done_count == len(caller.asked) == 10
     assert run.cost_nanousd == 10 * most <= run.budget_nanousd
+
+
+def test_calls_of_a_killed_process_count_against_the_budget(tmp_path: Path) -> None:
+    world = make.world()
+    run = start(make_set(), world.deployment, budget_nanousd=make.COST_NANOUSD + 1)
+    evaluation_runs.open_key(run, now=timezone.now())
+    assert run.api_key is not None
+    project = run.api_key.project
+    own = replace(world, tenant=project.tenant, project=project, key=run.api_key)
+    make.ingest(tmp_path, make.request_lines(own))
+    assert evaluation_runs.recorded_cost_nanousd(run) == make.COST_NANOUSD
+    caller = Answers(lambda *_: "right")
+    assert work(run, caller) is EvaluationState.OUT_OF_BUDGET
+    assert caller.asked == []
 
 
 def test_what_can_be_charged_at_most_bounds_what_is_charged() -> None:
