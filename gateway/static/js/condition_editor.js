@@ -216,7 +216,6 @@ export class ConditionEditor {
 
   complete(names) {
     this.list.hidden = !names.length;
-    this.text.setAttribute("aria-expanded", String(Boolean(names.length)));
     this.list.replaceChildren(...names.map((name, index) => {
       const option = document.createElement("li");
       option.id = `${this.list.id}-${index}`;
