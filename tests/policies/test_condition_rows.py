@@ -121,7 +121,7 @@ def cel_holds(text: str, features: Features) -> bool:
         return False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(GROUPS, st.lists(FEATURES, min_size=1, max_size=3))
 def test_rows_mean_in_cel_what_they_say(group: dict[str, Any], requests: list[Features]) -> None:
     text = rows_to_cel(group)
@@ -129,13 +129,13 @@ def test_rows_mean_in_cel_what_they_say(group: dict[str, Any], requests: list[Fe
         assert cel_holds(text, features) is group_holds(group, features)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(GROUPS)
 def test_rows_read_back_as_they_were_written(group: dict[str, Any]) -> None:
     assert cel_to_rows(rows_to_cel(group)) == group
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(groups(st.one_of(rows(), groups(groups(rows(), 0), 0)), 0))
 def test_needless_groups_go_and_nothing_else(group: dict[str, Any]) -> None:
     text = rows_to_cel(group)
@@ -144,7 +144,7 @@ def test_needless_groups_go_and_nothing_else(group: dict[str, Any]) -> None:
     assert rows_to_cel(found) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.one_of(
         st.text(max_size=40),

@@ -139,7 +139,7 @@ def plain(document: dict[str, Any]) -> Any:
     return rules, document.get("baseline", ""), document.get("session_stickiness", False), document.get("x")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_documents, _documents)
 def test_equal_documents_differ_in_nothing_and_others_in_something(
     before: dict[str, Any], after: dict[str, Any]

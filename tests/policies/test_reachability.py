@@ -168,7 +168,7 @@ _groups = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_groups, _groups)
 def test_where_the_narrow_condition_holds_the_wide_one_does(
     narrow: dict[str, Any], wide: dict[str, Any]
@@ -179,7 +179,7 @@ def test_where_the_narrow_condition_holds_the_wide_one_does(
             assert group_holds(large.as_json(), features) or not group_holds(small.as_json(), features)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(GROUPS, GROUPS)
 def test_a_condition_implies_itself_and_what_is_wider(one: dict[str, Any], other: dict[str, Any]) -> None:
     narrow, wide = ({"join": join, "rows": [one, other]} for join in ("and", "or"))

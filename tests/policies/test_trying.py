@@ -144,7 +144,7 @@ def test_what_did_not_hold_is_named(when: str, features: Features, reasons: list
     assert list_reasons(when, features) == reasons
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(GROUPS, FEATURES)
 def test_reasons_are_found_by_the_same_meaning_as_the_condition_s(
     group: dict[str, Any], features: Features
@@ -180,7 +180,7 @@ _rules = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     rules=_rules,
     features=st.builds(
