@@ -126,7 +126,8 @@ def _rule_differences(before: Sequence[_Rule], after: Sequence[_Rule]) -> Iterat
             yield Difference("moved", new.name, (said,))
         sentences = tuple(_changes(found, new))
         if not sentences and not _does_the_same(found, new):
-            sentences = ("Its deployments or fallbacks changed.",)  # one that is named twice, in a draft
+            # What only an unsound draft can hold: a deployment named twice, a slider on another strategy than auto.
+            sentences = ("What the rule holds without using it changed.",)
         if sentences:
             yield Difference("changed", new.name, sentences)
 
@@ -143,7 +144,7 @@ def _pairs(before: Sequence[_Rule], after: Sequence[_Rule]) -> list[tuple[_Rule,
         else:
             left.remove(old)
             pairs.append((old, new))
-    for is_same in (_does_the_same, _has_the_same_place_and_choices):
+    for is_same in (_does_the_same, _has_the_same_condition_and_names, _has_the_same_place_and_choices):
         for new in list(unknown):
             old = next((rule for rule in left if is_same(rule, new)), None)
             if old is not None:
@@ -155,6 +156,11 @@ def _pairs(before: Sequence[_Rule], after: Sequence[_Rule]) -> list[tuple[_Rule,
 
 def _does_the_same(old: _Rule, new: _Rule) -> bool:
     return (old.settings, old.choices, old.fallbacks) == (new.settings, new.choices, new.fallbacks)
+
+
+def _has_the_same_condition_and_names(old: _Rule, new: _Rule) -> bool:
+    is_same = {name for name, _ in old.choices} == {name for name, _ in new.choices}
+    return is_same and bool(new.settings["when"]) and old.settings["when"] == new.settings["when"]
 
 
 def _has_the_same_place_and_choices(old: _Rule, new: _Rule) -> bool:
@@ -240,11 +246,18 @@ def _limit_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
 
 
 def _auto_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    if before["slider"] != after["slider"]:
-        yield f"The slider from quality (0) to cheapest (10) is at {after['slider']}; it was at {before['slider']}."
-    if before["quality_floor"] != after["quality_floor"]:
-        yield f"The quality floor is {_or_none(after['quality_floor'])}; it was {_or_none(before['quality_floor'])}."
-    if before["check_answers"] != after["check_answers"]:
+    if after["strategy"] != "auto":
+        return
+    # Under another strategy there was no slider, whatever stood there.
+    was_auto = before["strategy"] == "auto"
+    old = before if was_auto else _RULE_DEFAULTS
+    if old["slider"] != after["slider"]:
+        was = f"; it was at {old['slider']}" if was_auto else ""
+        yield f"The slider from quality (0) to cheapest (10) is at {after['slider']}{was}."
+    if old["quality_floor"] != after["quality_floor"]:
+        was = f"; it was {_or_none(old['quality_floor'])}" if was_auto else ""
+        yield f"The quality floor is {_or_none(after['quality_floor'])}{was}."
+    if old["check_answers"] != after["check_answers"]:
         yield (
             "Answers are checked, and the next model is tried after a bad one."
             if after["check_answers"]

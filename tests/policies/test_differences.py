@@ -40,6 +40,26 @@ LONG, SPLIT, REST = RULES
         (with_rules(REST, LONG, SPLIT), [("moved", "rest", "Moved from 3rd to 1st.")]),
         (with_rules(LONG, SPLIT, {**REST, "name": "other"}), [("changed", "other", "Renamed from “rest”.")]),
         (
+            with_rules({**LONG, "name": "very long", "fallbacks": []}, SPLIT, REST),
+            [("changed", "very long", "Renamed from “long”. c is no longer a fallback.")],
+        ),
+        (
+            with_rules({**LONG, "strategy": "auto", "slider": 9}, SPLIT, {**REST, "strategy": "priority"}),
+            [
+                (
+                    "changed",
+                    "long",
+                    "The strategy is auto; it was priority."
+                    " The slider from quality (0) to cheapest (10) is at 9.",
+                ),
+                ("changed", "rest", "The strategy is priority; it was auto."),
+            ],
+        ),
+        (
+            with_rules(LONG, {**SPLIT, "slider": 9}, REST),
+            [("changed", "split", "What the rule holds without using it changed.")],
+        ),
+        (
             with_rules(LONG, {"name": "new", "deployments": ["c"]}, SPLIT, REST),
             [("added", "new", "New as the 2nd rule. Matches always. Strategy priority over c.")],
         ),
