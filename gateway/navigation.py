@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from gateway.needs_attention import count_down_providers, count_unpriced_today
 from policies.permissions import Ability, may, role_of
+from policies.router_tables import find_waiting_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +100,6 @@ def _badges() -> dict[str, tuple[str, str]]:
         badges["providers"] = ("red", f"{down} down")
     if unpriced := count_unpriced_today():
         badges["requests"] = ("yellow", f"{unpriced:,} unpriced")
+    if find_waiting_number() is not None:
+        badges["router"] = ("azure", "new version")
     return badges

@@ -37,6 +37,18 @@ def read_tables(row: RouterTable | None) -> RouterTables:
     return RouterTables.from_document({**row.document, "version": row.number})
 
 
+def find_waiting_number() -> int | None:
+    """The newest candidate that is newer than the version in force: it waits for an operator. None: nothing does."""
+    newest = dict(
+        RouterTable.objects.filter(state__in=(State.ACTIVE, State.CANDIDATE))
+        .values_list("state")
+        .annotate(newest=Max("number"))
+        .order_by()
+    )
+    candidate = newest.get(State.CANDIDATE, 0)
+    return candidate if candidate > newest.get(State.ACTIVE, 0) else None
+
+
 class ActiveTables(NamedTuple):
     """The tables in force, without the catalog's ratings. `key` names the version, None where none is in force."""
 

@@ -43,14 +43,14 @@ def show_router(request: HttpRequest) -> HttpResponse:
     text = request.GET.get("q", "").replace("\0", "").strip()
     router = read_router_now(now)
     versions = list(RouterTable.objects.defer("document")[:VERSIONS_SHOWN])
-    newest = next((row for row in versions if row.state == RouterTable.State.CANDIDATE), None)
+    waiting = router_tables.find_waiting_number()
     active = router.row
     context = {
         "report": read_report(router, since=_since(now, days), q=text),
         "router": router,
         "active": active,
-        "candidate": newest
-        if newest is not None and (active is None or newest.number > active.number)
+        "candidate": RouterTable.objects.filter(number=waiting).defer("document").first()
+        if waiting
         else None,
         "versions": versions,
         "can_go_back": active is not None and router_tables.can_roll_back(active),
