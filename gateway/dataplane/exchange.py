@@ -43,6 +43,7 @@ class Exchange:
         "gateway",
         "grant",
         "has_intent",
+        "held_bytes",
         "is_client_gone",
         "is_committed",
         "is_pinned",
@@ -73,6 +74,7 @@ class Exchange:
         self.served_model = ""
         self.finish_reason = ""
         self.first_token_ms: float | None = None
+        self.held_bytes = 0
         self.is_pinned = False
         self.is_client_gone = False
         self.is_committed = False

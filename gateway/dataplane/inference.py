@@ -26,7 +26,14 @@ from gateway.dataplane.errors import (
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.hangups import HangupWatch
-from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
+from gateway.dataplane.limits import (
+    LARGE_BODY_BYTES,
+    Receive,
+    check_content_type,
+    check_declared_size,
+    check_room,
+    read_body,
+)
 from gateway.dataplane.streaming import error_event, relay, settle
 from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_errors import recorded_code
@@ -87,6 +94,7 @@ async def serve(
             )
     finally:
         gateway.stats.in_flight -= 1
+        gateway.stats.held_bytes -= exchange.held_bytes
         if watch is not None:
             watch.stop()
 
@@ -101,10 +109,13 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
             code="gateway_starting",
             headers=[(b"retry-after", b"1")],
         )
-    check_declared_size(headers)
+    declared_bytes = check_declared_size(headers)
     grant = authenticate(headers, configuration, now_unix_s=exchange.started_at_unix_s)
     exchange.grant = grant
     check_content_type(headers)
+    if declared_bytes >= LARGE_BODY_BYTES:
+        exchange.held_bytes = check_room(declared_bytes, gateway.stats.held_bytes)
+        gateway.stats.held_bytes += exchange.held_bytes
     body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
     parsed = parse_request(body, exchange.endpoint)
     exchange.parsed = parsed

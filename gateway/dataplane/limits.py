@@ -9,19 +9,48 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from gateway.dataplane.errors import BadRequest, ClientGone, ClientTooSlow, RequestTooLarge
+from gateway.dataplane.errors import (
+    BadRequest,
+    ClientGone,
+    ClientTooSlow,
+    GatewayUnready,
+    RequestTooLarge,
+)
 
 Receive = Callable[[], Awaitable[Any]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 BODY_TIMEOUT_S = 60.0
+LARGE_BODY_BYTES = 1024 * 1024
+MAX_HELD_BYTES = 256 * 1024 * 1024
 
 
-def check_declared_size(headers: Mapping[bytes, bytes], *, max_bytes: int = MAX_BODY_BYTES) -> None:
-    """Refuse a body that says it is too large, before any other work."""
+def check_declared_size(headers: Mapping[bytes, bytes], *, max_bytes: int = MAX_BODY_BYTES) -> int:
+    """Refuse a body that says it is too large, before any other work. Returns the size it says, 0 for none."""
     declared = headers.get(b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+    if declared is None or not declared.isdigit():
+        return 0
+    size = int(declared)
+    if size > max_bytes:
         raise _too_large(max_bytes)
+    return size
+
+
+def check_room(declared_bytes: int, held_bytes: int) -> int:
+    """Refuse a large body while many are held; returns how many bytes to count for it, 0 for an ordinary one.
+
+    A request's body lives as long as its answer takes: a few hundred of 32 MiB would take the machine's memory from
+    everybody. Ordinary requests are never turned away for it.
+    """
+    if declared_bytes < LARGE_BODY_BYTES:
+        return 0
+    if held_bytes + declared_bytes > MAX_HELD_BYTES:
+        raise GatewayUnready(
+            "Too many large requests are being served; try again in a moment.",
+            code="too_many_large_requests",
+            headers=[(b"retry-after", b"2")],
+        )
+    return declared_bytes
 
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:

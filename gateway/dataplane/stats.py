@@ -36,6 +36,7 @@ class Stats:
         self.rule_failures: Counter[tuple[str, str]] = Counter()  # policy, rule
         self.journal_errors = 0
         self.in_flight = 0
+        self.held_bytes = 0  # of large bodies
         self.duration_ms = Histogram()
         self.first_token_ms = Histogram()
 

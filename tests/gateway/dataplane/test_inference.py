@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from gateway.dataplane.limits import LARGE_BODY_BYTES, MAX_HELD_BYTES
 from gateway.dataplane.upstream_errors import UpstreamError
 from tests.gateway.dataplane.in_process import (
     CHUNK,
@@ -354,3 +355,17 @@ async def test_what_a_broken_attempt_used_stays_unknown_beside_the_known_cost():
     await plane.ask("acme/auto")
     line = plane.lines("outcome")[0]
     assert (line["usage"]["kind"], line["cost"], line["unpriced"]) == ("unknown", None, False)
+
+
+async def test_large_bodies_are_turned_away_while_too_many_are_held_and_small_ones_never():
+    plane = Plane("a")
+    plane.upstream.answers["a"] = [chat()]
+    plane.gateway.stats.held_bytes = MAX_HELD_BYTES - 2 * LARGE_BODY_BYTES + 1
+    large = {"headers": {"content-length": str(2 * LARGE_BODY_BYTES)}}
+    client = await plane.ask("a", **large)
+    assert (client.status, client.error()["code"]) == (503, "too_many_large_requests")
+    assert client.headers["retry-after"] == "2"
+    assert (await plane.ask("a", headers={"content-length": "500"})).status == 200
+    plane.gateway.stats.held_bytes = 0
+    assert (await plane.ask("a", **large)).status == 200
+    assert plane.gateway.stats.held_bytes == 0
