@@ -40,14 +40,16 @@ class _Record(NamedTuple):
     duration_ms: float | None
 
 
-def collect_feedback(*, now: dt.datetime) -> Collected:
+def collect_feedback(*, now: dt.datetime, since: dt.datetime | None = None) -> Collected:
     """Make evidence of waiting feedback whose request is recorded and is one of the same key.
+
+    `since` leaves older feedback waiting: what names requests that never were is not looked at every half minute.
 
     Feedback about another key's request, one that nobody served, or one that never came, is ignored: it stays as a
     row and is nobody's evidence. So is a thumb that says neither good nor bad.
     """
     counted = ignored = waiting = 0
-    after = (dt.datetime.min.replace(tzinfo=dt.UTC), uuid.UUID(int=0))
+    after = (since or dt.datetime.min.replace(tzinfo=dt.UTC), uuid.UUID(int=0))
     while True:
         with transaction.atomic():
             rows = _next_batch(after)

@@ -42,10 +42,11 @@ def prepare_partitions() -> None:
 
 @shared_task(name="billing.tasks.collect_evidence", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def collect_evidence() -> None:
-    """Sum the workloads of days with new records, and make evidence of feedback."""
+    """Sum the workloads of days with new records, and make evidence of feedback: of older feedback once an hour."""
     now = timezone.now()
+    since = None if now.minute == 0 else now - dt.timedelta(minutes=15)
     workload_usage.collect_workloads(now=now, again_after=dt.timedelta(minutes=5))
-    evidence_collecting.collect_feedback(now=now)
+    evidence_collecting.collect_feedback(now=now, since=since)
 
 
 @shared_task(name="billing.tasks.learn_router", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

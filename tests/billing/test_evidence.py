@@ -76,6 +76,7 @@ def test_feedback_waits_for_its_record_for_two_days(tmp_path: Path) -> None:
     world, request_id, now = make.world(), make_request_id(), timezone.now()
     make.ingest(tmp_path, [feedback_line(request_id, world.key.pk), feedback_line(make_request_id(), 1)])
     assert collect_feedback(now=now) == Collected(waiting=2)
+    assert collect_feedback(now=now, since=now + dt.timedelta(minutes=1)) == Collected()
     make.ingest(tmp_path, request_lines(world, request_id), worker="worker-2")
     assert collect_feedback(now=now) == Collected(counted=1, waiting=1)
     assert collect_feedback(now=now + dt.timedelta(days=3)) == Collected(ignored=1)
