@@ -69,8 +69,9 @@ class Slice(NamedTuple):
     record_count: int
 
 
-def list_slices(period: Period, *, records: int = SLICE_RECORDS) -> list[Slice]:
-    """Cut a period into parts of about `records` records each (a minute at least)."""
+def list_slices(period: Period, *, records: int | None = None) -> list[Slice]:
+    """Cut a period into parts of about `records` records each (SLICE_RECORDS; a minute at least)."""
+    wanted = records or SLICE_RECORDS
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT date_trunc('minute', started_at) AS minute, count(*) FROM billing_requestrecord"
@@ -81,7 +82,7 @@ def list_slices(period: Period, *, records: int = SLICE_RECORDS) -> list[Slice]:
     slices: list[Slice] = []
     begin, count = period.since, 0
     for minute, in_minute in minutes:
-        if count and count + in_minute > records:
+        if count and count + in_minute > wanted:
             at = max(minute, period.since)
             slices.append(Slice(Period(period.policy_id, begin, at), count))
             begin, count = at, 0

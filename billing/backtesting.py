@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,15 +21,14 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from billing.backtest_expectations import Expectations
-from billing.backtest_judging import TIME_FEATURE_NAMES, Judge, Setup, text_features_of
+from billing.backtest_judging import TIME_FEATURE_NAMES, Setup, text_features_of
+from billing.backtest_processes import judge_slices
 from billing.backtest_reading import (
     Period,
-    Slice,
     list_key_ids,
     list_slices,
     load_grants,
     load_prices,
-    read_rows,
     read_seen,
 )
 from billing.backtest_results import build_result
@@ -198,12 +198,13 @@ def _make(run: Backtest, load_snapshot: SnapshotLoader) -> None:
     setup = _build_setup(run, load_snapshot())
     tally = Tally()
     told_s = time.perf_counter()
-    for part_tally in judge_slices(setup, slices):
-        tally.merge(part_tally)
-        if time.perf_counter() - told_s > PROGRESS_EVERY_S:
-            told_s = time.perf_counter()
-            if not _tell_progress(run, tally.count):
-                return
+    with closing(judge_slices(setup, slices)) as tallies:
+        for part in tallies:
+            tally.merge(part)
+            if time.perf_counter() - told_s > PROGRESS_EVERY_S:
+                told_s = time.perf_counter()
+                if not _tell_progress(run, tally.count):
+                    return
     if not _tell_progress(run, tally.count):
         return
     result = build_result(
@@ -227,15 +228,6 @@ def _tell_progress(run: Backtest, done_count: int) -> bool:
 
 def _period_of(run: Backtest) -> Period:
     return Period(run.policy_id, run.since, run.until)
-
-
-def judge_slices(setup: Setup, slices: list[Slice]) -> Iterator[Tally]:
-    """Judge slice by slice."""
-    judge = Judge(setup)
-    for part in slices:
-        for row in read_rows(part.period):
-            judge.judge(row)
-        yield judge.take_tally()
 
 
 def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:

@@ -54,6 +54,12 @@ def multiply(site: Site) -> None:
         cursor.execute("ANALYZE billing_requestrecord")
 
 
+def cpu_seconds() -> float:
+    """Of this process and of the children that it has waited for."""
+    used = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def test_a_million_records_take_less_than_a_minute(tmp_path: Path) -> None:
     site = make_traffic.site(now=timezone.now())
     site.record(tmp_path, TEMPLATES)
@@ -64,9 +70,9 @@ def test_a_million_records_take_less_than_a_minute(tmp_path: Path) -> None:
         made = backtesting.start_backtest(
             policy=site.policy, document={"rules": rules}, days=8, actor="ada", now=site.until
         )
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        began_s, began_cpu_s = time.perf_counter(), cpu_seconds()
         backtesting.run_backtest(made.pk, load_snapshot=load_snapshot)
-        took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        took_s, cpu_s = time.perf_counter() - began_s, cpu_seconds() - began_cpu_s
         made = Backtest.objects.get(pk=made.pk)
         assert made.state == "done", made.error
         assert made.result["count"] == RECORDS
@@ -74,7 +80,7 @@ def test_a_million_records_take_less_than_a_minute(tmp_path: Path) -> None:
             assert made.result["reproduction"]["missed"] == 0
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"\n{name}: {RECORDS:,} records in {took_s:.1f} s, {cpu_s / RECORDS * 1e6:.1f} µs CPU a record here,"
+            f"\n{name}: {RECORDS:,} records in {took_s:.1f} s, {cpu_s / RECORDS * 1e6:.1f} µs CPU a record in Python,"
             f" {peak_mb:.0f} MB, load {os.getloadavg()[0]:.1f}"
         )
-        assert took_s < MAX_S * RECORDS / 1_000_000 + 5
+        assert took_s < MAX_S

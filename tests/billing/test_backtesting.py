@@ -13,9 +13,10 @@ import orjson
 import pytest
 from django.utils import timezone
 
-from billing import backtest_tally, backtesting
+from billing import backtest_processes, backtest_reading, backtest_tally, backtesting
 from billing.backtest_judging import Conversations
-from billing.backtest_reading import Period, list_slices, read_rows
+from billing.backtest_processes import cut
+from billing.backtest_reading import Period, Slice, list_slices, read_rows
 from billing.backtesting import BacktestRefused, cancel_backtest, find_unfinished, start_backtest
 from billing.models import Backtest, RequestRecord
 from gateway.snapshots import load_snapshot
@@ -275,6 +276,26 @@ def test_slices_cover_the_period_without_overlap(site: Site) -> None:
     assert slices[0].period.since == period.since and slices[-1].period.until == period.until
     for before, after in itertools.pairwise(slices):
         assert before.period.until == after.period.since
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_processes_find_what_one_finds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [{"name": "rest", "strategy": "least_cost", "deployments": ["large@a", "small@b"]}]
+    monkeypatch.setattr(backtest_reading, "SLICE_RECORDS", 20)
+    alone = run(site, rules).result
+    monkeypatch.setattr(backtest_processes, "MIN_RECORDS", 0)
+    together = run(site, rules).result
+    assert {**alone, "took_s": 0} == {**together, "took_s": 0}
+
+
+def test_slices_are_shared_out_by_their_records_in_order() -> None:
+    period = Period(1, dt.datetime(2026, 5, 1, tzinfo=dt.UTC), dt.datetime(2026, 5, 2, tzinfo=dt.UTC))
+    slices = [Slice(period, count) for count in (5, 5, 30, 10, 10)]
+    first, second = cut(slices, 2)
+    assert first + second == slices
+    assert [part.record_count for part in first] == [5, 5, 30]
+    assert cut([], 2) == [[]]
+    assert cut(slices[:1], 2) == [slices[:1]]
 
 
 def decisions() -> list[dict[str, Any]]:
