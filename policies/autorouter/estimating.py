@@ -9,7 +9,7 @@ paired difference from the average model, so an easy workload does not flatter t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log, sqrt
 from typing import Final, NamedTuple
 
@@ -22,6 +22,10 @@ TYPE_PSEUDO_COUNT: Final = 400.0
 OVERALL_PSEUDO_COUNT: Final = 100.0
 # However much there is, evidence on the type moves an estimate by this share at most: workloads of one type differ.
 MOST_OF_TYPE: Final = 0.3
+# Ten judgements are as likely to mislead as to help: a workload's evidence counts from the eleventh on.
+UNCOUNTED: Final = 10.0
+# Departures of this size, in squared standard errors a model, are taken for chance.
+CHANCE_FACTOR: Final = 1.0
 # How far a rating may be off: its standard error where somebody rated the model, and where it is a neighbour's.
 RATING_ERROR: Final = 0.08
 GUESS_ERROR: Final = 0.16
@@ -119,15 +123,17 @@ def _move(
     stands in the second, weighing the models by how much is known of them.
     """
     shares = {
-        model: most * found.n / (found.n + pseudo_count)
+        model: most * counted(found.n) / (counted(found.n) + pseudo_count)
         for model, found in evidence.models.items()
-        if model in means and found.n > 0
+        if model in means and counted(found.n) > 0
     }
     weight = sum(shares.values())
     if not weight:
         return dict(means), dict(errors)
     offset = sum(s * (means[m] - evidence.models[m].difference) for m, s in shares.items()) / weight
-    lift = most * evidence.n / (evidence.n + pseudo_count) * (evidence.level - offset)
+    trust = _trust(means, evidence, offset, shares)
+    shares = {model: trust * share for model, share in shares.items()}
+    lift = most * counted(evidence.n) / (counted(evidence.n) + pseudo_count) * (evidence.level - offset)
     moved, moved_errors = {}, {}
     for model, mean in means.items():
         share = shares.get(model, 0.0)
@@ -137,6 +143,23 @@ def _move(
         sampled = 0.0 if found is None else found.error
         moved_errors[model] = sqrt((share * sampled) ** 2 + ((1 - share) * errors[model]) ** 2)
     return moved, moved_errors
+
+
+def _trust(means: Mapping[str, float], evidence: Workload, offset: float, models: Collection[str]) -> float:
+    """Return how much of a departure from the estimates is more than chance: the rule of James and Stein.
+
+    Where the differences stray from the estimates no further than their errors let one expect, nothing moves.
+    """
+    strayed = 0.0
+    for model in models:
+        found = evidence.models[model]
+        strayed += ((found.difference + offset - means[model]) / max(found.error, 1e-6)) ** 2
+    return max(0.0, 1 - CHANCE_FACTOR * (len(models) - 1) / strayed) if strayed else 0.0
+
+
+def counted(n: float) -> float:
+    """Return how much of `n` counts: the first few judgements decide nothing, the next ones move by little."""
+    return max(0.0, n - UNCOUNTED)
 
 
 def expected_output_tokens(model: str, *, workload: str, task_type: str, tables: RouterTables) -> float:

@@ -40,7 +40,7 @@ MAX_TAU: Final = 1e6
 # The default slider gives up this share of the best single model's quality at most, as far as the tables can tell; the
 # taus that it may come to, and the one where there is no evidence yet.
 DEFAULT_LOSS: Final = 0.003
-CALIBRATED_TAUS: Final = tuple(0.01 * step for step in range(1, 14))
+CALIBRATED_TAUS: Final = tuple(0.01 * step for step in range(1, 16))
 USUAL_TAU: Final = 0.03
 # Those with most evidence speak for all: this happens on the hot path, once for each set of candidates.
 CALIBRATED_WORKLOADS: Final = 16
