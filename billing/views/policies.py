@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import reports
+from billing.backtest_words import ratio, signed_percent
 from billing.models import Backtest, BacktestState
 from billing.policy_traffic import PolicyTraffic, read_policy_traffic, read_version_traffic
 from policies.approvals import find_pending
@@ -24,6 +25,7 @@ from policies.models import Deployment, Policy, PolicyVersion
 from policies.permissions import Ability, needs
 
 VERSIONS_SHOWN = 20
+DRAFT_BACKTESTS_TRIED = 5
 
 
 @needs(Ability.READ)
@@ -80,7 +82,8 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
         "unmatched": traffic.by_rule.get(""),
         "sides": _sides(policy, now),
         "pending": find_pending(policy),
-        "draft_changes": list_draft_changes(policy),
+        "draft_changes": (draft_changes := list_draft_changes(policy)),
+        "draft_backtest": _find_draft_backtest(policy) if draft_changes else None,
         "against_live": [] if shown is None or live is None else list_differences(live.document, document),
         "changes_of_shown": _changes_of(versions, shown),
         "opens_roll_back": request.GET.get("roll_back") == "1",
@@ -106,6 +109,21 @@ def list_draft_changes(policy: Policy) -> list[Difference]:
     if draft is None:
         return []
     return list_differences(policy.live_version.document if policy.live_version else {}, draft.document)
+
+
+def _find_draft_backtest(policy: Policy) -> dict[str, Any] | None:
+    """The newest finished backtest of exactly this draft, with its figures."""
+    runs = Backtest.objects.filter(policy=policy, state=BacktestState.DONE)[:DRAFT_BACKTESTS_TRIED]
+    for run in runs:
+        if run.result and run.result["count"] and not list_differences(run.document, policy.draft.document):
+            cost = run.result["cost"]
+            return {
+                "run": run,
+                "cost": signed_percent(ratio(cost["now"], cost["then"])),
+                "moved": run.result["moved"] / run.result["count"],
+                "no_candidate": run.result["no_candidate"],
+            }
+    return None
 
 
 def _changes_of(versions: list[PolicyVersion], shown: PolicyVersion | None) -> list[Difference]:

@@ -43,7 +43,7 @@ CEILINGS = {
     "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
-    "policy-new": 8, "policy-about": 10, "policy-edit": 13, "policy-publish": 15, "policy-try": 12,
+    "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
     "router": 22, "workload": 19, "router-table": 7,
     "policy-backtests": 10, "backtest": 6,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,

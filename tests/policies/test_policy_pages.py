@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from billing.models import Backtest, BacktestState
 from policies import publishing
 from policies.models import Policy, PublicationRequest
 from policies.permissions import Role
@@ -219,6 +221,32 @@ def test_a_draft_from_elsewhere_that_is_odd_still_opens(policy: Policy) -> None:
     (shown,) = response.context["editor"]["form"]["rules"]
     assert shown["deployments"] == [{"name": "a", "weight": 1}, {"name": "", "weight": "x"}]
     assert (shown["name"], shown["fallbacks"], shown["extra"]) == ("", [], [1])
+
+
+def test_the_draft_is_shown_with_what_its_backtest_found(policy: Policy) -> None:
+    client = operator()
+    save(client, policy, form(rule("rest")), 1)
+    policy.draft.refresh_from_db()
+    address = f"/policies/{policy.pk}"
+    assert "Backtest the draft" in client.get(address).content.decode()
+    now = timezone.now()
+    cost = {"then": 100, "now": 82}
+    found = {"count": 50, "moved": 5, "no_candidate": 2, "cost": cost}
+    run = Backtest.objects.create(
+        policy=policy,
+        document=policy.draft.document,
+        label="draft",
+        days=7,
+        since=now,
+        until=now,
+        state=BacktestState.DONE,
+        result=found,
+    )
+    page = client.get(address).content.decode()
+    assert "10.0 %" in page
+    assert f"/backtests/{run.pk}" in page
+    save(client, policy, form(rule("other")), policy.draft.revision)
+    assert "Backtest the draft" in client.get(address).content.decode()
 
 
 def test_people_who_only_read_see_the_policy_and_no_button_that_changes_it(policy: Policy) -> None:

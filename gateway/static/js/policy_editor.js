@@ -213,10 +213,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "s" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); save(); }
 });
 addEventListener("beforeunload", (event) => { if (isDirty) event.preventDefault(); });
-document.addEventListener("change", (event) => {
-  const part = event.target.dataset.switches;
-  if (part) document.querySelector(part).hidden = event.target.value !== "";
-});
 // The test panel decides against what stands here, saved or not.
 document.addEventListener("htmx:configRequest", (event) => {
   if (event.target.id === "test-form") event.detail.parameters.set("form", JSON.stringify(form));
