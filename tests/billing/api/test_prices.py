@@ -37,18 +37,16 @@ def test_a_price_is_added_as_texts_and_never_changed() -> None:
     assert [row["id"] for row in found] == [newer.pk, added.json()["id"]]
 
 
-@pytest.mark.parametrize(
-    ("rates", "place"),
-    [
+def test_a_wrong_rate_is_refused() -> None:
+    deployment, caller = make_deployment(), caller_with("prices")
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"input_usd_per_mtok": 0.05}, "rates.input_usd_per_mtok"),
         ({"input_usd_per_mtok": "-1"}, "rates"),
         ({"input_usd_per_mtok": "NaN"}, "rates"),
         ({"colour": "1"}, "rates"),
         ({}, "rates"),
-    ],
-)
-def test_a_wrong_rate_is_refused(rates: dict[str, Any], place: str) -> None:
-    body = {"deployment_id": make_deployment().pk, "rates": rates}
-    problem = problem_of(caller_with("prices").send("POST", "prices", body), 422, "invalid-value")
-    assert places(problem) == [place]
+    ]
+    for rates, place in wrong:
+        answer = caller.send("POST", "prices", {"deployment_id": deployment.pk, "rates": rates})
+        assert places(problem_of(answer, 422, "invalid-value")) == [place]
     assert not Price.objects.exists()
