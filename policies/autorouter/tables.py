@@ -164,7 +164,9 @@ def _share(value: Any) -> float:
 
 
 def _rating_document(rating: Rating) -> dict[str, Any]:
-    return {name: value for name, value in rating._asdict().items() if value not in ("", None, False)}
+    document = rating._asdict()
+    # What it does not say is left out; a quality of 0 is said.
+    return {name: document[name] for name in document if name == "quality" or document[name]}
 
 
 def _workload_document(entry: Workload) -> dict[str, Any]:
