@@ -389,17 +389,21 @@ def _check_order(rules: list[Any]) -> list[Problem]:
                 Problem(f"rules[{index}].name", f"rule {seen[name] + 1} has the same name {name!r}")
             )
         seen.setdefault(name, index)
-    for index, by in list_shadowed(rules):
-        taker = rules[by]
-        reason = "matches always" if _matches_always(taker.get("when")) else "takes all that it would"
-        message = f"never reached: {taker.get('name') or f'rule {by + 1}'!r} before it {reason}"
-        problems.append(Problem(f"rules[{index}]", message, "warning"))
-    is_caught = any(
-        isinstance(rule, Mapping)
-        and rule.get("is_enabled", True) is not False
-        and _matches_always(rule.get("when"))
-        for rule in rules
-    )
+    is_caught = False
+    # A last rule that matches always would be reached by what no rule takes.
+    for index, by in list_shadowed([*rules, {}]):
+        if index == len(rules):
+            is_caught = True
+            continue
+        takers = [rules[place] for place in by]
+        names = " and ".join(
+            repr(rule.get("name") or f"rule {place + 1}") for rule, place in zip(takers, by, strict=True)
+        )
+        if len(by) > 1:
+            reason = "take all that it would"
+        else:
+            reason = "matches always" if _matches_always(takers[0].get("when")) else "takes all that it would"
+        problems.append(Problem(f"rules[{index}]", f"never reached: {names} before it {reason}", "warning"))
     if not is_caught:
         message = "no rule matches always: a request that none takes is refused"
         problems.append(Problem("rules", message, "warning"))

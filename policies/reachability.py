@@ -1,4 +1,4 @@
-"""Which rules of a policy can no request reach, because an earlier one takes all of theirs?
+"""Which rules of a policy can no request reach, because earlier ones take all of theirs?
 
 Pure. Sound and not complete: what it names is never reached; a rule that it does not name may still be unreachable.
 Conditions are compared as rows (`policies.condition_rows`); those that rows cannot say only by their text. A row about
@@ -7,54 +7,128 @@ a tag that is missing does not hold, and rows are joined by and/or alone, so fai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 from policies.condition_fields import Row
 from policies.condition_rows import Group, read_cel
 
-MAX_COMPARED = 5_000  # pairs of rules: 100 rules are compared each with each
+MAX_COMPARED = 2_000  # 45 rules are compared each with each; of more, each with the first ones
+MAX_JOINT_RULES = 40
+MAX_PARTS = 12
 
 Condition = Group | Row
 
 
 class Shadowed(NamedTuple):
-    """Rule `place` is never reached: rule `by` stands before it (both 0-based) and takes all that it would."""
+    """Rule `place` is never reached: the rules `by` stand before it and take all that it would. All 0-based."""
 
     place: int
-    by: int
+    by: tuple[int, ...]
+
+
+class _Earlier(NamedTuple):
+    """A rule that is on and that some request reaches; `group` None: rows cannot say its condition."""
+
+    place: int
+    text: str
+    group: Group | None
 
 
 def list_shadowed(rules: Sequence[Any]) -> list[Shadowed]:
     """Find unreachable rules of a document's rules, sound or not. Rules that are off neither take nor are named."""
-    earlier: list[tuple[int, str, Group | None]] = []
+    earlier: list[_Earlier] = []
     found: list[Shadowed] = []
-    compared = 0
-    for index, rule in enumerate(rules):
+    for place, rule in enumerate(rules):
         if not isinstance(rule, Mapping) or rule.get("is_enabled", True) is False:
             continue
         when = rule.get("when")
-        text = when.strip() if isinstance(when, str) else ""
         if when is not None and not isinstance(when, str):
             continue
+        text = (when or "").strip()
         group = read_cel(text)
-        taker = None
-        for by, other_text, other in earlier:
-            compared += 1
-            if text == other_text or (
-                group is not None and other is not None and compared <= MAX_COMPARED and implies(group, other)
-            ):
-                taker = by
-                break
-            if other is not None and not other.rows:
-                taker = by  # matches always
-                break
-        if taker is None:
-            earlier.append((index, text, group))
+        takers = _find_takers(text, group, earlier)
+        if takers:
+            found.append(Shadowed(place, takers))
         else:
-            found.append(Shadowed(index, taker))
+            earlier.append(_Earlier(place, text, group))
     return found
+
+
+def _find_takers(text: str, group: Group | None, earlier: Sequence[_Earlier]) -> tuple[int, ...]:
+    for number, other in enumerate(earlier):
+        if text == other.text or (other.group is not None and not other.group.rows):
+            return (other.place,)
+        is_compared = number * len(earlier) <= MAX_COMPARED
+        if is_compared and group is not None and other.group is not None and implies(group, other.group):
+            return (other.place,)
+    if group is None or not 2 <= len(earlier) <= MAX_JOINT_RULES:
+        return ()
+    return _find_joint_takers(group, [other for other in earlier if other.group is not None])
+
+
+def _find_joint_takers(group: Group, earlier: Sequence[_Earlier]) -> tuple[int, ...]:
+    """Rules that take all of a condition between them, by the values of one field: `has_tools` and `!has_tools`."""
+    rows = [row for other in earlier if other.group is not None for row in _all_rows(other.group)]
+    own = group.rows if group.join == "and" else (group,)
+    for subject in dict.fromkeys((row.field, row.tag) for row in rows):
+        parts = list(_parts([row for row in rows if (row.field, row.tag) == subject]))
+        takers: set[int] = set()
+        for part in parts if len(parts) <= MAX_PARTS else ():
+            narrow = Group("and", (*own, *(part.rows if isinstance(part, Group) else (part,))))
+            taker = next((o.place for o in earlier if o.group is not None and implies(narrow, o.group)), None)
+            if taker is None:
+                break
+            takers.add(taker)
+        else:
+            if takers:
+                return tuple(sorted(takers))
+    return ()
+
+
+def _all_rows(group: Group) -> Iterator[Row]:
+    for row in group.rows:
+        if isinstance(row, Group):
+            yield from _all_rows(row)
+        else:
+            yield row
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Condition]:
+    """Conditions about one field or tag of which exactly one holds for every request, split where `rows` divide it."""
+    field, tag = rows[0].field, rows[0].tag
+    if field.kind == "yes/no":
+        yield from (Row(field, tag, "is", value) for value in (True, False))
+    elif field.kind == "weekday":
+        yield from (Row(field, tag, "is", day) for day in range(1, 8))
+    elif field.kind == "number":
+        yield from _number_parts(rows)
+    else:
+        values = dict.fromkeys(value for row in rows for value in _named_values(row))
+        yield from (Row(field, tag, "is", value) for value in values)
+        rest = [Row(field, tag, "is_not", value) for value in values]
+        if field.kind == "tag":
+            yield Row(field, tag, "has_not", None)
+            rest.append(Row(field, tag, "has", None))
+        yield Group("and", tuple(rest))
+
+
+def _named_values(row: Row) -> tuple[str, ...]:
+    if row.operator == "is_one_of":
+        return tuple(row.value)
+    return (row.value,) if row.operator in ("is", "is_not") else ()
+
+
+def _number_parts(rows: Sequence[Row]) -> Iterator[Condition]:
+    field = rows[0].field
+    bounds = {bound for row in rows for bound in _interval(row)[:2] if bound < _HIGHEST}
+    points = sorted(bounds | ({bound + 1 for bound in bounds} if not field.is_fraction else set()))
+    yield Row(field, "", "lt", points[0])
+    for point, following in zip(points, [*points[1:], None], strict=True):
+        yield Row(field, "", "eq", point)
+        above = Row(field, "", "gt", point)
+        yield above if following is None else Group("and", (above, Row(field, "", "lt", following)))
 
 
 def implies(narrow: Condition, wide: Condition) -> bool:

@@ -128,6 +128,15 @@ def test_a_rule_that_an_earlier_one_takes_everything_from_is_a_warning() -> None
     assert "'long' before it takes all that it would" in check(document)[0].message
 
 
+def test_rules_that_take_everything_between_them_leave_nothing_to_refuse() -> None:
+    document = changed(["rules", 1, "when"], "input_tokens <= 4000")
+    assert check(document) == []
+    document["rules"].append({"name": "last", "deployments": ["a"]})
+    assert [(p.path, p.message) for p in check(document)] == [
+        ("rules[2]", "never reached: 'long' and 'rest' before it take all that it would")
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [("acme/auto", "is a policy"), ("m", "is a model"), ("b", "named twice"), ("x", "no deployment")],

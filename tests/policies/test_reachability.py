@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.condition_rows import read_group
+from policies.condition_rows import read_group, rows_to_cel
 from policies.features import Features
 from policies.reachability import Shadowed, implies, list_shadowed
 from tests.policies.test_condition_rows import GROUPS, group_holds, row_holds
 
 
-def shadowed(*conditions: str | None) -> list[tuple[int, int]]:
-    return list(map(tuple, list_shadowed([{"when": when} for when in conditions])))
+def shadowed(*conditions: str | None) -> list[tuple[int, ...]]:
+    return [(place, *by) for place, by in list_shadowed([{"when": when} for when in conditions])]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,44 @@ def test_a_rule_that_is_off_neither_takes_nor_is_named() -> None:
         {"when": 5},
         "odd",
     ]
-    assert list_shadowed(rules) == [Shadowed(3, 1)]
+    assert list_shadowed(rules) == [Shadowed(3, (1,))]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "by"),
+    [
+        (["has_tools", "!has_tools", ""], (0, 1)),
+        (["input_tokens > 4000", "input_tokens <= 4000", "has_tools"], (0, 1)),
+        (["turn < 2", "turn == 2", "turn > 2", ""], (0, 1, 2)),
+        (["budget_used_ratio < 0.5", "budget_used_ratio >= 0.5", ""], (0, 1)),
+        (["'t' in tags", "!('t' in tags)", ""], (0, 1)),
+        (["tags.t == 'a'", "tags.t != 'a'", "!('t' in tags)", ""], (0, 1, 2)),
+        (["task == 'a'", "task != 'a'", ""], (0, 1)),
+        (["1 <= weekday && weekday <= 5", "weekday in [6, 7]", ""], (0, 1)),
+        (["has_tools", "turn > 5", "!has_tools && hour < 3", "hour == 2"], (0, 2)),
+        (["has_tools && turn > 1", "!has_tools", "turn > 3"], (0, 1)),
+    ],
+)
+def test_several_rules_together_leave_nothing_to_a_later_one(
+    conditions: list[str], by: tuple[int, ...]
+) -> None:
+    assert shadowed(*conditions) == [(len(conditions) - 1, *by)]
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ["has_tools", "!has_images", ""],
+        ["input_tokens > 4000", "input_tokens < 4000", ""],
+        ["budget_used_ratio < 0.5", "budget_used_ratio > 0.5", ""],
+        ["tags.t == 'a'", "tags.t != 'a'", ""],
+        ["task == 'a'", "task == 'b'", ""],
+        ["turn + 1 > 2", "turn + 1 <= 2", ""],
+        ["endpoint == 'chat'", "endpoint in ['completions', 'embeddings']", ""],  # others may come
+    ],
+)
+def test_what_several_rules_leave_is_reached(conditions: list[str]) -> None:
+    assert shadowed(*conditions) == []
 
 
 def row(field: str, operator: str, value: Any) -> dict[str, Any]:
@@ -177,6 +214,24 @@ def test_where_the_narrow_condition_holds_the_wide_one_does(
     if implies(small, large):
         for features in REQUESTS:
             assert group_holds(large.as_json(), features) or not group_holds(small.as_json(), features)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.one_of(*(st.sampled_from(atoms) for atoms in (TURNS, TAGS, FLAGS, RATIOS, DAYS))), max_size=6
+    ),
+    _groups,
+)
+def test_a_rule_that_earlier_ones_shadow_gets_no_request(
+    rows: list[dict[str, Any]], last: dict[str, Any]
+) -> None:
+    groups = [*({"join": "and", "rows": [atom]} for atom in rows), last]
+    rules = [{"when": rows_to_cel(group)} for group in groups]
+    for place, by in list_shadowed(rules):
+        for features in REQUESTS:
+            if group_holds(read_group(groups[place]).as_json(), features):
+                assert any(group_holds(read_group(groups[other]).as_json(), features) for other in by)
 
 
 @settings(max_examples=30, deadline=None)
