@@ -123,7 +123,7 @@ class Expectations:
         return Expected(UNKNOWN_TOKENS, UNKNOWN_TOKENS, UNKNOWN_TOKENS, "none", ("", 0))
 
     def first_token_ms(self, workload: str, deployment_id: int) -> float | None:
-        """Mean time to the first token of this deployment; None: it answered nothing in the period."""
+        """Mean time to the first token of this deployment; None: it answered too little in the period."""
         return _mean_of(self._first_token, workload, deployment_id)
 
     def duration_ms(self, workload: str, deployment_id: int) -> float | None:
@@ -134,9 +134,9 @@ class Expectations:
 def _mean_of(
     kept: Mapping[tuple[str, int], tuple[int, float]], workload: str, deployment_id: int
 ) -> float | None:
-    for name, least in ((workload, MIN_SEEN), ("", 1)):
+    for name in (workload, ""):
         count, total = kept.get((name, deployment_id), (0, 0.0))
-        if count >= least:
+        if count >= MIN_SEEN:
             return total / count
     return None
 

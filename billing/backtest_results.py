@@ -90,13 +90,14 @@ def build_result(
 
 
 def _latency(latency: Latency) -> dict[str, Any] | None:
-    if not latency.count:
+    count = latency.count
+    if not count and not latency.unknown:
         return None
     return {
-        "count": latency.count,
+        "count": count,
         "unknown": latency.unknown,
-        "then_ms": round(latency.then_ms / latency.count, 3),
-        "now_ms": round(latency.now_ms / latency.count, 3),
+        "then_ms": round(latency.then_ms / count, 3) if count else None,
+        "now_ms": round(latency.now_ms / count, 3) if count else None,
     }
 
 

@@ -31,12 +31,12 @@ MISMATCHES: Final[Mapping[str, str]] = {
 LEVELS: Final[Mapping[str, str]] = {
     "workload": "of the same model on the same workload",
     "model": "of the same model on other workloads",
-    "all": "of all models: this one answered nothing in the period",
+    "all": "of all models: this one answered fewer than 5 times in the period",
     "none": "assumed to be 500 tokens: there was no answer in the period",
 }
 REFUSALS: Final[Mapping[str, str]] = {
     "no_rule": "no rule took the request",
-    "model_not_found": "the name no longer leads anywhere",
+    "model_not_found": "these rules do not answer to the name that was asked for (a preset needs an automatic rule)",
 }
 
 

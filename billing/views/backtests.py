@@ -175,7 +175,7 @@ def _told(result: Mapping[str, Any]) -> dict[str, Any]:
             {
                 **found,
                 "title": title,
-                "percent": signed_percent(ratio(found["now_ms"], found["then_ms"])),
+                "percent": signed_percent(ratio(found["now_ms"] or 0, found["then_ms"] or 0)),
             }
             for title, found in (
                 ("First token", latency["first_token"]),
