@@ -17,6 +17,7 @@ urlpatterns = [
     path("policies/new", policy_editor.create_policy, name="policy-new"),
     path("policies/<int:pk>/about", policy_editor.change_about, name="policy-about"),
     path("policies/<int:pk>/enabled", policy_editor.switch_policy, name="policy-enabled"),
+    path("policies/<int:pk>/delete", policy_editor.delete_policy, name="policy-delete"),
     path("policies/<int:pk>/edit", policy_editor.edit_policy, name="policy-edit"),
     path("policies/<int:pk>/check", policy_editor.check_draft, name="policy-check"),
     path("policies/<int:pk>/save", policy_editor.save_draft, name="policy-save"),

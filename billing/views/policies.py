@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
@@ -36,7 +36,12 @@ def list_policies(request: HttpRequest) -> HttpResponse:
     groups = reports.group_by("policy", first_day=today, last_day=today)
     total = sum(group.totals.request_count for group in groups)
     counts = {group.id: group.totals.request_count for group in groups}
-    policies = Policy.objects.select_related("live_version", "draft").annotate(tenant_count=Count("tenants"))
+    policies = Policy.objects.select_related("live_version", "draft").annotate(
+        tenant_count=Count("tenants", distinct=True),
+        pending_count=Count(
+            "publication_requests", filter=Q(publication_requests__status="pending"), distinct=True
+        ),
+    )
     rows = [
         {
             "policy": policy,

@@ -22,6 +22,7 @@ from policies.condition_rows import FIELDS, OPERATORS
 from policies.differences import Difference, list_differences
 from policies.documents import MAX_ATTEMPTS, MAX_TIMEOUT_S, Problem, has_errors
 from policies.editor_form import document_of, form_of
+from policies.errors import ConfigurationError
 from policies.features import FEATURE_NAMES
 from policies.merging import Edit, apply_edits, list_edits, list_overlaps
 from policies.models import Deployment, Model, Policy, PolicyDraft, Tenant
@@ -105,6 +106,20 @@ def switch_policy(request: HttpRequest, pk: int) -> HttpResponse:
         to="policy",
         pk=pk,
     )
+
+
+@needs(Ability.CONFIGURE)
+@require_POST
+def delete_policy(request: HttpRequest, pk: int) -> HttpResponse:
+    """Delete a policy that was never published."""
+    policy = get_object_or_404(Policy, pk=pk)
+    try:
+        publishing.delete_policy(policy=policy, actor=actor_name(request))
+    except ConfigurationError as refusal:
+        messages.error(request, str(refusal))
+        return redirect("policy", pk=pk)
+    messages.success(request, f"{policy} is deleted.")
+    return redirect("policies")
 
 
 @needs(Ability.CONFIGURE)

@@ -75,6 +75,15 @@ def test_a_policy_is_created_with_its_tenants_and_opens_in_the_editor() -> None:
     assert "acme/new" in str(taken.context["form"].errors)
 
 
+def test_a_policy_can_be_deleted_until_it_is_published(policy: Policy) -> None:
+    client = operator()
+    used = client.post(f"/policies/{policy.pk}/delete", follow=True)
+    assert "is used by tenants" in used.content.decode()
+    policy.tenants.clear()
+    client.post(f"/policies/{policy.pk}/delete")
+    assert not Policy.objects.exists()
+
+
 def test_what_stands_in_the_form_is_checked_at_its_place_and_compiled(policy: Policy) -> None:
     group: dict[str, Any] = {"join": "or", "rows": [{"field": "has_images", "operator": "is", "value": True},
                                     {"field": "input_tokens", "operator": "gt", "value": None}]}  # fmt: skip
@@ -180,6 +189,7 @@ def test_with_four_eyes_another_operator_publishes(policy: Policy) -> None:
     pending = PublicationRequest.objects.get(policy=policy)
     address = f"/policies/{policy.pk}"
     assert "Take it back" in one.get(address).content.decode()
+    assert "waits for approval" in one.get("/policies").content.decode()
     one.post(f"{address}/approval", {"request": pending.pk, "action": "approve"})
     policy.refresh_from_db()
     assert policy.live_version is None

@@ -162,8 +162,7 @@ export class ConditionEditor {
     }
     if (row.operator === "is_one_of") {
       const label = field.kind === "weekday" ? "Weekdays, by number from 1 (Monday)" : "Values, separated by commas";
-      const read = (text) => text.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (field.kind === "weekday" ? Number(part) : part));
-      const input = textInput(label, (row.value ?? []).join(", "), (value) => set(read(value)));
+      const input = textInput(label, writeList(row.value ?? []), (text) => set(readList(text, field.kind === "weekday")));
       input.placeholder = field.kind === "weekday" ? "1, 2, 3" : "one, another";
       return [input];
     }
@@ -265,6 +264,18 @@ const textInput = (label, value, set) => {
   input.setAttribute("aria-label", label);
   input.addEventListener("input", () => set(input.value));
   return input;
+};
+
+// Values with a comma are written as a JSON list.
+const writeList = (values) => (values.some((value) => /^\[|,/.test(value)) ? JSON.stringify(values) : values.join(", "));
+
+const readList = (text, areNumbers) => {
+  let values = null;
+  if (text.trim().startsWith("[")) {
+    try { values = JSON.parse(text).map(String); } catch { /* not finished yet */ }
+  }
+  values ??= text.split(",").map((part) => part.trim()).filter(Boolean);
+  return areNumbers ? values.map(Number) : values;
 };
 
 const blankValue = (field, operator) => {
