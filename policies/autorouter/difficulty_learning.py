@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from policies.autorouter.difficulty import DifficultyModel, bucket_matrix
+from policies.autorouter.difficulty import WORDS_BUCKETS, DifficultyModel, bucket_matrix
 from policies.autorouter.estimating import estimate_qualities
 from policies.autorouter.tables import RouterTables
 
@@ -41,7 +41,9 @@ class Example(NamedTuple):
     qualities: Mapping[str, float]
 
 
-def learn_difficulty(examples: Sequence[Example], *, tables: RouterTables) -> DifficultyModel | None:
+def learn_difficulty(
+    examples: Sequence[Example], *, tables: RouterTables, bucket_count: int = WORDS_BUCKETS
+) -> DifficultyModel | None:
     """Return a model of difficulty for `tables`, or None when the words did not prove to help."""
     if len(examples) < MIN_EXAMPLES:
         return None
@@ -52,7 +54,7 @@ def learn_difficulty(examples: Sequence[Example], *, tables: RouterTables) -> Di
     if not target.std():
         return None
     folds = np.array([crc32(example.text.encode("utf-8", "surrogatepass")) % FOLDS for example in examples])
-    fitted = _Ridge(bucket_matrix(example.text for example in examples), target, folds)
+    fitted = _Ridge(bucket_matrix((example.text for example in examples), bucket_count), target, folds)
     predicted = fitted.predict_unseen()
     spread = float(predicted.std())
     if not spread or _t_value(predicted, target) < MIN_T:

@@ -119,6 +119,8 @@ def _move(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Move estimates towards evidence: each model's difference by n / (n + k), the common level by the same rule.
 
+    Evidence that agrees with an estimate moves it nowhere and makes it surer all the same.
+
     A difference is from the average model of the evidence, an estimate is absolute: `offset` is where the first
     stands in the second, weighing the models by how much is known of them.
     """
@@ -132,14 +134,13 @@ def _move(
         return dict(means), dict(errors)
     offset = sum(s * (means[m] - evidence.models[m].difference) for m, s in shares.items()) / weight
     trust = _trust(means, evidence, offset, shares)
-    shares = {model: trust * share for model, share in shares.items()}
     lift = most * counted(evidence.n) / (counted(evidence.n) + pseudo_count) * (evidence.level - offset)
     moved, moved_errors = {}, {}
     for model, mean in means.items():
         share = shares.get(model, 0.0)
         found = evidence.models.get(model)
         target = mean if found is None else found.difference + offset
-        moved[model] = mean + share * (target - mean) + lift
+        moved[model] = mean + trust * share * (target - mean) + lift
         sampled = 0.0 if found is None else found.error
         moved_errors[model] = sqrt((share * sampled) ** 2 + ((1 - share) * errors[model]) ** 2)
     return moved, moved_errors
