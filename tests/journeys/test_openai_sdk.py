@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 
 import openai
@@ -275,6 +276,22 @@ def test_a_request_is_nobody_elses_business(client: openai.OpenAI, gateway: Runn
         pytest.raises(openai.NotFoundError),
     ):
         other.get(f"/requests/{raw.headers['x-request-id']}", cast_to=object)
+
+
+def test_an_answer_is_rated_with_the_sdks_own_client(client: openai.OpenAI, gateway: RunningGateway) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="sim", messages=HELLO)
+    request_id = raw.headers["x-request-id"]
+    given = client.post("/feedback", body={"request_id": request_id, "rating": -1}, cast_to=object)
+    assert given["quality"] == 0.0  # type: ignore[index]
+    with pytest.raises(openai.BadRequestError):
+        client.post("/feedback", body={"request_id": raw.parse().id, "rating": 1}, cast_to=object)
+    gateway.wait_for_record(request_id)
+    deadline_s = time.monotonic() + 10
+    rows: list[tuple[object, ...]] = []
+    while not rows and time.monotonic() < deadline_s:
+        rows = gateway.query("SELECT quality FROM billing_feedback WHERE request_id = %s", (request_id,))
+        time.sleep(0.05)
+    assert rows == [(0.0,)]
 
 
 @pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/"])
