@@ -48,8 +48,8 @@ logger = logging.getLogger(__name__)
 # The task is the gateway's: it alone knows how rows become a snapshot.
 RUN_TASK: Final = "gateway.tasks.run_backtest"
 MAX_DAYS: Final = 92
-# A process that said nothing for so long has died; a slice takes a second.
-STALE_S: Final = 60.0
+# A process that said nothing for so long has died: a slice takes a second, the means of a long period half a minute.
+STALE_S: Final = 120.0
 MAX_CLAIMS: Final = 3
 MAX_TABLES: Final = 20
 PROGRESS_EVERY_S: Final = 0.5

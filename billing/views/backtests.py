@@ -33,6 +33,7 @@ from billing.backtesting import (
     start_backtest,
 )
 from billing.models import Backtest, BacktestState
+from policies.documents import normalise_document
 from policies.errors import ConfigurationError
 from policies.models import Policy, PolicyVersion
 from policies.permissions import Ability, actor_name, needs
@@ -66,12 +67,15 @@ def list_backtests(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def show_backtest(request: HttpRequest, pk: int) -> HttpResponse:
     """One backtest: how far it is, or what it found. As a fragment for the page that polls it."""
-    run = get_object_or_404(Backtest.objects.select_related("policy", "version"), pk=pk)
+    run = get_object_or_404(
+        Backtest.objects.select_related("policy__draft", "policy__live_version", "version"), pk=pk
+    )
     context: dict[str, Any] = {
         "run": run,
         "policy": run.policy,
         "is_active": run.state in (BacktestState.WAITING, BacktestState.RUNNING),
         "is_stale": is_stale(run),
+        "is_of_draft": _is_of_draft(run),
         "share_done": run.done_count / run.total_count if run.total_count else 0.0,
     }
     if run.result is not None:
@@ -88,6 +92,17 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     if not cancel_backtest(run=run, actor=actor_name(request)):
         messages.info(request, "The backtest was over already.")
     return redirect("backtest", pk=run.pk)
+
+
+def _is_of_draft(run: Backtest) -> bool:
+    """Whether these rules are the draft as it is now, and not live."""
+    draft, live = getattr(run.policy, "draft", None), run.policy.live_version
+    if draft is None or (live is not None and live.document == run.document):
+        return False
+    try:
+        return bool(normalise_document(draft.document) == run.document)
+    except (KeyError, TypeError, AttributeError):
+        return False  # a draft may hold anything until it is published
 
 
 def is_stale(run: Backtest) -> bool:

@@ -57,6 +57,8 @@ def test_a_backtest_of_the_draft_is_started_polled_and_read(site: Site, tmp_path
     assert "hx-trigger" not in fragment, "polling stops with the run"
     for text in ("small@b", "How these numbers come about", "globex", 'href="/requests/'):
         assert text in fragment
+    publishes = f'href="/policies/{policy.pk}/publish"'
+    assert publishes in client.get(page_of).content.decode()
     listed = client.get(f"/policies/{policy.pk}/backtests").content.decode()
     assert f'href="{page_of}"' in listed
     rerun = client.post(
@@ -65,6 +67,8 @@ def test_a_backtest_of_the_draft_is_started_polled_and_read(site: Site, tmp_path
     newest = Backtest.objects.latest("pk")
     assert rerun["Location"] == f"/backtests/{newest.pk}"
     assert (newest.document, newest.label) == (run.document, run.label)
+    publishing.publish(policy=policy, actor="ada")
+    assert publishes not in client.get(page_of).content.decode(), "it is live now"
 
 
 def test_a_version_is_run_too_and_a_run_is_cancelled(site: Site) -> None:
