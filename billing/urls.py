@@ -9,6 +9,7 @@ urlpatterns = [
     path("requests/<uuid:request_id>", requests.show_request, name="request"),
     path("policies", policies.list_policies, name="policies"),
     path("policies/<int:pk>", policies.show_policy, name="policy"),
+    path("policies/<int:pk>/traffic", policies.show_traffic, name="policy-traffic"),
     path("policies/<int:pk>/backtests", backtests.list_backtests, name="policy-backtests"),
     path("policies/<int:pk>/backtests/start", backtests.start, name="backtest-start"),
     path("backtests/<int:pk>", backtests.show_backtest, name="backtest"),

@@ -10,7 +10,7 @@ import datetime as dt
 from typing import Any
 
 from django.db.models import Count, Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -94,6 +94,14 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
         "opens_roll_back": request.GET.get("roll_back") == "1",
     }
     return render(request, "policies/detail.html", context)
+
+
+@needs(Ability.READ)
+@require_safe
+def show_traffic(request: HttpRequest, pk: int) -> HttpResponse:
+    """The share of the last day's requests by rule, for the editor: {"shares": {rule: 0.04}}."""
+    traffic = read_policy_traffic(get_object_or_404(Policy, pk=pk).pk, now=timezone.now())
+    return JsonResponse({"shares": {name: found.share for name, found in traffic.by_rule.items() if name}})
 
 
 def _sides(policy: Policy, now: dt.datetime) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ ABILITY_OF = {
     "management-token-new": Ability.ISSUE_TOKENS,
 }
 WORKLOAD = "00112233445566ff"
-NOT_PAGES = {"sign-in", "sign-out", "metrics"}
+NOT_PAGES = {"sign-in", "sign-out", "metrics", "policy-traffic"}
 
 
 @dataclass

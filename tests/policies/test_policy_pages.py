@@ -267,3 +267,9 @@ def test_people_who_only_read_see_the_policy_and_no_button_that_changes_it(polic
     page = client_of(Role.VIEWER).get(f"/policies/{policy.pk}").content.decode()
     for word in ("Edit draft", "Publish…", "Roll back", "Disable"):
         assert word not in page
+
+
+def test_the_editor_is_told_the_share_of_each_rule(policy: Policy) -> None:
+    address = f"/policies/{policy.pk}/traffic"
+    assert operator().get(address).json() == {"shares": {}}
+    assert client_of(None).get(address).status_code == 403

@@ -222,3 +222,4 @@ const baseline = root.querySelector("[data-field=baseline]");
 baseline.append(new Option("none", ""), ...[...new Set([...data.models, form.baseline].filter(Boolean))].map((name) => new Option(name, name)));
 show(form);
 showAnswer(data);
+fetch(root.dataset.traffic).then((response) => response.json()).then(({ shares }) => rules.showShares(shares), () => { /* it is an extra */ });

@@ -9,7 +9,7 @@ const AUTO_DEFAULTS = { slider: 5, quality_floor: null, check_answers: false };
 export class RuleList {
   // data: what the server sent; hooks: {onEdit, onRemember, announce}.
   constructor(list, data, hooks) {
-    Object.assign(this, { list, data, ...hooks, rules: [], cards: new Map(), open: new WeakSet(), dragged: null });
+    Object.assign(this, { list, data, ...hooks, rules: [], shares: {}, cards: new Map(), open: new WeakSet(), dragged: null });
     this.deployments = new Map(data.deployments.map((deployment) => [deployment.name, deployment]));
     list.addEventListener("dragstart", (event) => this.onDragStart(event));
     list.addEventListener("dragover", (event) => this.onDragOver(event));
@@ -26,6 +26,11 @@ export class RuleList {
   }
 
   openNames() { return new Set(this.rules.filter((rule) => this.open.has(rule)).map((rule) => rule.name)); }
+
+  showShares(shares) {
+    this.shares = shares;
+    this.refresh();
+  }
 
   refresh() {
     this.rules.forEach((rule, index) => this.showHead(rule, index));
@@ -78,6 +83,9 @@ export class RuleList {
     show("when").textContent = rule.when || "always";
     show("strategy").textContent = this.data.strategies[rule.strategy]?.title.toLowerCase() + (rule.strategy === "auto" ? ` · ${rule.slider ?? 5}` : "");
     show("targets").textContent = this.targets(rule);
+    const share = this.shares[rule.name];
+    show("traffic").textContent = share === undefined ? "" : `${(100 * share).toFixed(1)} %`;
+    show("traffic").title = share === undefined ? "" : "of the requests of the last 24 hours, by the rules that were live";
     for (const button of element.querySelectorAll(".rule-head [data-do]")) {
       const action = button.dataset.do;
       if (action === "up") button.disabled = index === 0;
@@ -125,7 +133,7 @@ export class RuleList {
       weight.hidden = !isWeighted;
       item.querySelector(".choice-share").textContent = isWeighted && total ? `${Math.round((100 * (Number(entry.weight) || 0)) / total)} %` : "";
       weight.value = entry.weight ?? 1;
-      weight.addEventListener("input", () => { entry.weight = weight.value === "" ? null : Number(weight.value); this.showShares(rule); this.edited(rule); });
+      weight.addEventListener("input", () => { entry.weight = weight.value === "" ? null : Number(weight.value); this.showWeightShares(rule); this.edited(rule); });
       const move = (action, to) => item.querySelector(`[data-do=choice-${action}]`).addEventListener("click", () => this.moveChoice(rule, name, index, to));
       move("up", index - 1);
       move("down", index + 1);
@@ -140,7 +148,7 @@ export class RuleList {
     fillSelect(element.querySelector(`[data-add=${name}]`), [["", free.length ? `Add a ${name === "deployments" ? "deployment" : "fallback"}…` : "All deployments are in use here"], ...free.map((deployment) => [deployment.name, label(deployment)])], "");
   }
 
-  showShares(rule) {
+  showWeightShares(rule) {
     const total = rule.deployments.reduce((sum, { weight }) => sum + (Number(weight) || 0), 0);
     this.cards.get(rule).element.querySelectorAll("[data-list=deployments] .choice-share").forEach((share, index) => {
       share.textContent = total ? `${Math.round((100 * (Number(rule.deployments[index].weight) || 0)) / total)} %` : "";
