@@ -7,6 +7,7 @@ snapshot (`gateway.snapshots`).
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,10 +15,12 @@ from decimal import Decimal
 from billing.models import Price
 from billing.pricebook import PriceError, PriceVersion, parse_rates
 from policies.autorouter.estimating import find_rating
-from policies.autorouter.tables import Rating, RouterTables
+from policies.autorouter.tables import Rating, RouterTables, empty_tables
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
 from policies.models import Deployment, Model, RouterTable
 from policies.router_tables import find_active, read_tables
+
+logger = logging.getLogger(__name__)
 
 NANO = 1_000_000_000
 
@@ -40,8 +43,13 @@ class RouterNow:
 
 
 def read_router_now(now: dt.datetime) -> RouterNow:
-    """Read it in four queries. Raises ValueError when the version in force cannot be read."""
+    """Read it in four queries. A version in force that cannot be read knows nothing, as in a worker that starts."""
     row = find_active()
+    try:
+        tables = read_tables(row)
+    except ValueError as error:
+        logger.error("%s cannot be used: %s", row, error)
+        tables = empty_tables()
     prices = _prices_in_force(now)
     rates: dict[str, list[tuple[int | None, int | None]]] = {}
     cheapest: dict[str, tuple[float, PriceVersion]] = {}
@@ -64,7 +72,7 @@ def read_router_now(now: dt.datetime) -> RouterNow:
     ]
     return RouterNow(
         row=row,
-        tables=with_catalog_ratings(read_tables(row), rated),
+        tables=with_catalog_ratings(tables, rated),
         usd_per_mtok=usd_per_mtok,
         price_of_model={model: version for model, (_, version) in cheapest.items()},
     )

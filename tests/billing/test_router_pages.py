@@ -188,6 +188,14 @@ def test_learning_from_much_is_handed_to_a_task(monkeypatch: pytest.MonkeyPatch)
     assert "cannot be reached" in client.post(reverse("router-learn"), follow=True).content.decode()
 
 
+def test_a_version_of_a_later_release_takes_no_page_down(caplog: pytest.LogCaptureFixture) -> None:
+    RouterTable.objects.create(number=1, document={"format": 99}, state="active", activated_at=timezone.now())
+    client = operator()
+    for address in ("/router", reverse("router-table", args=[RouterTable.objects.get().pk])):
+        assert client.get(address).status_code == 200
+    assert "cannot be used" in caplog.text
+
+
 def test_readers_see_everything_and_no_button(tmp_path: Path) -> None:
     recorded(tmp_path)
     table = router_tables.set_workload_pin(workload=WORKLOAD, model="big", actor="x")
