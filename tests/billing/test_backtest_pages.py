@@ -79,7 +79,7 @@ def test_a_version_is_run_too_and_a_run_is_cancelled(site: Site) -> None:
     client.post(f"/backtests/{run.pk}/cancel")
     run.refresh_from_db()
     assert run.state == "cancelled"
-    assert "Cancelled after" in client.get(f"/backtests/{run.pk}").content.decode()
+    assert "Cancelled before it began" in client.get(f"/backtests/{run.pk}").content.decode()
 
 
 @pytest.mark.parametrize(

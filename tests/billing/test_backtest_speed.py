@@ -66,7 +66,11 @@ def test_a_million_records_take_less_than_a_minute(tmp_path: Path) -> None:
     multiply(site)
     live = RULES
     draft = [*RULES[:2], {"name": "rest", "strategy": "least_cost", "deployments": ["large@a", "small@b"]}]
-    for name, rules in (("live version", live), ("draft", draft)):
+    auto = [
+        *RULES[:2],
+        {"name": "rest", "strategy": "auto", "deployments": ["large@a", "small@b", "small@a"]},
+    ]
+    for name, rules in (("live version", live), ("draft", draft), ("automatic router", auto)):
         made = backtesting.start_backtest(
             policy=site.policy, document={"rules": rules}, days=8, actor="ada", now=site.until
         )
