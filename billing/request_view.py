@@ -20,9 +20,11 @@ from django.db.models import Model, prefetch_related_objects
 from billing.journal_lines import LineError, read_intent
 from billing.models import AttemptRecord, OpenIntent, RequestRecord
 from billing.money import usd_text
+from billing.request_saving import estimate_saving
 from billing.request_times import ForeignIdError, started_at_of
 from billing.stored_usage import usage_as_json, usage_from_json
 from billing.usage import Usage
+from policies.explaining import sentences
 
 IN_FLIGHT = "in_flight"
 LOOKUP_THREADS = 4
@@ -90,7 +92,7 @@ def request_as_json(record: RequestRecord, attempts: Sequence[AttemptRecord]) ->
         **_deployment_names(record.deployment_id, deployment),
         "duration_ms": record.duration_ms,
         "first_token_ms": record.first_token_ms,
-        "usage": _record_usage(record),
+        "usage": usage_as_json(_usage_of(record)),
         "price_id": record.price_id,
         "is_unpriced": record.is_unpriced,
         **_cost(record.cost_nanousd),
@@ -120,7 +122,23 @@ def find_request(request_id: uuid.UUID, *, key_id: int | None) -> dict[str, Any]
         return None
     attempts = attempts_of([record])[record.id]
     load_names([record], attempts)
-    return request_as_json(record, attempts)
+    return {
+        **request_as_json(record, attempts),
+        "explanation": sentences(record.decision),
+        "saving": _saving(record),
+    }
+
+
+def _saving(record: RequestRecord) -> dict[str, Any] | None:
+    found = estimate_saving(record, _usage_of(record)) if record.status != IN_FLIGHT else None
+    if found is None:
+        return None
+    return {
+        "baseline_model": found.baseline_model,
+        "baseline_cost_usd": usd_text(found.baseline_nanousd),
+        "saved_nanousd": found.saved_nanousd,
+        "saved_usd": usd_text(found.saved_nanousd),
+    }
 
 
 def record_of_intent(line: dict[str, Any]) -> RequestRecord | None:
@@ -188,22 +206,20 @@ def _find_record(request_id: uuid.UUID, started_at: dt.datetime) -> RequestRecor
     return RequestRecord.objects.filter(id=request_id, started_at=started_at).first()
 
 
-def _record_usage(record: RequestRecord) -> dict[str, Any]:
+def _usage_of(record: RequestRecord) -> Usage:
     detail = record.usage_detail
-    return usage_as_json(
-        Usage(
-            kind=record.usage_kind,  # type: ignore[arg-type]  # a text column with these three values
-            input_tokens=record.input_tokens,
-            output_tokens=record.output_tokens,
-            cache_read_tokens=record.cache_read_tokens or 0,
-            cache_write_tokens=record.cache_write_tokens or 0,
-            reasoning_tokens=record.reasoning_tokens or 0,
-            audio_input_tokens=detail.get("audio_input_tokens", 0),
-            audio_output_tokens=detail.get("audio_output_tokens", 0),
-            convention=record.usage_convention,
-            service_tier=record.service_tier,
-            reported_cost_nanousd=detail.get("reported_cost_nanousd"),
-        )
+    return Usage(
+        kind=record.usage_kind,  # type: ignore[arg-type]  # a text column with these three values
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        cache_read_tokens=record.cache_read_tokens or 0,
+        cache_write_tokens=record.cache_write_tokens or 0,
+        reasoning_tokens=record.reasoning_tokens or 0,
+        audio_input_tokens=detail.get("audio_input_tokens", 0),
+        audio_output_tokens=detail.get("audio_output_tokens", 0),
+        convention=record.usage_convention,
+        service_tier=record.service_tier,
+        reported_cost_nanousd=detail.get("reported_cost_nanousd"),
     )
 
 

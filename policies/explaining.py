@@ -165,9 +165,14 @@ def _score_sentences(record: Mapping[str, Any]) -> list[str]:
     if not scores:
         return []
     if record.get("strategy") == "auto":
-        shown = [_judged(*score) for score in scores]
         slider, tables = record.get("slider", 0), record.get("tables", 0)
-        return [f"Slider at {slider:g} of 10, tables version {tables}: {'; '.join(shown)}."]
+        told = [
+            f"The slider stood at {slider:g} of 10; version {tables} of the router's tables was in force."
+        ]
+        told.append(f"Judged best: {_judged(*scores[0])}.")
+        if len(scores) > 1:
+            told.append(f"Next: {_judged(*scores[1])}.")
+        return told
     if record.get("strategy") == "least_cost":
         shown = [
             f"{name} {'unpriced' if value is None else f'{value / 1e9:.6f} USD'}" for name, value in scores
