@@ -44,6 +44,10 @@ CALIBRATED_TAUS: Final = tuple(0.01 * step for step in range(1, 16))
 USUAL_TAU: Final = 0.03
 # Those with most evidence speak for all: this happens on the hot path, once for each set of candidates.
 CALIBRATED_WORKLOADS: Final = 16
+# Words that told something of other workloads of a type tell half as much of a new one; of fewer requests than this,
+# nothing.
+UNSEEN_WORKLOAD_TRUST: Final = 0.5
+MIN_TYPE_EVIDENCE: Final = 200.0
 TYPICAL_REQUEST: Final = Features(input_tokens=500)
 # How far from the middle the difficulties of requests lie: as many requests at each.
 TYPICAL_OFFSETS: Final = (-0.31, -0.19, -0.09, 0.0, 0.09, 0.19, 0.31)
@@ -220,6 +224,7 @@ def _build(
     )
     pinned_model = tables.pins.get(workload)
     slopes = {} if tables.difficulty is None else tables.difficulty.slopes
+    trust = _difficulty_trust(workload, task_type, tables)
     prepared = []
     for deployment, model, quality in zip(deployments, models, qualities, strict=True):
         tokens = expected_output_tokens(model, workload=workload, task_type=task_type, tables=tables)
@@ -231,7 +236,7 @@ def _build(
                 quality.mean,
                 quality.error,
                 quality.evidence_count,
-                slopes.get(model, 0.0),
+                trust * slopes.get(model, 0.0),
                 (deployment.input_nanousd_per_mtok or 0) if is_priced else None,
                 tokens * (deployment.output_nanousd_per_mtok or 0),
                 # As exact as a record keeps it, so that the record gives the same score again.
@@ -240,6 +245,14 @@ def _build(
             )
         )
     return tuple(prepared)
+
+
+def _difficulty_trust(workload: str, task_type: str, tables: RouterTables) -> float:
+    """Return how much words are trusted: wholly on workloads that they were learnt on, not at all on another type."""
+    if workload in tables.workloads:
+        return 1.0
+    seen = tables.types.get(task_type)
+    return UNSEEN_WORKLOAD_TRUST if seen is not None and seen.n >= MIN_TYPE_EVIDENCE else 0.0
 
 
 def _blended(deployment: DeploymentSnapshot) -> float | None:
