@@ -117,7 +117,7 @@ class Judge:
         if grant is None or "draw" not in recorded:
             tally.not_compared["key_gone" if grant is None else "no_decision"] += 1
             return
-        lacks = self._complete(line, row.id, grant)
+        lacks = self._complete(line, row.id, recorded, grant)
         stored = StoredRequest(
             row.requested_model,
             row.endpoint,
@@ -154,17 +154,18 @@ class Judge:
             tally.moves[then or "", first.name] += 1
         self._compare(row, line, recorded, decision, first, is_moved=is_moved, number=number)
 
-    def _complete(self, line: dict[str, Any], request_id: str, grant: KeyGrant) -> bool:
+    def _complete(
+        self, line: dict[str, Any], request_id: str, recorded: Mapping[str, Any], grant: KeyGrant
+    ) -> bool:
         """Put in what follows from other columns; say whether the document reads what the record does not hold."""
         setup = self._setup
         if setup.reads_time:
             at = dt.datetime.fromtimestamp(unix_ms_of(request_id) / 1000, self._zone(grant.tenant.time_zone))
             line["hour"], line["weekday"] = at.hour, at.isoweekday()
-        if setup.text_features and "workload" not in line:
+        lacks = bool(setup.text_features) and "workload" not in line
+        if lacks and not self._is_same_version(recorded):
             self.tally.lacking += 1
-            self.tally.lacking_names.update(setup.text_features)
-            return True
-        return False
+        return lacks
 
     def _decide(self, row: Row, stored: StoredRequest, grant: KeyGrant) -> Decision | None:
         """None: the name no longer resolves."""

@@ -108,7 +108,6 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     not_compared: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
-    lacking_names: Counter[str] = field(default_factory=Counter)
     mismatches: Counter[str] = field(default_factory=Counter)
     first_token: Latency = field(default_factory=Latency)
     duration: Latency = field(default_factory=Latency)
@@ -185,6 +184,5 @@ _COUNTERS = (
     "reasons",
     "not_compared",
     "levels",
-    "lacking_names",
     "mismatches",
 )

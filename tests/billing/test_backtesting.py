@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -22,7 +23,7 @@ from billing.models import Backtest, RequestRecord
 from gateway.snapshots import load_snapshot
 from policies import cataloguing, router_tables
 from policies.autorouter.tables import empty_tables
-from policies.models import Model
+from policies.models import Model, Tenant
 from policies.publishing import PolicyError, publish
 from policies.snapshot import RoutingSnapshot
 from tests import make, make_traffic
@@ -172,6 +173,27 @@ def test_a_conversation_is_forgotten_when_it_lay_too_long() -> None:
     conversations.keep("c", began, "small@a")
     found = [conversations.find("c", soon), conversations.find("c", late), conversations.find("d", soon)]
     assert found == ["small@a", "", ""]
+
+
+def test_requests_recorded_without_a_feature_that_the_draft_reads_are_counted(site: Site) -> None:
+    draft = [{"name": "code", "when": "task_type == 'code'", "deployments": ["large@a"]}, RULES[2]]
+    assert run(site, draft).result["lacking"] == {"count": 300, "features": ["task_type"]}
+    assert run(site, RULES).result["lacking"] is None
+
+
+def test_hour_and_weekday_follow_from_the_request_in_the_time_zone_of_its_tenant(site: Site) -> None:
+    Tenant.objects.filter(name="acme").update(time_zone="Pacific/Kiritimati")
+    local = {"acme": ZoneInfo("Pacific/Kiritimati"), "globex": dt.UTC}
+    draft = [{"name": "noon", "when": "hour >= 12", "deployments": ["small@b"]}, RULES[2]]
+    expected = sum(
+        1
+        for record in RequestRecord.objects.select_related("tenant")
+        if record.started_at.astimezone(local[record.tenant.name]).hour >= 12
+    )
+    rules = {row["name"]: row["now"] for row in run(site, draft).result["rules"]}
+    assert rules["noon"] <= expected  # those with pictures are left with no deployment
+    refused = run(site, draft).result["no_candidate"]
+    assert rules["noon"] + refused == expected
 
 
 def test_a_period_without_requests_gives_an_empty_result() -> None:
