@@ -33,10 +33,15 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    made = make_traffic.site(now=timezone.now())
-    made.record(tmp_path, 300)
-    return made
+def bare_site() -> Site:
+    """Without traffic."""
+    return make_traffic.site(now=timezone.now())
+
+
+@pytest.fixture
+def site(bare_site: Site, tmp_path: Path) -> Site:
+    bare_site.record(tmp_path, 300)
+    return bare_site
 
 
 def run(site: Site, rules: list[dict[str, Any]], days: int = 7) -> Backtest:
@@ -196,31 +201,32 @@ def test_hour_and_weekday_follow_from_the_request_in_the_time_zone_of_its_tenant
     assert rules["noon"] + refused == expected
 
 
-def test_a_period_without_requests_gives_an_empty_result() -> None:
-    site = make_traffic.site(now=timezone.now())
-    result = run(site, RULES).result
+def test_a_period_without_requests_gives_an_empty_result(bare_site: Site) -> None:
+    result = run(bare_site, RULES).result
     assert (result["count"], result["cost"]["compared"], result["models"]) == (0, 0, [])
 
 
-def test_one_backtest_of_a_policy_runs_at_a_time_and_a_broken_document_is_refused(site: Site) -> None:
-    first = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada")
+def test_one_backtest_of_a_policy_runs_at_a_time_and_a_broken_document_is_refused(bare_site: Site) -> None:
+    first = start_backtest(policy=bare_site.policy, document={"rules": RULES}, days=7, actor="ada")
     assert first.state == "waiting"
     with pytest.raises(BacktestRefused, match="under way"):
-        start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada")
+        start_backtest(policy=bare_site.policy, document={"rules": RULES}, days=7, actor="ada")
     assert cancel_backtest(run=first, actor="ada")
     assert not cancel_backtest(run=first, actor="ada")
     backtesting.run_backtest(first.pk, load_snapshot=load_snapshot)
     first.refresh_from_db()
     assert (first.state, first.result) == ("cancelled", None)
     with pytest.raises(PolicyError):
-        start_backtest(policy=site.policy, document={"rules": []}, days=7, actor="ada")
+        start_backtest(policy=bare_site.policy, document={"rules": []}, days=7, actor="ada")
     for days in (0, 93):
         with pytest.raises(BacktestRefused):
-            start_backtest(policy=site.policy, document={"rules": RULES}, days=days, actor="ada")
+            start_backtest(policy=bare_site.policy, document={"rules": RULES}, days=days, actor="ada")
 
 
-def test_a_run_is_cancelled_while_it_works(site: Site) -> None:
-    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+def test_a_run_is_cancelled_while_it_works(bare_site: Site) -> None:
+    made = start_backtest(
+        policy=bare_site.policy, document={"rules": RULES}, days=7, actor="ada", now=bare_site.until
+    )
 
     def cancel_first() -> RoutingSnapshot:
         assert cancel_backtest(run=made, actor="bob")
@@ -231,8 +237,10 @@ def test_a_run_is_cancelled_while_it_works(site: Site) -> None:
     assert (made.state, made.result, made.error) == ("cancelled", None, "cancelled by bob")
 
 
-def test_a_run_whose_process_died_is_taken_up_again_and_at_last_fails(site: Site) -> None:
-    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+def test_a_run_whose_process_died_is_taken_up_again_and_at_last_fails(bare_site: Site) -> None:
+    made = start_backtest(
+        policy=bare_site.policy, document={"rules": RULES}, days=7, actor="ada", now=bare_site.until
+    )
 
     def die() -> RoutingSnapshot:
         raise SystemExit  # as if the process had ended
@@ -253,8 +261,10 @@ def test_a_run_whose_process_died_is_taken_up_again_and_at_last_fails(site: Site
     assert (made.state, "died 3 times" in made.error) == ("failed", True)
 
 
-def test_a_process_that_lost_its_claim_changes_nothing(site: Site) -> None:
-    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+def test_a_process_that_lost_its_claim_changes_nothing(bare_site: Site) -> None:
+    made = start_backtest(
+        policy=bare_site.policy, document={"rules": RULES}, days=7, actor="ada", now=bare_site.until
+    )
 
     def lose_the_claim() -> RoutingSnapshot:
         Backtest.objects.filter(pk=made.pk).update(claim_count=9)
@@ -265,8 +275,10 @@ def test_a_process_that_lost_its_claim_changes_nothing(site: Site) -> None:
     assert (made.state, made.done_count, made.result) == ("running", 0, None)
 
 
-def test_an_error_is_kept_in_one_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    made = start_backtest(policy=site.policy, document={"rules": RULES}, days=7, actor="ada", now=site.until)
+def test_an_error_is_kept_in_one_line(bare_site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    made = start_backtest(
+        policy=bare_site.policy, document={"rules": RULES}, days=7, actor="ada", now=bare_site.until
+    )
 
     def fail() -> RoutingSnapshot:
         raise ValueError("no catalog\nand more")
@@ -277,13 +289,13 @@ def test_an_error_is_kept_in_one_line(site: Site, caplog: pytest.LogCaptureFixtu
     assert (made.state, made.error) == ("failed", "ValueError: no catalog")
 
 
-def test_odd_characters_are_read_back(site: Site, tmp_path: Path) -> None:
+def test_odd_characters_are_read_back(bare_site: Site, tmp_path: Path) -> None:
     odd = 'a\\b\tc"d\ne'
-    lines = list(site.lines(1, hours=1))
+    lines = list(bare_site.lines(1, hours=1))
     lines[0]["tags"] = {"team": odd}
     lines[0]["features"]["task"] = odd
     make.ingest(tmp_path, lines, worker="worker-9")
-    period = Period(site.policy.pk, site.until - dt.timedelta(hours=1), site.until)
+    period = Period(bare_site.policy.pk, bare_site.until - dt.timedelta(hours=1), bare_site.until)
     (row,) = [row for row in read_rows(period) if row.id == lines[0]["id"]]
     assert orjson.loads(row.tags) == {"team": odd}
     assert orjson.loads(row.features)["task"] == odd

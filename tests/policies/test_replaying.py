@@ -114,7 +114,7 @@ def store(ask: Ask, asked: Features, decision: dict[str, Any]) -> StoredRequest:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     policies,
     asks,
