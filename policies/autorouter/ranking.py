@@ -170,6 +170,9 @@ def prepare(
         if len(memo) >= MEMO_SIZE:
             memo.clear()
         memo[deployments] = default_tau
+        if workload not in tables.workloads:
+            # What was calibrated on workloads that are known says little about this one.
+            default_tau = min(default_tau, USUAL_TAU)
         found = memo[key] = Ready(_build(deployments, workload, task_type, tables), default_tau)
     return found
 

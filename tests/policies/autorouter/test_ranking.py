@@ -138,9 +138,22 @@ def test_a_missed_latency_target_costs_what_was_measured() -> None:
 def test_a_hard_request_goes_to_the_model_that_difficulty_hurts_less() -> None:
     found, tables = made([(1.0, 0.70), (1.0, 0.72)])
     model = DifficultyModel((0.0,) * (2 + len(FORM_NAMES)), 0.0, {"m0": 0.1, "m1": -0.1})
-    learnt = replace(tables, difficulty=model, memo={})
-    assert ranked(found, learnt, difficulty=0.9).order == [0, 1]
-    assert ranked(found, learnt, difficulty=0.1).order == [1, 0]
+    learnt = replace(
+        tables,
+        difficulty=model,
+        workloads={"aa": workload(5, 0.7, m0=0.0, m1=0.0)},
+        types={"code": workload(500, 0.7), "chat": workload(50, 0.7)},
+        memo={},
+    )
+    assert ranked(found, learnt, workload="aa", difficulty=0.9).order == [0, 1]
+    assert ranked(found, learnt, workload="aa", difficulty=0.1).order == [1, 0]
+    # Of a new workload words tell half as much, and nothing where its type was never seen.
+    known, unseen = (
+        ranked(found, learnt, workload=name, task_type="code", difficulty=0.9, slider=0).scores[0].quality
+        for name in ("aa", "new")
+    )
+    assert known - 0.70 == pytest.approx(2 * (unseen - 0.70))
+    assert ranked(found, learnt, workload="new", task_type="chat", difficulty=0.9).order == [1, 0]
 
 
 def test_without_tables_a_model_is_worth_what_public_tables_or_its_price_say() -> None:
