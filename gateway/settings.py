@@ -154,7 +154,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Pointsman management API",
     "DESCRIPTION": (
         "Reads and changes the configuration, with the same rules as the console and the configuration file. Changes "
-        "are live in every worker within 2 s and stand in the audit log as `token:NAME`. Refusals are problem documents "
+        "are live in every worker within 2 s and stand in the audit log as `token:NAME`. Refusals are problems "
         "(RFC 9457). Lists are read page by page: follow `next`. The endpoint for LLM requests is /v1, not this API."
     ),
     "VERSION": "1",
