@@ -349,6 +349,7 @@ def _build_provider(row: Provider) -> ProviderSnapshot:
         secret=secret,
         credential_revision=row.credential_revision,
         allow_private_network=row.allow_private_network,
+        takes_stream_options=row.takes_stream_options,
     )
 
 

@@ -28,7 +28,7 @@ WIRE_FORMATS = ("openai_chat",)
 
 PROVIDER_FIELDS = (
     "name", "wire_format", "base_url", "addressing", "auth_style", "api_version", "extra_headers",
-    "credential_reference", "allow_private_network", "is_enabled",
+    "credential_reference", "allow_private_network", "takes_stream_options", "is_enabled",
 )  # fmt: skip
 MODEL_FIELDS = (
     "name", "description", "context_tokens", "max_output_tokens", "capabilities", "endpoints",

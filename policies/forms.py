@@ -95,6 +95,13 @@ class ProviderForm(ConsoleForm):
         label="Allow loopback and private addresses",
         help_text="For a server of your own in this network.",
     )
+    takes_stream_options = forms.BooleanField(
+        required=False,
+        initial=True,
+        label="Takes stream_options",
+        help_text="Untick it where the server refuses that member. Usage of streams is then estimated, unless the"
+        " server reports it unasked.",
+    )
 
     def clean_extra_headers(self) -> Any:
         return self.cleaned_data["extra_headers"] or {}

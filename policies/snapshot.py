@@ -33,6 +33,7 @@ class ProviderSnapshot:
     secret: str | None = field(default=None, repr=False)
     credential_revision: int = 0
     allow_private_network: bool = False
+    takes_stream_options: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,6 +70,7 @@ def _provider(row: Provider) -> dict[str, Any]:
         "api_version",
         "extra_headers",
         "allow_private_network",
+        "takes_stream_options",
         "is_enabled",
     )
     entry = _with_changes(row, ("name", "wire_format", "base_url"), names)

@@ -280,6 +280,7 @@ _PROVIDER: dict[str, _Field] = {
     "api_version": _text,
     "extra_headers": _text_mapping,
     "allow_private_network": _boolean,
+    "takes_stream_options": _boolean,
     "is_enabled": _boolean,
 }
 _MODEL: dict[str, _Field] = {

@@ -189,6 +189,7 @@ async def _attempt(
                 parsed,
                 upstream_model=deployment.upstream_model,
                 output_limit_parameter=deployment.model.output_limit_parameter,
+                takes_stream_options=provider.takes_stream_options,
             ),
             connect_timeout_s=min(gateway.timeouts.connect_s, remaining_s),
             head_timeout_s=head_timeout_s,

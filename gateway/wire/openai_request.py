@@ -92,15 +92,28 @@ def parse_request(body: bytes, endpoint: Endpoint) -> ParsedRequest:
     )
 
 
-def upstream_body(request: ParsedRequest, *, upstream_model: str, output_limit_parameter: str) -> bytes:
-    """The body for one deployment: its model name, our own members gone, usage asked for on streams."""
+def upstream_body(
+    request: ParsedRequest,
+    *,
+    upstream_model: str,
+    output_limit_parameter: str,
+    takes_stream_options: bool = True,
+) -> bytes:
+    """The body for one deployment: its model name, our own members gone, usage asked for on streams.
+
+    A server that does not take `stream_options` never gets it, not even the caller's own: an answer without a usage
+    chunk is worth more than a refusal.
+    """
     payload = request.payload
     changes: dict[str, bytes | None] = {}
     if payload.get("model") != upstream_model:
         changes["model"] = orjson.dumps(upstream_model)
     for name in GATEWAY_MEMBERS & payload.keys():
         changes[name] = None
-    if request.is_stream and not request.wants_usage:
+    if not takes_stream_options:
+        if "stream_options" in payload:
+            changes["stream_options"] = None
+    elif request.is_stream and not request.wants_usage:
         options = {**(payload.get("stream_options") or {}), "include_usage": True}
         changes["stream_options"] = orjson.dumps(options)
     if output_limit_parameter:

@@ -60,6 +60,10 @@ class ProviderSerializer(StrictSerializer):
     allow_private_network = serializers.BooleanField(
         required=False, help_text="Allow loopback and private addresses."
     )
+    takes_stream_options = serializers.BooleanField(
+        required=False,
+        help_text="False where the server refuses `stream_options`: usage of its streams is then estimated.",
+    )
     is_enabled = serializers.BooleanField(required=False)
     created_at = serializers.DateTimeField(read_only=True)
 

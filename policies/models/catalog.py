@@ -35,6 +35,10 @@ class Provider(models.Model):
     allow_private_network = models.BooleanField(
         default=False, help_text="Allow loopback and private addresses (a server of your own)."
     )
+    takes_stream_options = models.BooleanField(
+        default=True,
+        help_text="Off for servers that refuse stream_options. Usage of their streams is then estimated.",
+    )
     is_enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -99,10 +99,12 @@ class FakeUpstream:
         self.plane = plane
         self.answers: dict[str, list[Answer | UpstreamError]] = {}
         self.responses: list[FakeResponse] = []
+        self.bodies: list[bytes] = []
 
     async def send(self, *, url: str, body: bytes, head_timeout_s: float, **others: Any) -> FakeResponse:
         name = url.split("/")[2]
         self.plane.happened.append(("call", name))
+        self.bodies.append(body)
         await asyncio.sleep(0)
         script = self.answers[name]
         answer = script.pop(0) if len(script) > 1 else script[0]
