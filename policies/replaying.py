@@ -166,14 +166,13 @@ def recompute(stored: StoredRequest, *, snapshot: RoutingSnapshot, grant: KeyGra
 
 def differing_members(recorded: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[str]:
     """What two decisions say differently: names of members, sorted; empty when they are the same decision."""
-    before = {name: value for name, value in recorded.items() if name not in ORIGIN_MEMBERS}
-    after = {name: value for name, value in recomputed.items() if name not in ORIGIN_MEMBERS}
-    if before == after:
+    origin = {name: recorded[name] for name in ORIGIN_MEMBERS if name in recorded}
+    # Nearly always they are equal, and one comparison of dictionaries says so.
+    if origin.keys() >= ORIGIN_MEMBERS & recomputed.keys() and {**recomputed, **origin} == recorded:
         return []
     missing = object()
-    return sorted(
-        name for name in before.keys() | after.keys() if before.get(name, missing) != after.get(name, missing)
-    )
+    names = (recorded.keys() | recomputed.keys()) - ORIGIN_MEMBERS
+    return sorted(name for name in names if recorded.get(name, missing) != recomputed.get(name, missing))
 
 
 def explain_mismatch(
