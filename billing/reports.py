@@ -8,25 +8,33 @@ they agree; what has no price or no known usage is counted beside every sum, nev
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
-from django.db import connection
-from django.db.models import Model, Sum
+from django.db import connection, transaction
+from django.db.models import Model as Table
+from django.db.models import Q, Sum
 
 from billing.models import UsageByDay, UsageByHour
-from policies.models import ApiKey, Deployment, Policy, Project, Tenant
+from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
 MAX_RAW_ROWS = 10_000
 
-Dimension = Literal["tenant", "project", "key", "deployment", "policy"]
-_DIMENSIONS: Mapping[Dimension, tuple[str, type[Model]]] = {
+# As an id in a `Scope`: the requests that had none (refused before any deployment, asked past every policy).
+NONE: Final = 0
+
+Dimension = Literal["tenant", "project", "key", "model", "provider", "deployment", "policy"]
+# Dimension -> the column that holds it, the table of its names.
+DIMENSIONS: Mapping[Dimension, tuple[str, type[Table]]] = {
     "tenant": ("tenant_id", Tenant),
     "project": ("project_id", Project),
     "key": ("api_key_id", ApiKey),
+    "model": ("deployment__model_id", Model),
+    "provider": ("deployment__provider_id", Provider),
     "deployment": ("deployment_id", Deployment),
     "policy": ("policy_id", Policy),
 }
@@ -88,11 +96,13 @@ class HourTotals(Totals):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose usage. None: everybody's."""
+    """Whose usage. None: everybody's; `NONE`: of requests that had no such thing."""
 
     tenant_id: int | None = None
     project_id: int | None = None
     api_key_id: int | None = None
+    model_id: int | None = None
+    provider_id: int | None = None
     deployment_id: int | None = None
     policy_id: int | None = None
 
@@ -102,7 +112,7 @@ EVERYBODY = Scope()
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The totals of one tenant, project, key, deployment or policy. Id None: requests that had none."""
+    """The totals of one tenant, project, key and so on. Id None: requests that had none."""
 
     id: int | None
     name: str
@@ -161,7 +171,7 @@ class TodaySummary:
 
 def totals(*, first_day: dt.date, last_day: dt.date, scope: Scope = EVERYBODY) -> DayTotals:
     """Sum over days, both included."""
-    return _read(DayTotals, _days(first_day, last_day, scope).aggregate(**_sums(DayTotals)))
+    return read_sums(DayTotals, days_of(first_day, last_day, scope).aggregate(**sums_of(DayTotals)))
 
 
 def series_by_day(
@@ -171,8 +181,8 @@ def series_by_day(
     scope: Scope = EVERYBODY,
 ) -> list[DayPoint]:
     """One point a day, both ends included."""
-    rows = _days(first_day, last_day, scope).values("day").annotate(**_sums(DayTotals))
-    found = {row["day"]: _read(DayTotals, row) for row in rows}
+    rows = days_of(first_day, last_day, scope).values("day").annotate(**sums_of(DayTotals))
+    found = {row["day"]: read_sums(DayTotals, row) for row in rows}
     days = (first_day + DAY * index for index in range((last_day - first_day).days + 1))
     return [DayPoint(day, found.get(day, DayTotals())) for day in days]
 
@@ -191,9 +201,9 @@ def series_by_hour(
         UsageByHour.objects.filter(hour__gte=first, hour__lte=last)
         .filter(**{name: value for name, value in exact.items() if value is not None})
         .values("hour")
-        .annotate(**_sums(HourTotals))
+        .annotate(**sums_of(HourTotals))
     )
-    found = {row["hour"]: _read(HourTotals, row) for row in rows}
+    found = {row["hour"]: read_sums(HourTotals, row) for row in rows}
     hours = (first + HOUR * index for index in range((last - first) // HOUR + 1))
     return [HourPoint(hour, found.get(hour, HourTotals())) for hour in hours]
 
@@ -207,11 +217,11 @@ def group_by(
     limit: int | None = None,
 ) -> list[Group]:
     """Totals by one dimension, dearest first. Without a limit they sum to `totals` of the same days and scope."""
-    column, model = _DIMENSIONS[dimension]
-    rows = _days(first_day, last_day, scope).values(column).annotate(**_sums(DayTotals))
-    found = [(row[column], _read(DayTotals, row)) for row in rows]
+    column, table = DIMENSIONS[dimension]
+    rows = days_of(first_day, last_day, scope).values(column).annotate(**sums_of(DayTotals))
+    found = [(row[column], read_sums(DayTotals, row)) for row in rows]
     found.sort(key=lambda pair: (-pair[1].cost_nanousd, -pair[1].request_count, pair[0] or 0))
-    names = _names(model, [row_id for row_id, _ in found[:limit] if row_id is not None])
+    names = names_of(table, [row_id for row_id, _ in found[:limit] if row_id is not None])
     return [
         Group(row_id, names.get(row_id, f"{dimension} {row_id}") if row_id is not None else "", sums)
         for row_id, sums in found[:limit]
@@ -220,9 +230,10 @@ def group_by(
 
 def totals_by_key(key_ids: Collection[int], *, first_day: dt.date, last_day: dt.date) -> dict[int, DayTotals]:
     """The totals of these API keys; keys without requests are missing. One query, however many keys there are."""
-    rows = _days(first_day, last_day, EVERYBODY).filter(api_key__in=list(key_ids))
+    rows = days_of(first_day, last_day, EVERYBODY).filter(api_key__in=list(key_ids))
     return {
-        row["api_key"]: _read(DayTotals, row) for row in rows.values("api_key").annotate(**_sums(DayTotals))
+        row["api_key"]: read_sums(DayTotals, row)
+        for row in rows.values("api_key").annotate(**sums_of(DayTotals))
     }
 
 
@@ -279,18 +290,40 @@ def read_last_hour(now: dt.datetime) -> LastHour:
     )
 
 
-def _days(first_day: dt.date, last_day: dt.date, scope: Scope) -> Any:
-    asked = {f.name: getattr(scope, f.name) for f in fields(scope) if getattr(scope, f.name) is not None}
-    return UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day, **asked).order_by()
+@contextmanager
+def one_moment() -> Iterator[None]:
+    """Let all reads inside see the database as it was at the first: totals agree while requests come in."""
+    is_outermost = not connection.in_atomic_block
+    with transaction.atomic():
+        if is_outermost:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
-def _sums(kind: type[Totals]) -> dict[str, Any]:
+def days_of(first_day: dt.date, last_day: dt.date, scope: Scope) -> Any:
+    """The rows of the rollup by day, both days included. For the modules that build reports on this one."""
+    rows = UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day)
+    for field in fields(scope):
+        wanted = getattr(scope, field.name)
+        if wanted is not None:
+            column = _SCOPE_COLUMNS.get(field.name, field.name)
+            rows = rows.filter(**({f"{column}__isnull": True} if wanted == NONE else {column: wanted}))
+    return rows.order_by()
+
+
+_SCOPE_COLUMNS: Final = {"model_id": "deployment__model_id", "provider_id": "deployment__provider_id"}
+
+
+def sums_of(kind: type[Totals], *, prefix: str = "sum", only: Q | None = None) -> dict[str, Any]:
+    """Annotations that `read_sums` reads; `only`: of these rows."""
     # An annotation may not be called like a column.
-    return {f"sum_{f.name}": Sum(f.name) for f in fields(kind)}
+    return {f"{prefix}_{f.name}": Sum(f.name, filter=only) for f in fields(kind)}
 
 
-def _read(kind: type[T], row: Mapping[str, Any]) -> T:
-    return kind(**{f.name: _whole(f.type, row[f"sum_{f.name}"]) for f in fields(kind)})
+def read_sums(kind: type[T], row: Mapping[str, Any], *, prefix: str = "sum") -> T:
+    """The sums of a row that `sums_of` annotated."""
+    return kind(**{f.name: _whole(f.type, row[f"{prefix}_{f.name}"]) for f in fields(kind)})
 
 
 def _whole(kind: Any, value: Any) -> Any:
@@ -319,10 +352,11 @@ def _hour_of(at: dt.datetime) -> dt.datetime:
     return at.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def _names(model: type[Model], ids: list[int]) -> dict[int, str]:
-    rows = model._default_manager.filter(pk__in=ids)
-    if model is ApiKey:
+def names_of(table: type[Table], ids: Collection[int]) -> dict[int, str]:
+    """What these rows are called, by id. One query."""
+    rows = table._default_manager.filter(pk__in=ids)
+    if table is ApiKey:
         rows = rows.select_related("project__tenant")
-    elif model is Project:
+    elif table is Project:
         rows = rows.select_related("tenant")
     return {row.pk: str(row) for row in rows}
