@@ -86,11 +86,39 @@ def estimate_qualities(
     tables: RouterTables,
 ) -> list[Quality]:
     """Estimate each model's quality on the workload; prices run beside the models."""
-    ratings = [find_rating(model, price, tables) for model, price in zip(models, usd_per_mtok, strict=True)]
-    means = {model: rating.quality for model, rating in zip(models, ratings, strict=True)}
-    errors = {
-        model: GUESS_ERROR if rating.is_guess else RATING_ERROR
-        for model, rating in zip(models, ratings, strict=True)
+    key = (task_type, tuple(models), tuple(usd_per_mtok))
+    start: _Start = tables.memo.get(key) or tables.remember(key, _before_workload(*key, tables))
+    means, errors = start.means, start.errors
+    counts: Mapping[str, float] = {}
+    by_workload = tables.workloads.get(workload)
+    if by_workload is not None:
+        means, errors = _move(means, errors, by_workload, WORKLOAD_PSEUDO_COUNT)
+        counts = {model: found.n for model, found in by_workload.models.items()}
+    return [
+        Quality(
+            min(1.0, max(0.0, means[model])), errors[model], counts.get(model, 0.0), model in start.guessed
+        )
+        for model in models
+    ]
+
+
+class _Start(NamedTuple):
+    """What is known of models on a type, before a workload's own evidence."""
+
+    means: Mapping[str, float]
+    errors: Mapping[str, float]
+    guessed: frozenset[str]
+
+
+def _before_workload(
+    task_type: str, models: tuple[str, ...], usd_per_mtok: tuple[float | None, ...], tables: RouterTables
+) -> _Start:
+    ratings = {
+        model: find_rating(model, price, tables) for model, price in zip(models, usd_per_mtok, strict=True)
+    }
+    means: Mapping[str, float] = {model: rating.quality for model, rating in ratings.items()}
+    errors: Mapping[str, float] = {
+        model: GUESS_ERROR if rating.is_guess else RATING_ERROR for model, rating in ratings.items()
     }
     overall = tables.types.get(ALL_TYPES)
     if overall is not None:
@@ -98,15 +126,7 @@ def estimate_qualities(
     by_type = tables.types.get(task_type)
     if by_type is not None:
         means, errors = _move(means, errors, by_type, TYPE_PSEUDO_COUNT, most=MOST_OF_TYPE)
-    counts: Mapping[str, float] = {}
-    by_workload = tables.workloads.get(workload)
-    if by_workload is not None:
-        means, errors = _move(means, errors, by_workload, WORKLOAD_PSEUDO_COUNT)
-        counts = {model: found.n for model, found in by_workload.models.items()}
-    return [
-        Quality(min(1.0, max(0.0, means[model])), errors[model], counts.get(model, 0.0), rating.is_guess)
-        for model, rating in zip(models, ratings, strict=True)
-    ]
+    return _Start(means, errors, frozenset(model for model, rating in ratings.items() if rating.is_guess))
 
 
 def _move(

@@ -26,7 +26,6 @@ from policies.snapshot import DeploymentSnapshot
 
 DEFAULT_SLIDER: Final = 5.0
 MAX_SLIDER: Final = 10.0
-MEMO_SIZE: Final = 2048
 # A second more is worth this much quality, where the caller named a latency target that is missed; and everywhere a
 # trace of it, so that of two equal models the faster one is taken.
 MISSED_TARGET_PENALTY_PER_MS: Final = 0.05 / 1000
@@ -166,14 +165,11 @@ def prepare(
     if found is None:
         default_tau = memo.get(deployments)
         if default_tau is None:
-            default_tau = _calibrate(deployments, tables)
-        if len(memo) >= MEMO_SIZE:
-            memo.clear()
-        memo[deployments] = default_tau
+            default_tau = tables.remember(deployments, _calibrate(deployments, tables))
         if workload not in tables.workloads:
             # What was calibrated on workloads that are known says little about this one.
             default_tau = min(default_tau, USUAL_TAU)
-        found = memo[key] = Ready(_build(deployments, workload, task_type, tables), default_tau)
+        found = tables.remember(key, Ready(_build(deployments, workload, task_type, tables), default_tau))
     return found
 
 
@@ -189,10 +185,11 @@ def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables
         costs = np.array(expected_costs(prepared, TYPICAL_REQUEST), dtype=float)
         if np.isnan(costs).all() or not np.nanmax(costs):
             continue
+        ratio_here = np.nan_to_num(costs / np.nanmax(costs), nan=1.0)
         for offset in TYPICAL_OFFSETS:
             weights.append(evidence.n)
             qualities.append([entry.quality + entry.slope * offset for entry in prepared])
-            ratios.append(np.nan_to_num(costs / np.nanmax(costs), nan=1.0))
+            ratios.append(ratio_here)
     if not weights:
         return USUAL_TAU
     weight, quality, ratio = np.array(weights), np.array(qualities), np.array(ratios)
@@ -214,7 +211,7 @@ def _known_workloads(tables: RouterTables) -> frozenset[str]:
         known = frozenset(tables.workloads) | frozenset(tables.pins)
         known |= {workload for workload, _ in tables.workload_output_tokens}
         known |= {workload for workload, _ in tables.latencies}
-        tables.memo["known workloads"] = known
+        tables.remember("known workloads", known)
     return known
 
 

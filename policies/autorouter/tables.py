@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from policies.autorouter.difficulty import DifficultyModel
 
 FORMAT = 1
+MEMO_SIZE = 2048
+_Value = TypeVar("_Value")
 # The key under which latencies of all workloads together stand.
 ALL_WORKLOADS = "all"
 # The entry of `types` that holds the evidence of all requests.
@@ -98,6 +100,13 @@ class RouterTables:
     extra_types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     difficulty: DifficultyModel | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def remember(self, key: Any, value: _Value) -> _Value:
+        """Put a value that follows from these tables and `key` into the memo, and return it. The memo is bounded."""
+        if len(self.memo) >= MEMO_SIZE:
+            self.memo.clear()
+        self.memo[key] = value
+        return value
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON form; numbers are rounded to what they are worth."""

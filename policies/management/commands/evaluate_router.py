@@ -62,7 +62,8 @@ cost, at 95, 98 and 100 % of its quality):
   default_quality_ratio  default_saving the slider's default, against the best single model
   default_quality  best_single_quality  row_count  model_count  unseen_row_share
   decision_p50_us_200_words  decision_p99_us_200_words  (and _2000_words; processor time)
-and any figure of another row by its path, for example rows.mix.aiq. A VALUE may be a percentage: savings_at_95=85%.
+and any figure of another row by its path, for example rows.mix.aiq. A VALUE may be a percentage, savings_at_95=85%,
+and is read as one when it is more than 1.5 where the figure is a share.
 """
 
 
@@ -80,7 +81,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE.jsonl.gz")
         parser.add_argument("--train", type=Path, metavar="FILE.jsonl.gz", help="rows to learn from")
-        parser.add_argument("--split", default="test", help='rows of FILE to judge on (default test; "all")')
+        parser.add_argument(
+            "--split", help='rows of FILE to judge on; "all" for every row (default test, else all but train)'
+        )
         parser.add_argument("--prices", type=Path, metavar="FILE", help=f"default: {PRICES_NAME} beside FILE")
         parser.add_argument(
             "--profiles", type=Path, metavar="FILE", help=f"default: {PROFILES_NAME} beside FILE, if there"
@@ -127,7 +130,7 @@ def run(
     path: Path,
     *,
     train_path: Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     prices_path: Path | None = None,
     profiles_path: Path | None = None,
     bootstrap_count: int = DEFAULT_BOOTSTRAP_COUNT,
@@ -135,7 +138,8 @@ def run(
     """Learn, replay, and return the figures as JSON. Raises FileError."""
     prices = read_prices(prices_path or path.parent / PRICES_NAME)
     profiles = _read_profiles(profiles_path, path.parent)
-    matrix = build_matrix(read_rows(path, split), prices)
+    split, tested = _read_tested(path, split)
+    matrix = build_matrix(tested, prices)
     training = read_rows(path, "train") if train_path is None else _read_training(train_path)
     priors = RouterTables(ratings=rate_models(matrix.deployments, profiles))
     candidate = learn_tables(training, priors)
@@ -164,6 +168,19 @@ def learn_tables(training: Sequence[Row], priors: RouterTables) -> RouterTables:
     tables = learn(list_evidence(training), priors=priors, now_unix_s=0.0, labels=labels)
     difficulty = learn_difficulty(list_examples(training), tables=tables)
     return replace(tables, difficulty=difficulty, memo={})
+
+
+def _read_tested(path: Path, split: str | None) -> tuple[str, list[Row]]:
+    if split is not None:
+        return split, read_rows(path, split)
+    rows = read_rows(path)
+    for name, chosen in (
+        ("test", [row for row in rows if row.split == "test"]),
+        ("all but train", [row for row in rows if row.split != "train"]),
+    ):
+        if chosen:
+            return name, chosen
+    raise FileError(f"{path}: no rows but train rows to judge on; see --split")
 
 
 def _read_training(path: Path) -> list[Row]:
@@ -221,6 +238,8 @@ def _describe_miss(result: Mapping[str, Any], key: str, least: float) -> str:
         found = found.get(part) if isinstance(found, Mapping) else None
     if isinstance(found, bool) or not isinstance(found, int | float):
         return f"{key}: this evaluation has no such figure"
+    if least > 1.5 and not key.startswith("decision_") and not key.endswith("_count"):
+        least /= 100
     return f"{key} is {found:.5g}, less than {least:.5g}" if not found >= least else ""
 
 
@@ -276,6 +295,11 @@ def format_table(result: Mapping[str, Any]) -> str:
             for words in (200, 2000)
         ),
     ]
+    if result["left_out_models"] or result["left_out_row_count"]:
+        lines.append(
+            f"left out: {result['left_out_row_count']} rows without all scores; models without a price or with too few"
+            f" scores: {', '.join(result['left_out_models']) or 'none'}"
+        )
     lines += [f"MISSED: {text}" for text in result["missed"]]
     return "\n".join(lines)
 

@@ -159,7 +159,15 @@ def made_file(tmp_path: Path) -> Path:
 @pytest.mark.django_db
 def test_the_command_reports_every_routing_and_fails_under_a_limit(made_file: Path) -> None:
     out = io.StringIO()
-    call_command("evaluate_router", made_file, "--json", "--bootstrap=10", "--fail-under=aiq=0.5", stdout=out)
+    call_command(
+        "evaluate_router",
+        made_file,
+        "--json",
+        "--bootstrap=10",
+        "--fail-under=aiq=0.5",
+        "--fail-under=savings_at_95=30",
+        stdout=out,
+    )
     result = json.loads(out.getvalue())
     assert list(result["rows"]) == [
         *("random", "cheapest", "best_single", "mix", "length", "current", "candidate", "oracle")
