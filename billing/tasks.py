@@ -1,6 +1,6 @@
 """What does billing do by the clock? Celery tasks: hints only, the rows are the truth.
 
-Calls: verifying, partitions, evaluations, evidence, learning. Running one twice, late or never loses nothing.
+Calls: verifying, partitions, retention, evaluations, evidence, learning. Running one twice or late loses nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from billing import (
     evaluation_runs,
     evidence_collecting,
     partitions,
+    retention,
     router_learning,
     verifying,
     workload_usage,
 )
+from policies.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,21 @@ def verify_usage() -> None:
 def prepare_partitions() -> None:
     """Create the partitions of the coming months."""
     partitions.ensure_months_ahead(timezone.now())
+
+
+@shared_task(name="billing.tasks.prune_records", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def prune_records() -> None:
+    """Drop months of records that are older than POINTSMAN_KEEP_MONTHS says; 0: keep all of them."""
+    keep_months = settings.POINTSMAN_KEEP_MONTHS
+    if not keep_months:
+        return
+    try:
+        for month in retention.drop_old_months(
+            keep_months=keep_months, now=timezone.now(), actor="POINTSMAN_KEEP_MONTHS"
+        ):
+            logger.info("the records of %s are dropped", f"{month.first_day:%Y-%m}")
+    except (retention.MonthBusyError, ConfigurationError) as refusal:
+        logger.warning("old records stay for now: %s", refusal)
 
 
 @shared_task(name="billing.tasks.collect_evidence", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

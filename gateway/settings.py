@@ -26,6 +26,8 @@ POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
 # Where background work reaches the endpoint; with a wildcard address that is this machine.
 _own_host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(POINTSMAN_HOST, POINTSMAN_HOST)  # noqa: S104
 POINTSMAN_GATEWAY_URL = env.str("POINTSMAN_GATEWAY_URL", f"http://{_own_host}:{POINTSMAN_PORT}")
+# Months of request records to keep besides the current one; 0 keeps all.
+POINTSMAN_KEEP_MONTHS = env.int("POINTSMAN_KEEP_MONTHS", 0)
 POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}:{POINTSMAN_PORT}")
 
 # An empty variable, as compose files make of one that is not set, is none: an empty secret would open every door.
@@ -184,6 +186,7 @@ CELERY_BEAT_SCHEDULE = {
     "resume-evaluations": {"task": "billing.tasks.resume_evaluations", "schedule": 60.0},
     "collect-evidence": {"task": "billing.tasks.collect_evidence", "schedule": 30.0},
     "learn-router-daily": {"task": "billing.tasks.learn_router", "schedule": 86400.0},
+    "prune-records-daily": {"task": "billing.tasks.prune_records", "schedule": 86400.0},
     "prepare-partitions-daily": {"task": "billing.tasks.prepare_partitions", "schedule": 86400.0},
 }
 

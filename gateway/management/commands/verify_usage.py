@@ -26,6 +26,9 @@ class Command(BaseCommand):
         found = verify(now=timezone.now())
         write_result(found, settings.POINTSMAN_DATA_DIR)
         checked = f"{found.attempt_count} attempts in {found.month_count} months checked"
+        if gone := [f"{month:%Y-%m}" for month in found.unchecked_months]:
+            named = gone[0] if len(gone) == 1 else f"{gone[0]} to {gone[-1]} ({len(gone)} months)"
+            self.stdout.write(f"Not checked, because their records were dropped: the rollups of {named}.")
         if found.is_ok:
             self.stdout.write(f"{checked}: every cost and every rollup is right.")
             return
