@@ -45,7 +45,7 @@ RUNS_SHOWN = 50
 @needs(Ability.READ)
 @require_safe
 def list_backtests(request: HttpRequest, pk: int) -> HttpResponse:
-    """A policy's backtests, newest first, and the form that starts one."""
+    """A policy's backtests, newest first, and the form that starts one; `?source=` chooses its rules."""
     policy = get_object_or_404(Policy.objects.select_related("live_version", "draft"), pk=pk)
     runs = list(
         Backtest.objects.filter(policy=policy).select_related("version").defer("document")[:RUNS_SHOWN]
@@ -57,6 +57,7 @@ def list_backtests(request: HttpRequest, pk: int) -> HttpResponse:
         "active": next((run for run in runs if run.state in ("waiting", "running")), None),
         "versions": policy.versions.only("number", "policy_id", "note")[:20],
         "draft_differs": _draft_differs(policy),
+        "source": request.GET.get("source", ""),
         "days": DEFAULT_DAYS,
         "max_days": MAX_DAYS,
     }

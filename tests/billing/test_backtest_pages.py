@@ -73,6 +73,8 @@ def test_a_backtest_of_the_draft_is_started_polled_and_read(site: Site, tmp_path
 
 def test_a_version_is_run_too_and_a_run_is_cancelled(site: Site) -> None:
     client = operator()
+    chosen = client.get(f"/policies/{site.policy.pk}/backtests?source=1").content.decode()
+    assert '<option value="1" selected>' in chosen
     client.post(f"/policies/{site.policy.pk}/backtests/start", {"source": "1", "days": "7"})
     run = Backtest.objects.get()
     assert (run.label, run.document["rules"][0]["name"]) == ("version 1 (live)", RULES[0]["name"])
