@@ -18,6 +18,8 @@ DATA_DIR.chmod(0o755)
 for _name in [n for n in os.environ if n.startswith("POINTSMAN_")] + ["DATABASE_URL", "CELERY_BROKER_URL"]:
     os.environ.pop(_name, None)
 os.environ["POINTSMAN_DATA_DIR"] = str(DATA_DIR)
+# Before NumPy is loaded: its threads spin for cores that other test processes and browsers need, and end up slower.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from django.conf import settings  # noqa: E402  (reads the environment made above)
 
