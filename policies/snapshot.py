@@ -79,8 +79,8 @@ class Choice:
 class AutoSettings:
     """How the automatic router weighs a rule's deployments.
 
-    `slider` runs from 0 (quality alone) to 10 (the cheapest that will do). `quality_floor` in 0..1 leaves weaker models
-    out; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model if it failed.
+    `slider` runs from 0 (quality alone) to 10 (the cheapest that will do). `quality_floor` in 0..1 puts weaker models
+    last; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model if it failed.
     """
 
     slider: float = 5.0
@@ -136,13 +136,17 @@ class PolicySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TenantSnapshot:
-    """Who is billed. `policy_ids` are public ids it may use; `allowed_regions` empty means any."""
+    """Who is billed. `policy_ids` are public ids it may use; `allowed_regions` empty means any.
+
+    `shadow_percent` of its requests to automatic rules are asked of a second model as well; 0: it has not opted in.
+    """
 
     id: int
     name: str
     time_zone: str = "UTC"
     policy_ids: frozenset[str] = frozenset()
     allowed_regions: frozenset[str] = frozenset()
+    shadow_percent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,6 @@ class Words(NamedTuple):
 def read_words(text: str) -> Words:
     """Read a text's words, in order."""
     length = len(text)
-    looked_at = text if length <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+    looked_at = text if length <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
     raw = looked_at.lower().encode("utf-8", "replace")
     return Words(raw, raw.translate(_SEPARATED).split(), length)
