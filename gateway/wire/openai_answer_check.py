@@ -12,17 +12,13 @@ Pure. Codes, in the order in which they are looked at; "" for an answer that sho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
-MAX_SCHEMA_BYTES = 32 * 1024
+from gateway.wire.schema_check import fits_schema
+
 MAX_CHECKED_BYTES = 256 * 1024
-# References that branch take twice the time with every level: a schema of more is taken at its word.
-MAX_REFERENCES = 32
-# Keywords that make the checker run a caller's regular expressions.
-_UNCHECKED = frozenset({"pattern", "patternProperties", "format"})
 
 
 def check_answer(answer: Mapping[str, Any], request: Mapping[str, Any]) -> str:
@@ -101,46 +97,4 @@ def _fits_format(content: str, wanted: object) -> bool:
     schema = described.get("schema") if isinstance(described, dict) else None
     if not isinstance(schema, dict):
         return isinstance(value, dict) or wanted["type"] == "json_schema"
-    return _fits_schema(value, orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
-
-
-def _fits_schema(value: object, schema: bytes) -> bool:
-    if len(schema) > MAX_SCHEMA_BYTES or schema.count(b'"$ref"') > MAX_REFERENCES:
-        return True
-    validator = _validator(schema)
-    if validator is None:
-        return True
-    from referencing.exceptions import Unresolvable
-
-    try:
-        return bool(validator.is_valid(value))
-    except (Unresolvable, RecursionError):
-        return True  # the schema is at fault, not the answer
-
-
-@lru_cache(maxsize=128)
-def _validator(schema: bytes) -> Any:
-    """A checker for one schema, None for a schema that is none."""
-    # Imported when the first schema comes: most workers never need it, and it takes 30 ms.
-    from jsonschema import Draft202012Validator, SchemaError
-
-    cleaned = _without_patterns(orjson.loads(schema))
-    try:
-        Draft202012Validator.check_schema(cleaned)
-    except SchemaError:
-        return None
-    return Draft202012Validator(cleaned)
-
-
-def _without_patterns(value: Any) -> Any:
-    if isinstance(value, dict):
-        properties = {"properties", "$defs", "definitions"}
-        return {
-            # Under `properties` every name is a name, also one that is called like a keyword.
-            name: {key: _without_patterns(entry) for key, entry in part.items()}
-            if name in properties and isinstance(part, dict)
-            else _without_patterns(part)
-            for name, part in value.items()
-            if name not in _UNCHECKED and not (name == "$ref" and not str(part).startswith("#"))
-        }
-    return [_without_patterns(part) for part in value] if isinstance(value, list) else value
+    return fits_schema(value, schema)
