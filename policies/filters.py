@@ -21,7 +21,6 @@ one capability speaks for all of them.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from policies.features import Features
@@ -125,9 +124,28 @@ def find_unwanted(
 
 def _is_listed(deployment: DeploymentSnapshot, patterns: tuple[str, ...]) -> bool:
     return any(
-        fnmatchcase(deployment.model.name, pattern) or fnmatchcase(deployment.name, pattern)
-        for pattern in patterns
+        _is_like(deployment.model.name, pattern) or _is_like(deployment.name, pattern) for pattern in patterns
     )
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Whether a name is that of a pattern, `*` standing for any characters.
+
+    By hand: patterns come from callers, a new one for every request if they like, and to compile one takes 0.5 ms.
+    """
+    first, *middle = pattern.split("*")
+    if not middle:
+        return name == pattern
+    last = middle.pop()
+    if not name.startswith(first) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        at = name.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return at <= end
 
 
 def _is_within(rate_nanousd: int | None, limit_nanousd: float) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.features import Features
-from policies.filters import find_problem, needs_of
+from policies.filters import find_problem, find_unwanted, needs_of
 from policies.snapshot import ModelSnapshot
 from tests.make_routing import make_deployments, make_grant
 
@@ -81,3 +85,17 @@ def test_provider_preferences_do_not_look_at_case() -> None:
     assert problem(Features(), only=("other",)) == "provider_only"
     assert problem(Features(), ignore=("local",)) == "provider_ignored"
     assert problem(Features(), ignore=("other",)) is None
+
+
+@given(st.text("ab/", max_size=8), st.lists(st.text("ab/", max_size=3), min_size=1, max_size=5).map("*".join))
+def test_a_star_stands_for_any_characters(name: str, pattern: str) -> None:
+    deployment = make_deployments("d", model=ModelSnapshot(id=1, name=name))["d"]
+    reason = find_unwanted(deployment, (pattern,), ())
+    assert (reason is None) is fnmatchcase(name, pattern) or fnmatchcase("d", pattern)
+
+
+def test_nothing_but_a_star_is_a_pattern() -> None:
+    deployment = make_deployments("d", model=ModelSnapshot(id=1, name="a[1]?"))["d"]
+    assert find_unwanted(deployment, ("a[1]?",), ()) is None
+    assert find_unwanted(deployment, ("a?1]?",), ()) == "not_allowed"
+    assert find_unwanted(deployment, (), ("a[*",)) == "excluded"

@@ -6,6 +6,7 @@ import gc
 import gzip
 import json
 import sys
+import time
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -28,6 +29,20 @@ def test_numbers_in_the_system_prompt_make_no_other_workload_but_words_do() -> N
     assert len(facts.workload) == 16
     assert read_text_facts(ASKED._replace(system="Order 7 of 2025-11-23.")).workload == facts.workload
     assert read_text_facts(ASKED._replace(system="Invoice 118 of 2024-03-05.")).workload != facts.workload
+
+
+def test_of_a_long_system_prompt_the_ends_are_compared_and_no_more_is_read() -> None:
+    rules = "Answer politely. " * 60_000
+    workload = {
+        read_text_facts(ASKED._replace(system=f"Order {number}. {rules} Today is {number}.")).workload
+        for number in (7, 118_442, 2025)
+    }
+    assert len(workload) == 1
+    began_s = time.thread_time()
+    other = read_text_facts(ASKED._replace(system=f"Invoice 7. {rules} Today is 7.")).workload
+    assert time.thread_time() - began_s < 0.02  # masking all of it takes 60 ms
+    assert {other} != workload
+    assert {read_text_facts(ASKED._replace(system=f"Order 7. {rules} Be brief.")).workload} != workload
 
 
 def test_a_workload_is_the_app_or_the_key_with_its_tools_and_schema() -> None:
