@@ -19,9 +19,10 @@ from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError, Gatew
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import is_yes, routing_error, send_error, with_conversation
-from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
+from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, check_room, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint, parse_request
+from policies.snapshot import KeyGrant
 from policies.trying import explain_request
 
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
@@ -48,11 +49,22 @@ async def _explain(gateway: Gateway, headers: Mapping[bytes, bytes], receive: Re
         raise GatewayUnready(
             "The gateway is starting.", code="gateway_starting", headers=[(b"retry-after", b"1")]
         )
-    check_declared_size(headers)
+    declared_bytes = check_declared_size(headers)
     now_unix_s = gateway.now_unix_s()
     grant = authenticate(headers, gateway.configuration, now_unix_s=now_unix_s)
     check_content_type(headers)
-    body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
+    held_bytes = check_room(declared_bytes, gateway.stats.held_bytes)
+    gateway.stats.held_bytes += held_bytes
+    try:
+        body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
+        return await _explain_body(gateway, headers, grant, body, now_unix_s)
+    finally:
+        gateway.stats.held_bytes -= held_bytes
+
+
+async def _explain_body(
+    gateway: Gateway, headers: Mapping[bytes, bytes], grant: KeyGrant, body: bytes, now_unix_s: float
+) -> dict[str, Any]:
     parsed = parse_request(body, _endpoint_of(body, headers))
     snapshot = gateway.configuration.snapshot
     features = read_features(parsed, headers, grant, snapshot, now_unix_s=now_unix_s)

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from gateway.dataplane.app import DataPlane, endpoint_path
+from gateway.dataplane.limits import LARGE_BODY_BYTES, MAX_HELD_BYTES
 from tests.gateway.dataplane.in_process import SECRET, Client, Plane, chat
 from tests.make_routing import make_policy
 
@@ -125,3 +126,14 @@ async def test_only_a_key_may_ask_and_only_by_post():
     assert (await explain(plane, hello(), secret="pm-wrong")).status == 401
     assert (await explain(plane, hello(), method="GET")).status == 405
     assert endpoint_path({"path": "/v1/route/explain", "headers": []}) == "route/explain"
+
+
+async def test_large_bodies_take_their_place_among_those_that_are_held():
+    plane = make_plane()
+    plane.gateway.stats.held_bytes = MAX_HELD_BYTES - LARGE_BODY_BYTES + 1
+    large = {"content_length": str(LARGE_BODY_BYTES)}
+    refused = await explain(plane, hello(), **large)
+    assert (refused.status, refused.error()["code"]) == (503, "too_many_large_requests")
+    plane.gateway.stats.held_bytes = 0
+    assert (await explain(plane, hello(), **large)).status == 200
+    assert plane.gateway.stats.held_bytes == 0
