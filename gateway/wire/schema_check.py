@@ -77,9 +77,9 @@ def _validator(text: bytes) -> Any:
 def _checker() -> Any:
     """The class of checkers, whose every step looks at the clock."""
     # Imported when the first schema comes: most workers never need it, and it takes 30 ms.
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
+    from jsonschema import Draft202012Validator, validators
 
+    extend: Callable[..., Any] = validators.extend  # it has no types
     keywords = {name: _timed(check) for name, check in Draft202012Validator.VALIDATORS.items()}
     keywords["uniqueItems"] = _if_short(keywords["uniqueItems"])
     return extend(Draft202012Validator, keywords)
