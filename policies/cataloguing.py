@@ -71,6 +71,26 @@ def change_provider(
 
 
 @transaction.atomic
+def retry_credential(*, provider: Provider, actor: str) -> Provider:
+    """Have every worker try a credential again that the provider refused, as if it had been given anew.
+
+    For what was mended at the provider's side (an invoice paid, a key unlocked). Still refused, it is out again after
+    one call.
+    """
+    row = Provider.objects.select_for_update().get(pk=provider.pk)
+    row.credential_revision += 1
+    row.save(update_fields=["credential_revision"])
+    changes.record_change(
+        actor=actor,
+        action="retry_credential",
+        object_type="provider",
+        object_id=row.pk,
+        object_name=row.name,
+    )
+    return row
+
+
+@transaction.atomic
 def delete_provider(*, provider: Provider, actor: str) -> None:
     """Delete a provider that no deployment uses. Raises InUseError."""
     _delete(Provider.objects.select_for_update().get(pk=provider.pk), actor=actor, object_type="provider")

@@ -29,6 +29,7 @@ urlpatterns = [
     path("providers/new", catalog.create_provider, name="provider-new"),
     path("providers/<int:pk>/edit", catalog.edit_provider, name="provider-edit"),
     path("providers/<int:pk>/credential", catalog.replace_credential, name="provider-credential"),
+    path("providers/<int:pk>/credential/retry", catalog.retry_credential, name="provider-credential-retry"),
     path("providers/<int:pk>/enabled", catalog.switch_provider, name="provider-enabled"),
     path("providers/<int:pk>/test", catalog.test_provider, name="provider-test"),
     path("models/new", catalog.create_model, name="model-new"),

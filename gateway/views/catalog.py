@@ -104,10 +104,12 @@ def list_providers(request: HttpRequest) -> HttpResponse:
 def show_provider(request: HttpRequest, pk: int) -> HttpResponse:
     """One provider: address, credential state, deployments."""
     provider = get_object_or_404(Provider, pk=pk)
+    rows = _rows(provider.deployments.select_related("provider", "model"))
     context = {
         "provider": provider,
         "credential": credential_state(provider),
-        "rows": _rows(provider.deployments.select_related("provider", "model")),
+        "is_credential_refused": any(row.state == "credential_rejected" for row in rows),
+        "rows": rows,
     }
     return render(request, "providers/detail.html", context)
 

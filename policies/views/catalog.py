@@ -110,6 +110,21 @@ def test_provider(request: HttpRequest, pk: int) -> HttpResponse:
 
 @needs(Ability.CONFIGURE)
 @require_POST
+def retry_credential(request: HttpRequest, pk: int) -> HttpResponse:
+    """Put a credential that the provider refused back into use, in every worker."""
+    provider = get_object_or_404(Provider, pk=pk)
+    return run_and_return(
+        request,
+        lambda: cataloguing.retry_credential(provider=provider, actor=actor_name(request)),
+        done=f"Every worker tries the credential of {provider} again within 2 seconds. If it is refused once more,"
+        " it is out again.",
+        to="provider",
+        pk=pk,
+    )
+
+
+@needs(Ability.CONFIGURE)
+@require_POST
 def switch_provider(request: HttpRequest, pk: int) -> HttpResponse:
     """Enable or disable a provider."""
     row = get_object_or_404(Provider, pk=pk)
