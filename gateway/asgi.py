@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ from gateway.journal import SegmentJournal  # noqa: E402
 from gateway.snapshots import WorkerConfiguration  # noqa: E402
 
 logger = logging.getLogger(__name__)
+
+# WhiteNoise's answers are files of the console, a few hundred kilobytes at most: that Django reads each of them whole
+# before it is sent is no news for whoever watches the log.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 REPORT_INTERVAL_S = 1.0
 TOO_LARGE = "The body is larger than 2.5 MiB, or its head does not say how large it is (Content-Length)."
