@@ -56,14 +56,16 @@ def read_features(matrix: Matrix, tables: RouterTables) -> list[Features]:
 def route_by_tables(name: str, matrix: Matrix, tables: RouterTables, features: Sequence[Features]) -> Routing:
     """Return what the automatic router would choose, tau by tau."""
     quality = np.empty_like(matrix.scores)
+    caution = np.empty_like(matrix.scores)
     ratio = np.empty_like(matrix.scores)
     for at, facts in enumerate(features):
         prepared = prepare(matrix.deployments, facts.workload, facts.task_type, tables).prepared
         offset = facts.difficulty - UNKNOWN
         quality[at] = [entry.quality + entry.slope * offset for entry in prepared]
+        caution[at] = [entry.caution for entry in prepared]
         costs = np.array(expected_costs(prepared, facts), dtype=float)
         ratio[at] = costs / costs.max()
-    quality = quality.clip(0.0, 1.0)
+    quality = quality.clip(0.0, 1.0) - caution
     choices = np.array([(quality - tau * ratio).argmax(axis=1) for tau in TAUS])
     preference = None
     if len(matrix.deployments) == 2:

@@ -1,7 +1,8 @@
 """Which of these deployments should serve a request, and which next if it fails? The automatic router's order.
 
-Pure and deterministic; ties as listed. score = quality - tau(slider) * cost ratio - latency penalty. The ranked list is
-the fallback chain. What depends only on tables, workload, type and deployments is computed once and kept in
+Pure and deterministic; ties as listed. score = quality - caution - tau(slider) * cost ratio - latency penalty, where
+caution is half the estimate's error: a model that nobody has tried here has to promise more. The ranked list is the
+fallback chain. What depends only on tables, workload, type and deployments is computed once and kept in
 `tables.memo`; what is left for each request is a few sums a deployment.
 """
 
@@ -26,6 +27,8 @@ from policies.snapshot import DeploymentSnapshot
 
 DEFAULT_SLIDER: Final = 5.0
 MAX_SLIDER: Final = 10.0
+# The share of an estimate's standard error that is held against it.
+CAUTION: Final = 0.5
 # A second more is worth this much quality, where the caller named a latency target that is missed; and everywhere a
 # trace of it, so that of two equal models the faster one is taken.
 MISSED_TARGET_PENALTY_PER_MS: Final = 0.05 / 1000
@@ -78,6 +81,7 @@ class Prepared(NamedTuple):
     error: float
     evidence_count: float
     slope: float
+    caution: float
     input_rate: int | None
     output_nanousd: float
     latency_ms: float | None
@@ -122,7 +126,7 @@ def rank(
     # Sorted upwards: pinned before all others, those below the floor after all others.
     keys: list[float] = []
     for entry, cost in zip(prepared, costs, strict=True):
-        deployment_id, quality, error, evidence_count, slope, _, _, latency, is_pinned = entry
+        deployment_id, quality, error, evidence_count, slope, caution, _, _, latency, is_pinned = entry
         if slope:
             quality += slope * offset
             quality = 0.0 if quality < 0.0 else min(quality, 1.0)
@@ -130,9 +134,9 @@ def rank(
         if measured is not None:
             latency = measured
         if cost is None:
-            score = quality - weight
+            score = quality - caution - weight
         else:
-            score = quality - cost_weight * cost
+            score = quality - caution - cost_weight * cost
             cost = int(cost + 0.5)
         if latency is not None:
             penalty = LATENCY_PENALTY_PER_MS * latency
@@ -178,7 +182,7 @@ def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables
 
     So the default means the same for any candidates: as cheap as it gets without a loss that anybody would see.
     """
-    weights, qualities, ratios = [], [], []
+    weights, qualities, ratios, cautions = [], [], [], []
     heaviest = nlargest(CALIBRATED_WORKLOADS, tables.workloads.items(), key=lambda item: item[1].n)
     for workload, evidence in heaviest:
         prepared = _build(deployments, workload, evidence.task_type, tables)
@@ -190,14 +194,16 @@ def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables
             weights.append(evidence.n)
             qualities.append([entry.quality + entry.slope * offset for entry in prepared])
             ratios.append(ratio_here)
+            cautions.append([entry.caution for entry in prepared])
     if not weights:
         return USUAL_TAU
     weight, quality, ratio = np.array(weights), np.array(qualities), np.array(ratios)
+    careful = quality - np.array(cautions)
     single: float = (weight @ quality).max()
     rows = np.arange(len(weight))
     found: float = CALIBRATED_TAUS[0]
     for candidate in CALIBRATED_TAUS[1:]:
-        chosen = (quality - candidate * ratio).argmax(axis=1)
+        chosen = (careful - candidate * ratio).argmax(axis=1)
         if float(weight @ quality[rows, chosen]) < (1 - DEFAULT_LOSS) * single:
             break
         found = candidate
@@ -237,6 +243,7 @@ def _build(
                 quality.error,
                 quality.evidence_count,
                 trust * slopes.get(model, 0.0),
+                CAUTION * quality.error,
                 (deployment.input_nanousd_per_mtok or 0) if is_priced else None,
                 tokens * (deployment.output_nanousd_per_mtok or 0),
                 # As exact as a record keeps it, so that the record gives the same score again.
@@ -269,5 +276,5 @@ def expected_costs(prepared: tuple[Prepared, ...], features: Features) -> list[f
         max(1, features.choice_count) / TOKENS_PER_MTOK,
     )
     return [
-        None if entry[5] is None else input_mtok * entry[5] + output_share * entry[6] for entry in prepared
+        None if entry[6] is None else input_mtok * entry[6] + output_share * entry[7] for entry in prepared
     ]

@@ -163,7 +163,16 @@ def test_without_tables_a_model_is_worth_what_public_tables_or_its_price_say() -
         deployment(3, model="house-model", input_usd=0.1, output_usd=0.1),
     ]
     scores = ranked(found, empty_tables(), slider=0).scores
-    assert [score.quality for score in scores] == pytest.approx([0.73, 0.45, 0.44])
+    # The model that nobody rated is taken for a little better, and held to be a little worse.
+    assert [score.quality for score in scores] == pytest.approx([0.73, 0.44, 0.45])
+    assert scores[2].quality_error > scores[1].quality_error
+
+
+def test_a_score_is_quality_less_half_its_error_less_tau_times_the_cost_ratio() -> None:
+    found, tables = made([(2.0, 0.7), (1.0, 0.6)])
+    first, second = ranked(found, tables, slider=5).scores
+    assert first.quality - 0.5 * first.quality_error - 0.03 == pytest.approx(first.score)
+    assert second.quality - 0.5 * second.quality_error - 0.03 / 2 == pytest.approx(second.score)
 
 
 def test_an_unknown_model_has_its_price_neighbours_rating_with_a_larger_error() -> None:
