@@ -6,10 +6,12 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
 
+from billing.pricebook import is_limited_rate
 from policies.forms import ConsoleForm
 
 LABELS = {
@@ -17,6 +19,7 @@ LABELS = {
     "output_usd_per_mtok": ("Output", "USD per million tokens"),
     "cache_read_usd_per_mtok": ("Cached input, read", "Empty: charged as input"),
     "cache_write_usd_per_mtok": ("Cached input, written", "Empty: charged as input"),
+    "cache_write_1h_usd_per_mtok": ("Cached input, written for an hour", "Empty: charged as written"),
     "reasoning_usd_per_mtok": ("Reasoning", "Empty: charged as output"),
     "audio_input_usd_per_mtok": ("Audio input", "Empty: charged as input"),
     "audio_output_usd_per_mtok": ("Audio output", "Empty: charged as output"),
@@ -34,6 +37,14 @@ class PriceForm(ConsoleForm):
         since = self.fields["effective_from"]
         since.widget.attrs["max"] = "9999-12-31T23:59"
 
+    limited = forms.CharField(
+        max_length=10_000,
+        required=False,
+        label="Limited rates, one a line",
+        widget=forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"}),
+        help_text="NAME>TOKENS holds for the whole request when its input is larger, NAME+TOKENS for the tokens beyond,"
+        " NAME@TIER for answers of a service tier: input_usd_per_mtok>200000 2.50",
+    )
     effective_from = forms.DateTimeField(
         required=False,
         label="In force from (UTC)",
@@ -45,7 +56,19 @@ class PriceForm(ConsoleForm):
     )
 
     def rates(self) -> dict[str, str]:
-        return {name: text for name in LABELS if (text := self.cleaned_data[name].strip())}
+        typed = {name: text for name in LABELS if (text := self.cleaned_data[name].strip())}
+        return {**typed, **_read_limited(self.cleaned_data["limited"])}
+
+    @staticmethod
+    def initial_of(rates: Mapping[str, str]) -> dict[str, str]:
+        """What the fields begin with, from the rates in force."""
+        limited = [f"{name} {text}" for name, text in rates.items() if name not in LABELS]
+        return {**rates, "limited": "\n".join(limited)}
+
+    def clean_limited(self) -> str:
+        text = str(self.cleaned_data["limited"])
+        _read_limited(text)
+        return text
 
     def since(self) -> dt.datetime | None:
         at: dt.datetime | None = self.cleaned_data["effective_from"]
@@ -56,6 +79,19 @@ class PriceForm(ConsoleForm):
         if not any(data.get(name) for name in LABELS):
             self.add_error(None, "State at least one rate; for most models input and output.")
         return data
+
+
+def _read_limited(text: str) -> dict[str, str]:
+    """Read lines of `input_usd_per_mtok>200000 2.50`. Raises ValidationError naming the line."""
+    rates: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, _, number = line.partition(" ")
+        if not number.strip() or not is_limited_rate(name) or name in rates:
+            raise forms.ValidationError(
+                f"{line[:80]}: write each limited rate once, as NAME and number: input_usd_per_mtok>200000 2.50"
+            )
+        rates[name] = number.strip()
+    return rates
 
 
 _rate_fields = {

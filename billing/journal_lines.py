@@ -26,6 +26,7 @@ MAX_MS: Final = 1e12
 # Ten million USD for one request is a mistake; believed, a few of them would overflow every sum.
 MAX_NANOUSD: Final = 10**16
 MAX_ATTEMPTS: Final = 1_000
+MAX_LEASES: Final = 100
 STATUSES: Final = frozenset({"ok", "error", "refused", "cancelled"})
 USAGE_KINDS: Final = frozenset({"reported", "estimated", "unknown"})
 NO_OBJECT: Final[Mapping[str, Any]] = {}
@@ -68,6 +69,9 @@ class Intent(NamedTuple):
     tags: Mapping[str, Any]
     features: Mapping[str, Any]
     decision: Mapping[str, Any]
+    # What is held of budgets until the outcome says what it cost, and of which leases.
+    hold_nanousd: int = 0
+    leases: tuple[UUID, ...] = ()
 
 
 class Attempt(NamedTuple):
@@ -106,6 +110,8 @@ class Outcome(NamedTuple):
     cost_nanousd: int | None
     is_unpriced: bool
     attempts: tuple[Attempt, ...]
+    # The most that attempts can have cost of which nobody knows.
+    uncertain_nanousd: int = 0
 
 
 class Feedback(NamedTuple):
@@ -176,6 +182,8 @@ def read_intent(line: Mapping[str, Any]) -> Intent:
         _object(get("tags"), "tags"),
         _object(get("features"), "features"),
         _object(get("decision"), "decision"),
+        _amount(get("hold"), "hold") or 0,
+        _leases(get("leases")),
     )
 
 
@@ -207,6 +215,7 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
         _amount(get("cost"), "cost"),
         _bool(get("unpriced"), "unpriced"),
         tuple([_attempt(attempt, raw_usage, usage) for attempt in attempts]),
+        _amount(get("uncertain"), "uncertain") or 0,
     )
 
 
@@ -293,6 +302,8 @@ def _usage(raw: Any) -> Usage:
         detail["audio_input_tokens"] = audio_input
     if audio_output := _count(get("audio_out"), "audio_out"):
         detail["audio_output_tokens"] = audio_output
+    if write_1h := _count(get("cache_write_1h"), "cache_write_1h"):
+        detail["cache_write_1h_tokens"] = write_1h
     reported_cost = _amount(get("reported_cost"), "reported_cost")
     if reported_cost is not None:
         detail["reported_cost_nanousd"] = reported_cost
@@ -307,6 +318,17 @@ def _usage(raw: Any) -> Usage:
         _text(get("tier"), "tier", 40),
         detail,
     )
+
+
+def _leases(value: Any) -> tuple[UUID, ...]:
+    if value is None:
+        return ()
+    try:
+        if type(value) is list and len(value) <= MAX_LEASES:
+            return tuple([UUID(text) for text in value])
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise LineError("leases: not a list of ids")
 
 
 def _request_id(value: Any) -> tuple[UUID, dt.datetime]:

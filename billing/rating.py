@@ -7,12 +7,17 @@ fallback the unit is not charged):
 
     input         input - cache_read - cache_write - audio_input, at least 0       input
     cache_read    cache_read                                                       cache_read, else input
-    cache_write   cache_write                                                      cache_write, else input
+    cache_write   cache_write - cache_write_1h (if it has a rate)                  cache_write, else input
+    cache_write_1h  cache_write_1h, if its rate is stated                          cache_write_1h
     audio_input   audio_input                                                      audio_input, else input
     output        output - reasoning (if it has a rate) - audio_output, at least 0 output
     reasoning     reasoning, if its rate is stated                                 reasoning
     audio_output  audio_output                                                     audio_output, else output
     request       1                                                                usd_per_request
+
+Which of its limited rates (`pricebook`) holds is looked up first, by the service tier that the answer echoed and by
+`input`; the fallbacks above come after. A tier without rates of its own is charged at the standard ones. Of
+a marginal rate (NAME+TOKENS), the meter's units up to the limit stay at the rate below.
 
 Providers are known to report more cached than sent tokens (373 of 235): then the cached ones are charged as
 stated and the uncached ones are none. Lines sum to the total: each is rounded down, and the nano-USD that are
@@ -22,12 +27,14 @@ missing go to the lines with the largest remainders (the earlier line when two a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from billing.pricebook import PriceVersion
+from billing.pricebook import ABOVE, BEYOND, RATE_NAMES, PriceVersion, RateKey, read_rate_key
 from billing.usage import Usage
 
 NANOUSD_PER_USD: Final = 1_000_000_000
@@ -35,10 +42,11 @@ NANOUSD_PER_USD: Final = 1_000_000_000
 NANOUSD_PER_TOKEN: Final = 1_000
 MAX_CACHED_PRICES: Final = 10_000
 
-INPUT, CACHE_READ, CACHE_WRITE, AUDIO_INPUT, OUTPUT, REASONING, AUDIO_OUTPUT, REQUEST = (
+INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H, AUDIO_INPUT, OUTPUT, REASONING, AUDIO_OUTPUT, REQUEST = (
     "input",
     "cache_read",
     "cache_write",
+    "cache_write_1h",
     "audio_input",
     "output",
     "reasoning",
@@ -77,11 +85,27 @@ class _Rates:
     input: tuple[int, Decimal] | None
     cache_read: tuple[int, Decimal] | None
     cache_write: tuple[int, Decimal] | None
+    cache_write_1h: tuple[int, Decimal] | None
     audio_input: tuple[int, Decimal] | None
     output: tuple[int, Decimal] | None
     reasoning: tuple[int, Decimal] | None
     audio_output: tuple[int, Decimal] | None
     request: tuple[int, Decimal] | None
+    # Meter -> ((units up to which the rate before holds, rate beyond), ...), ascending; None: no marginal rates.
+    marginal: Mapping[str, tuple[tuple[int, tuple[int, Decimal]], ...]] | None = None
+    # Of a price with limited rates, what holds when; None: these rates hold always.
+    variants: _Variants | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Variants:
+    """Service tier ("" is every other) -> (sizes of the input, ascending; rates up to each, and beyond the last)."""
+
+    by_tier: Mapping[str, tuple[tuple[int, ...], tuple[_Rates, ...]]]
+
+    def choose(self, service_tier: str, input_tokens: int) -> _Rates:
+        starts, rates = self.by_tier.get(service_tier) or self.by_tier[""]
+        return rates[bisect_left(starts, input_tokens)]
 
 
 _cache: dict[int, _Rates] = {}
@@ -103,41 +127,77 @@ def total_nanousd(usage: Usage, price: PriceVersion) -> int:
 
 
 def _parts_of(usage: Usage, price: PriceVersion) -> tuple[list[tuple[str, int, tuple[int, Decimal]]], int]:
-    sent, generated = usage.input_tokens, usage.output_tokens
-    if sent is None or generated is None or usage.kind == "unknown":
+    # At once: one by one, by name, takes longer.
+    (
+        kind,
+        sent,
+        generated,
+        cache_read,
+        cache_write,
+        reasoning,
+        audio_input,
+        audio_output,
+        _,
+        tier,
+        _,
+        write_1h,
+    ) = usage
+    if sent is None or generated is None or kind == "unknown":
         raise UsageUnknownError("usage without token counts cannot be rated")
     rates = _cache.get(price.id)
     # The id finds the entry, the identity of the rates proves it: a test may reuse an id.
     if rates is None or rates.source is not price.rates:
         rates = _prepare(price)
+    if rates.variants is not None:
+        rates = rates.variants.choose(tier, sent)
     # (meter, quantity, (scaled nano-USD per unit, rate)), without meters of nothing.
     parts: list[tuple[str, int, tuple[int, Decimal]]] = []
-    cache_read, cache_write, audio_input = (
-        usage.cache_read_tokens,
-        usage.cache_write_tokens,
-        usage.audio_input_tokens,
-    )
     uncached = sent - cache_read - cache_write - audio_input
     if uncached > 0 and rates.input is not None:
         parts.append((INPUT, uncached, rates.input))
     if cache_read and rates.cache_read is not None:
         parts.append((CACHE_READ, cache_read, rates.cache_read))
     if cache_write and rates.cache_write is not None:
-        parts.append((CACHE_WRITE, cache_write, rates.cache_write))
+        if write_1h and rates.cache_write_1h is not None:
+            write_1h = min(write_1h, cache_write)
+            cache_write -= write_1h
+            if cache_write:
+                parts.append((CACHE_WRITE, cache_write, rates.cache_write))
+            parts.append((CACHE_WRITE_1H, write_1h, rates.cache_write_1h))
+        else:
+            parts.append((CACHE_WRITE, cache_write, rates.cache_write))
     if audio_input and rates.audio_input is not None:
         parts.append((AUDIO_INPUT, audio_input, rates.audio_input))
-    plain = generated - usage.audio_output_tokens
+    plain = generated - audio_output
     if rates.reasoning is not None:
-        plain -= usage.reasoning_tokens
+        plain -= reasoning
     if plain > 0 and rates.output is not None:
         parts.append((OUTPUT, plain, rates.output))
-    if usage.reasoning_tokens and rates.reasoning is not None:
-        parts.append((REASONING, usage.reasoning_tokens, rates.reasoning))
-    if usage.audio_output_tokens and rates.audio_output is not None:
-        parts.append((AUDIO_OUTPUT, usage.audio_output_tokens, rates.audio_output))
+    if reasoning and rates.reasoning is not None:
+        parts.append((REASONING, reasoning, rates.reasoning))
+    if audio_output and rates.audio_output is not None:
+        parts.append((AUDIO_OUTPUT, audio_output, rates.audio_output))
     if rates.request is not None:
         parts.append((REQUEST, 1, rates.request))
+    if rates.marginal is not None:
+        parts = _split_marginal(parts, rates.marginal)
     return parts, rates.scale
+
+
+def _split_marginal(
+    parts: list[tuple[str, int, tuple[int, Decimal]]],
+    marginal: Mapping[str, tuple[tuple[int, tuple[int, Decimal]], ...]],
+) -> list[tuple[str, int, tuple[int, Decimal]]]:
+    split = []
+    for meter, quantity, per_unit in parts:
+        begun = 0
+        for start, beyond in marginal.get(meter, ()):
+            if quantity <= start:
+                break
+            split.append((meter, start - begun, per_unit))
+            begun, per_unit = start, beyond
+        split.append((meter, quantity - begun, per_unit))
+    return split
 
 
 def _sum(parts: list[tuple[str, int, tuple[int, Decimal]]], scale: int) -> Rated:
@@ -166,12 +226,59 @@ def _sum(parts: list[tuple[str, int, tuple[int, Decimal]]], scale: int) -> Rated
 
 def _prepare(price: PriceVersion) -> _Rates:
     stated = price.rates
-    exact: dict[str, Fraction] = {
-        name: Fraction(value) * (NANOUSD_PER_USD if name == "usd_per_request" else NANOUSD_PER_TOKEN)
-        for name, value in stated.items()
+    if all(name in RATE_NAMES for name in stated):
+        rates = _as_integers(stated, {}, source=stated)
+    else:
+        by_tier = _prepare_limited(stated)
+        # Any rates will do here, but for their source: what holds is chosen for each usage.
+        rates = replace(by_tier[""][1][0], source=stated, variants=_Variants(by_tier))
+    if len(_cache) >= MAX_CACHED_PRICES:
+        _cache.clear()
+    _cache[price.id] = rates
+    return rates
+
+
+def _prepare_limited(stated: Mapping[str, Decimal]) -> dict[str, tuple[tuple[int, ...], tuple[_Rates, ...]]]:
+    keys = {read_rate_key(text): value for text, value in stated.items()}
+    by_tier = {}
+    for tier in {key.service_tier for key in keys} | {""}:
+        own = {key.name for key in keys if key.service_tier == tier}
+        # A name that the tier prices goes by the tier's limits alone; the standard rate stands in below them.
+        holding = {
+            key: value
+            for key, value in keys.items()
+            if key.service_tier == tier or (not key.service_tier and (key.name not in own or not key.limit))
+        }
+        starts = tuple(sorted({key.start_tokens for key in holding if key.limit == ABOVE}))
+        by_tier[tier] = (starts, tuple(_rates_above(holding, start) for start in (0, *starts)))
+    return by_tier
+
+
+def _rates_above(holding: Mapping[RateKey, Decimal], start_tokens: int) -> _Rates:
+    """What holds for inputs above `start_tokens`, up to the next limit."""
+    flat: dict[str, Decimal] = {}
+    beyond: dict[str, list[tuple[int, Decimal]]] = {}
+    # Standard rates first, so that a tier's own replace them; then by size, so that the largest reached one stays.
+    for key in sorted(holding, key=lambda key: (key.service_tier, key.start_tokens)):
+        if key.limit == BEYOND:
+            beyond.setdefault(key.name, []).append((key.start_tokens, holding[key]))
+        elif key.start_tokens <= start_tokens:
+            flat[key.name] = holding[key]
+    return _as_integers(flat, beyond, source=None)
+
+
+def _as_integers(
+    stated: Mapping[str, Decimal], beyond: Mapping[str, list[tuple[int, Decimal]]], *, source: object
+) -> _Rates:
+    def exactly(name: str, value: Decimal) -> Fraction:
+        return Fraction(value) * (NANOUSD_PER_USD if name == "usd_per_request" else NANOUSD_PER_TOKEN)
+
+    exact = {name: exactly(name, value) for name, value in stated.items()}
+    marginal = {
+        name: [(n, exactly(name, value), value) for n, value in rows] for name, rows in beyond.items()
     }
     scale = 1
-    for value in exact.values():
+    for value in (*exact.values(), *(value for rows in marginal.values() for _, value, _ in rows)):
         # Denominators are powers of ten without their common factors; one multiple of all makes integers.
         scale = math.lcm(scale, value.denominator)
 
@@ -181,19 +288,23 @@ def _prepare(price: PriceVersion) -> _Rates:
                 return int(exact[candidate] * scale), stated[candidate]
         return None
 
-    rates = _Rates(
-        source=stated,
+    return _Rates(
+        source=source,
         scale=scale,
         input=find("input_usd_per_mtok"),
         cache_read=find("cache_read_usd_per_mtok", "input_usd_per_mtok"),
         cache_write=find("cache_write_usd_per_mtok", "input_usd_per_mtok"),
+        cache_write_1h=find("cache_write_1h_usd_per_mtok"),
         audio_input=find("audio_input_usd_per_mtok", "input_usd_per_mtok"),
         output=find("output_usd_per_mtok"),
         reasoning=find("reasoning_usd_per_mtok"),
         audio_output=find("audio_output_usd_per_mtok", "output_usd_per_mtok"),
         request=find("usd_per_request"),
+        marginal={
+            name.removesuffix("_usd_per_mtok"): tuple(
+                (n, (int(value * scale), rate)) for n, value, rate in rows
+            )
+            for name, rows in marginal.items()
+        }
+        or None,
     )
-    if len(_cache) >= MAX_CACHED_PRICES:
-        _cache.clear()
-    _cache[price.id] = rates
-    return rates

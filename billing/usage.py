@@ -18,7 +18,8 @@ class Usage(NamedTuple):
 
     `input_tokens` counts everything sent: uncached, `cache_read_tokens`, `cache_write_tokens` and
     `audio_input_tokens` are inside it. `output_tokens` counts everything generated: `reasoning_tokens` and
-    `audio_output_tokens` are inside it. None means the provider did not say. `convention` names what the
+    `audio_output_tokens` are inside it. `cache_write_1h_tokens` are inside `cache_write_tokens`: those kept for an
+    hour, which some providers charge apart. None means the provider did not say. `convention` names what the
     provider's own numbers meant, so that a row can be read back ("openai", "xai_reasoning_outside", ...).
     `reported_cost_nanousd` is the price that the provider itself stated, kept beside ours, never used for it.
     """
@@ -34,6 +35,7 @@ class Usage(NamedTuple):
     convention: str = ""
     service_tier: str = ""
     reported_cost_nanousd: int | None = None
+    cache_write_1h_tokens: int = 0
 
 
 UNKNOWN_USAGE = Usage()

@@ -25,7 +25,7 @@ def add_price(request: HttpRequest, pk: int) -> HttpResponse:
     """Add a dated price; the form begins with the rates that are in force."""
     deployment = get_object_or_404(Deployment, pk=pk)
     present = pricing.find_price_in_force(deployment=deployment, at=timezone.now())
-    form = PriceForm(posted(request), initial=present.rates if present else {})
+    form = PriceForm(posted(request), initial=PriceForm.initial_of(present.rates) if present else {})
     if request.method == "POST" and form.is_valid():
         price = form.run(
             lambda: pricing.add_price(

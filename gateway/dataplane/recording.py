@@ -62,7 +62,7 @@ class AttemptLog:
 
 def usage_as_line(usage: Usage) -> dict[str, Any]:
     """Usage in the journal's short names."""
-    return {
+    line = {
         "kind": usage.kind,
         "input": usage.input_tokens,
         "output": usage.output_tokens,
@@ -75,6 +75,9 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
         "tier": usage.service_tier,
         "reported_cost": usage.reported_cost_nanousd,
     }
+    if usage.cache_write_1h_tokens:
+        line["cache_write_1h"] = usage.cache_write_1h_tokens
+    return line
 
 
 _UNKNOWN_LINE = usage_as_line(UNKNOWN_USAGE)

@@ -18,6 +18,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from billing.money import format_usd
+from billing.pricebook import ABOVE, PriceError, read_rate_key
 from policies.permissions import Ability, may
 
 register = template.Library()
@@ -143,6 +144,15 @@ def count(number: float | Literal[""] | None) -> str:
 
 
 @register.filter
+def short_count(number: int) -> SafeString | str:
+    """Write a large count short, exact on hover: 12,816,979 is 12.8 M. Below a million it is exact."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if number >= size:
+            return format_html('<span title="{}">{} {}</span>', f"{number:,}", f"{number / size:.1f}", unit)
+    return f"{number:,}"
+
+
+@register.filter
 def percent(ratio: float | None) -> str:
     """Write a ratio as per cent: 0.0412 is 4.1 %."""
     return "–" if ratio is None else f"{ratio * 100:.1f} %" if 0 < ratio < 0.995 else f"{ratio * 100:.0f} %"
@@ -183,7 +193,17 @@ def slice_end(text: object, length: int) -> str:
 
 @register.filter
 def rate_name(name: str) -> str:
-    """Write a rate's name: input_usd_per_mtok is "input, a million tokens"."""
-    return (
-        "each request" if name == "usd_per_request" else words(name.removesuffix("_usd_per_mtok")) + " / Mtok"
-    )
+    """Write a rate's name: input_usd_per_mtok@flex>200000 is "input / Mtok, flex, above 200,000 tokens in"."""
+    try:
+        key = read_rate_key(name)
+    except PriceError:
+        return words(name)
+    plain = words(key.name.removesuffix("_usd_per_mtok")) + " / Mtok"
+    parts = ["each request" if key.name == "usd_per_request" else plain]
+    if key.service_tier:
+        parts.append(f"{key.service_tier} tier")
+    if key.limit:
+        parts.append(
+            f"above {key.start_tokens:,} tokens in" if key.limit == ABOVE else f"beyond {key.start_tokens:,}"
+        )
+    return ", ".join(parts)

@@ -66,7 +66,7 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         return UNKNOWN_USAGE
     prompt_details = get("prompt_tokens_details", get("input_tokens_details"))
     completion_details = get("completion_tokens_details", get("output_tokens_details"))
-    cached = cache_write = audio_in = reasoning = audio_out = 0
+    cached = cache_write = write_1h = audio_in = reasoning = audio_out = 0
     if prompt_details:
         cached = _part(prompt_details, "cached_tokens")
         cache_write = _part(prompt_details, "cache_write_tokens")
@@ -92,6 +92,8 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
                     break
         if not cache_write:
             cache_write = _count(get("cache_creation_input_tokens")) or 0
+        if cache_write:
+            write_1h = _part(get("cache_creation"), "ephemeral_1h_input_tokens")  # Anthropic
     convention = "openai"
     if prompt is None:
         prompt = total if completion is None else (total or completion) - completion  # Voyage: only a total
@@ -127,6 +129,7 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         convention,
         tier[:40] if isinstance(tier, str) else "",
         _stated_cost_nanousd(raw) if has_more else None,
+        write_1h,
     )
 
 

@@ -15,7 +15,15 @@ from billing.request_times import ForeignIdError, attempt_id_of, started_at_of
 from gateway.dataplane.request_ids import make_request_id
 
 REQUEST_ID = make_request_id(1_790_000_000_000)
-USAGE = {"kind": "reported", "input": 3, "output": 4, "cache_read": 1, "audio_in": 2, "reported_cost": 5}
+USAGE = {
+    "kind": "reported",
+    "input": 3,
+    "output": 4,
+    "cache_read": 1,
+    "cache_write_1h": 6,
+    "audio_in": 2,
+    "reported_cost": 5,
+}
 ATTEMPT = {"n": 1, "deployment": 9, "outcome": "ok", "http": 200, "at": 0.1, "ms": 5, "usage": USAGE}
 INTENT: dict[str, Any] = {
     "k": "intent", "v": 1, "id": REQUEST_ID, "tenant": 1, "project": 2, "key": 3, "endpoint": "chat",
@@ -47,13 +55,18 @@ def test_a_whole_request_is_read() -> None:
         1_790_000_000,
     )
     assert outcome.usage.input_tokens == 3
-    assert outcome.usage.detail == {"audio_input_tokens": 2, "reported_cost_nanousd": 5}
+    assert outcome.usage.detail == {
+        "audio_input_tokens": 2,
+        "cache_write_1h_tokens": 6,
+        "reported_cost_nanousd": 5,
+    }
     assert outcome.attempts[0].usage == {
         "kind": "reported",
         "input_tokens": 3,
         "output_tokens": 4,
         "cache_read_tokens": 1,
         "audio_input_tokens": 2,
+        "cache_write_1h_tokens": 6,
         "reported_cost_nanousd": 5,
     }
     assert interrupted(intent).usage.kind == "unknown"

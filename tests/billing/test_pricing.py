@@ -69,3 +69,25 @@ def test_adding_a_price_is_logged() -> None:
     assert event.object_id == price.pk
     assert event.after is not None
     assert event.after["source"] == "the list of May"
+
+
+@pytest.mark.parametrize(
+    ("rates", "reason"),
+    [
+        ({"input_usd_per_mtok>200000": "2"}, "input_usd_per_mtok is missing"),
+        ({"output_usd_per_mtok": "1", "cache_read_usd_per_mtok@flex": "2"}, "is missing"),
+        ({"input_usd_per_mtok": "1", "input_usd_per_mtok>9": "2", "input_usd_per_mtok+8": "3"}, "overlap"),
+        ({"input_usd_per_mtok": "1", "input_usd_per_mtok@default": "2"}, "standard tier"),
+        ({"usd_per_request": "1", "usd_per_request+5": "2"}, "no part beyond"),
+        ({"input_usd_per_mtok": "1", "input_usd_per_mtok>0": "2"}, "no such rate"),
+        ({"input_usd_per_mtok": "1", "input_usd_per_mtok>-5": "2"}, "no such rate"),
+        ({"input_usd_per_mtok": "1", "input_usd_per_mtok>5": "-2"}, "outside 0 to"),
+    ],
+)
+def test_limited_rates_that_leave_a_hole_or_overlap_are_refused(rates: dict[str, str], reason: str) -> None:
+    with pytest.raises(InvalidValueError, match=reason):
+        canonical_rates(rates)
+    assert canonical_rates({"input_usd_per_mtok": "1", "input_usd_per_mtok@flex>200000": "2.50"}) == {
+        "input_usd_per_mtok": "1",
+        "input_usd_per_mtok@flex>200000": "2.5",
+    }

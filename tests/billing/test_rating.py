@@ -164,3 +164,65 @@ def test_two_usages_cost_what_their_sum_costs_but_for_the_rounding(
 @given(usages(), prices)
 def test_the_total_alone_is_the_total_of_the_lines(usage: Usage, price: PriceVersion) -> None:
     assert total_nanousd(usage, price) == rate(usage, price).total_nanousd
+
+
+LIMITED = make.price_version(
+    **{
+        "input_usd_per_mtok": "1",
+        "output_usd_per_mtok": "4",
+        "input_usd_per_mtok>200000": "2",
+        "output_usd_per_mtok>200000": "6",
+        "input_usd_per_mtok>400000": "3",
+        "input_usd_per_mtok@flex": "0.5",
+        "output_usd_per_mtok@priority": "8",
+        "output_usd_per_mtok@priority>200000": "9",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "tier", "input_rate", "output_rate"),
+    [
+        (200_000, "", 1, 4),
+        (200_001, "", 2, 6),
+        (400_000, "default", 2, 6),
+        (400_001, "standard", 3, 6),
+        (300_000, "flex", Decimal("0.5"), 6),  # flex prices input by itself: its standard limits do not hold
+        (100, "priority", 1, 8),
+        (300_000, "priority", 2, 9),
+        (100, "unheard-of", 1, 4),
+    ],
+)
+def test_a_limited_rate_holds_for_its_size_and_its_service_tier(
+    sent: int, tier: str, input_rate: Decimal, output_rate: Decimal
+) -> None:
+    rated = rate(Usage("reported", sent, 10, service_tier=tier), LIMITED)
+    assert {line.meter: line.usd_per_mtok for line in rated.lines} == {
+        "input": input_rate,
+        "output": output_rate,
+    }
+    assert rated.total_nanousd == (sent * input_rate + 10 * output_rate) * 1000
+
+
+def test_a_marginal_rate_is_charged_on_the_tokens_beyond_it_alone() -> None:
+    price = make.price_version(
+        **{"input_usd_per_mtok": "1", "input_usd_per_mtok+100": "2", "input_usd_per_mtok+300": "3"}
+    )
+    rated = rate(Usage("reported", 1000, 0), price)
+    assert [(line.quantity, line.usd_per_mtok) for line in rated.lines] == [(100, 1), (200, 2), (700, 3)]
+    assert rated.total_nanousd == (100 + 2 * 200 + 3 * 700) * 1000
+    assert rate(Usage("reported", 100, 0), price).total_nanousd == 100_000
+    assert total_nanousd(Usage("reported", 301, 0), price) == (100 + 400 + 3) * 1000
+
+
+def test_cache_writes_of_an_hour_have_a_rate_of_their_own_where_it_is_stated() -> None:
+    usage = Usage("reported", 100, 0, cache_write_tokens=60, cache_write_1h_tokens=20)
+    both = make.price_version(
+        input_usd_per_mtok="1", cache_write_usd_per_mtok="1.25", cache_write_1h_usd_per_mtok="2"
+    )
+    assert quantities(rate(usage, both)) == {"input": 40, "cache_write": 40, "cache_write_1h": 20}
+    assert rate(usage, both).total_nanousd == 40_000 + 50_000 + 40_000
+    one = make.price_version(input_usd_per_mtok="1", cache_write_usd_per_mtok="1.25")
+    assert quantities(rate(usage, one)) == {"input": 40, "cache_write": 60}
+    wrong = usage._replace(cache_write_1h_tokens=999)
+    assert quantities(rate(wrong, both)) == {"input": 40, "cache_write_1h": 60}

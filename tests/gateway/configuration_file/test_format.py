@@ -55,6 +55,11 @@ def test_the_example_of_the_issue_is_read_whole() -> None:
             "deployments: [{name: a, price: {input_usd_per_mtok: 0.05}}]",
             'deployments[0].price.input_usd_per_mtok: write the number as a text, for example "0.05"',
         ),
+        (
+            "deployments: [{name: a, price: {'input_usd_per_mtok>200000': '1'}}]",
+            "deployments[0].price: input_usd_per_mtok>200000: input_usd_per_mtok is missing, which holds where this"
+            " one does not",
+        ),
         ("deployments: [{name: a, price: {}}]", "deployments[0].price: a price states at least one rate"),
         ("providers: [{base_url: 'http://x'}]", "providers[0].name: is missing"),
         ("providers: {name: x}", "providers: a list is needed"),
@@ -129,3 +134,12 @@ def test_times_are_read_as_utc(text: str, moment: dt.datetime) -> None:
 def test_a_time_without_zone_is_refused() -> None:
     price = "{usd_per_request: '1', effective_from: '2026-01-31T12:00:00'}"
     assert "needs its zone" in problems_of(f"deployments: [{{name: d, price: {price}}}]")[0]
+
+
+def test_a_price_may_hold_limited_rates() -> None:
+    price = "{input_usd_per_mtok: '1', 'input_usd_per_mtok@flex>200000': '2'}"
+    file = read_configuration(f"deployments: [{{name: d, price: {price}}}]", folder=FOLDER)
+    assert file.deployments[0]["price"]["rates"] == {
+        "input_usd_per_mtok": 1,
+        "input_usd_per_mtok@flex>200000": 2,
+    }

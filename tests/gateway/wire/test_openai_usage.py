@@ -133,3 +133,15 @@ def test_every_recorded_usage_ties_to_the_providers_own_total():
         assert usage.input_tokens + usage.output_tokens == raw["total_tokens"], record["id"]
         checked += 1
     assert checked > 500
+
+
+def test_anthropics_cache_writes_of_an_hour_are_told_apart() -> None:
+    usage = read_usage(
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 5,
+            "cache_creation_input_tokens": 60,
+            "cache_creation": {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 20},
+        }
+    )
+    assert (usage.cache_write_tokens, usage.cache_write_1h_tokens) == (60, 20)
