@@ -427,6 +427,7 @@ def _load_tenants() -> dict[int, TenantSnapshot]:
             time_zone=row.time_zone,
             policy_ids=frozenset(policy.public_id for policy in row.policies.all()),
             allowed_regions=frozenset(row.allowed_regions),
+            shadow_percent=row.shadow_percent,
         )
         for row in rows
     }

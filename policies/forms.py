@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, TypeVar
 from zoneinfo import available_timezones
 
@@ -227,6 +228,33 @@ class TenantForm(ConsoleForm):
         widget=forms.CheckboxSelectMultiple,
         help_text="Policies this tenant's keys may ask for.",
     )
+    shadow_percent = forms.FloatField(
+        min_value=0,
+        max_value=100,
+        initial=0,
+        required=False,
+        label="Shadow sampling: share of requests, in per cent",
+        help_text="0: off. Of the requests to automatic rules that are not streamed, this share is sent a second time,"
+        " in the background, to another model that the rule could have chosen: the prompt goes to that model's"
+        " provider as well, and this tenant pays for the call. The two answers are compared where that can be done"
+        " exactly (labels, numbers, such JSON, tool calls); neither is stored.",
+    )
+    shadow_daily_budget_usd = forms.DecimalField(
+        min_value=0,
+        max_digits=11,
+        decimal_places=2,
+        initial=0,
+        required=False,
+        label="Shadow sampling: budget for a day, in USD",
+        help_text="Days are in UTC. The most that a call can cost is set aside before it is made, so this is never"
+        " overspent.",
+    )
+
+    def clean_shadow_percent(self) -> float:
+        return self.cleaned_data["shadow_percent"] or 0.0
+
+    def clean_shadow_daily_budget_usd(self) -> Decimal:
+        return self.cleaned_data["shadow_daily_budget_usd"] or Decimal(0)
 
 
 class ProjectForm(ConsoleForm):

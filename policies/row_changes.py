@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -16,11 +17,13 @@ from policies.errors import InUseError, InvalidValueError, NameTakenError
 
 
 def json_value(value: Any) -> Any:
-    """Return a field's value as the audit log keeps it: rows by name, times as ISO text."""
+    """Return a field's value as the audit log keeps it: rows by name, times as ISO text, exact numbers as text."""
     if isinstance(value, models.Model):
         return str(value)
     if isinstance(value, dt.date):  # a datetime is one too
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         return [json_value(item) for item in value]
     if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ Writes: tenant (with the policies it may use), project, change_event. The only w
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -16,22 +17,40 @@ from policies.errors import InvalidValueError, NotFoundError
 from policies.models import Policy, Project, Tenant
 from policies.row_changes import delete_row, save_checked, set_fields
 
-TENANT_FIELDS = ("name", "time_zone", "is_enabled", "allowed_regions")
+TENANT_FIELDS = (
+    "name", "time_zone", "is_enabled", "allowed_regions", "shadow_percent", "shadow_daily_budget_usd"
+)  # fmt: skip
+NO_BUDGET = Decimal(0)
 PROJECT_FIELDS = ("name", "is_enabled")
 
 
 @transaction.atomic
 def create_tenant(
-    *, name: str, actor: str, time_zone: str = "UTC", allowed_regions: Sequence[str] = ()
+    *,
+    name: str,
+    actor: str,
+    time_zone: str = "UTC",
+    allowed_regions: Sequence[str] = (),
+    shadow_percent: float = 0.0,
+    shadow_daily_budget_usd: Decimal = NO_BUDGET,
 ) -> Tenant:
     """Create a tenant. Raises ConfigurationError."""
-    fields = {"name": name, "time_zone": time_zone, "allowed_regions": allowed_regions}
+    fields = {
+        "name": name,
+        "time_zone": time_zone,
+        "allowed_regions": allowed_regions,
+        "shadow_percent": shadow_percent,
+        "shadow_daily_budget_usd": shadow_daily_budget_usd,
+    }
     return _write_tenant(Tenant(), actor=actor, action="create", fields=fields)
 
 
 @transaction.atomic
 def change_tenant(*, tenant: Tenant, actor: str, **changed_fields: Any) -> Tenant:
-    """Change name, time_zone, is_enabled or allowed_regions of a tenant. Raises ConfigurationError."""
+    """Change name, time_zone, is_enabled, allowed_regions or shadow sampling of a tenant.
+
+    Raises ConfigurationError.
+    """
     row = Tenant.objects.select_for_update().get(pk=tenant.pk)
     return _write_tenant(row, actor=actor, action="change", fields=changed_fields)
 
@@ -98,7 +117,17 @@ def _write_tenant(row: Tenant, *, actor: str, action: str, fields: dict[str, Any
         ):
             raise InvalidValueError({"allowed_regions": ["a list of region names is needed"]})
         values["allowed_regions"] = sorted({region.strip() for region in regions})
+    if "shadow_percent" in values:
+        values["shadow_percent"] = float(values["shadow_percent"])
     before, after = set_fields(row, values, allowed=TENANT_FIELDS)
+    if row.shadow_percent > 0 and not row.shadow_daily_budget_usd:
+        raise InvalidValueError(
+            {
+                "shadow_daily_budget_usd": [
+                    "shadow sampling needs a daily budget above 0; or set its share to 0"
+                ]
+            }
+        )
     if action == "change" and not after:
         return row
     save_checked(row)

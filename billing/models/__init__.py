@@ -12,6 +12,7 @@ from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsa
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
+from billing.models.shadow import ShadowSpend
 from billing.models.usage import UsageByDay, UsageByHour
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "OpenIntent",
     "Price",
     "RequestRecord",
+    "ShadowSpend",
     "UsageByDay",
     "UsageByHour",
     "WorkloadDay",

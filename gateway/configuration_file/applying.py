@@ -291,7 +291,9 @@ class _Applier:
         self.note("publish", "policy", public_id, f"v{version.number}: {describe_difference(live, wanted)}")
 
     def tenant(self, entry: Entry) -> None:
-        wanted = entry.only("name", "time_zone", "allowed_regions", "is_enabled")
+        wanted = entry.only(
+            "name", "time_zone", "allowed_regions", "is_enabled", "shadow_percent", "shadow_daily_budget_usd"
+        )
         if "allowed_regions" in wanted:
             wanted["allowed_regions"] = sorted(set(wanted["allowed_regions"]))
         row = Tenant.objects.filter(name=entry["name"]).first()

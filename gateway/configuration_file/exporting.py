@@ -118,7 +118,13 @@ def _policy(row: Policy) -> dict[str, Any]:
 
 
 def _tenant(row: Tenant) -> dict[str, Any]:
-    entry = _with_changes(row, ("name", "time_zone"), ("allowed_regions", "is_enabled"))
+    entry = _with_changes(
+        row,
+        ("name", "time_zone"),
+        ("allowed_regions", "is_enabled", "shadow_percent"),
+    )
+    if row.shadow_daily_budget_usd:
+        entry["shadow_daily_budget_usd"] = str(row.shadow_daily_budget_usd)
     if policies := sorted(row.policies.values_list("public_id", flat=True)):
         entry["policies"] = policies
     if projects := [_project(project) for project in row.projects.order_by("name")]:

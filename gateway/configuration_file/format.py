@@ -10,7 +10,7 @@ import datetime as dt
 import difflib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,19 @@ def _rate(reader: _Reader, raw: Any, path: str) -> Decimal | None:
         return None
 
 
+def _usd(reader: _Reader, raw: Any, path: str) -> Decimal | None:
+    """An amount in whole cents. A float is taken as it is written: 0.1 is 0.1."""
+    if isinstance(raw, (int, float, str)) and not isinstance(raw, bool):
+        try:
+            value = Decimal(str(raw))
+        except InvalidOperation:
+            value = Decimal("NaN")
+        if value.is_finite() and value >= 0 and value == value.quantize(Decimal("0.01")):
+            return value
+    reader.complain(path, "an amount in USD is needed, for example 12.50")
+    return None
+
+
 def _prices(reader: _Reader, raw: Any, path: str) -> list[Entry] | None:
     if not isinstance(raw, list):
         reader.complain(path, "a list of prices is needed")
@@ -351,6 +364,8 @@ _TENANT: dict[str, _Field] = {
     "name": _text,
     "time_zone": _text,
     "allowed_regions": _texts,
+    "shadow_percent": _number,
+    "shadow_daily_budget_usd": _usd,
     "is_enabled": _boolean,
     "policies": _texts,
     "projects": _list_of(_PROJECT, key="name"),

@@ -6,6 +6,7 @@ Reads: tenant with its policies, project. Writes: nothing itself, calls `policie
 from __future__ import annotations
 
 from collections.abc import Collection
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -44,6 +45,19 @@ class TenantSerializer(StrictSerializer):
     is_enabled = serializers.BooleanField(required=False)
     allowed_regions = serializers.ListField(
         child=serializers.CharField(max_length=40), required=False, help_text="Empty: any region."
+    )
+    shadow_percent = serializers.FloatField(
+        min_value=0,
+        max_value=100,
+        required=False,
+        help_text="Share of its requests to automatic rules that a second model answers in the background; 0: off.",
+    )
+    shadow_daily_budget_usd = serializers.DecimalField(
+        max_digits=11,
+        decimal_places=2,
+        min_value=Decimal(0),
+        required=False,
+        help_text="What shadow requests may cost in one day (UTC), worst case counted before each call.",
     )
     policies = PublicIdsField(required=False, help_text="Public ids of the policies it may use.")
     created_at = serializers.DateTimeField(read_only=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 
@@ -17,6 +20,21 @@ class Tenant(models.Model):
     policies = models.ManyToManyField("policies.Policy", blank=True, related_name="tenants")
     allowed_regions = ArrayField(
         models.CharField(max_length=40), default=list, blank=True, help_text="Empty: any region."
+    )
+    # Shadow sampling, off unless both are above 0 (gateway/dataplane/shadowing.py).
+    shadow_percent = models.FloatField(
+        default=0.0,
+        db_default=0.0,
+        validators=[MinValueValidator(0), MaxValueValidator(100)],
+        help_text="Share of the requests to automatic rules, 0 to 100.",
+    )
+    shadow_daily_budget_usd = models.DecimalField(
+        max_digits=11,
+        decimal_places=2,
+        default=Decimal(0),
+        db_default=Decimal(0),
+        validators=[MinValueValidator(0)],
+        help_text="What shadow requests may cost in one day (UTC).",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -170,8 +170,22 @@ def test_a_tenant_is_added_with_time_zone_regions_and_policies() -> None:
     tenant = Tenant.objects.get(name="globex")
     assert (tenant.time_zone, tenant.allowed_regions) == ("Europe/Berlin", ["ch", "eu"])
     assert list(tenant.policies.all()) == [world.policy]
+    assert (
+        "Shadow sampling</dt><dd>off" in operator().get(reverse("tenant", args=[tenant.pk])).content.decode()
+    )
     operator().post(reverse("project-new", args=[tenant.pk]), {"name": "web"})
     assert tenant.projects.get().name == "web"
+
+
+def test_shadow_sampling_is_switched_on_with_a_budget_and_the_page_says_what_happens() -> None:
+    tenant, client = a_world().tenant, operator()
+    address = reverse("tenant-edit", args=[tenant.pk])
+    fields = {"name": tenant.name, "time_zone": "UTC", "shadow_percent": "2.5"}
+    assert "needs a daily budget" in client.post(address, fields).content.decode()
+    client.post(address, {**fields, "shadow_daily_budget_usd": "0.50"})
+    page = client.get(reverse("tenant", args=[tenant.pk])).content.decode()
+    assert "2.5 % of requests to automatic rules are sent a second time" in page
+    assert "at most $0.50 a day" in page
 
 
 def test_a_person_is_added_with_a_password_that_works_once_shown() -> None:

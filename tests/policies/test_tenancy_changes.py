@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -36,6 +37,24 @@ def test_a_wrong_tenant_is_refused_by_field(fields: dict[str, Any], field: str) 
     with pytest.raises(InvalidValueError) as refusal:
         make_tenant(**fields)
     assert field in refusal.value.problems
+
+
+def test_shadow_sampling_is_off_until_it_has_a_share_and_a_budget() -> None:
+    tenant = make_tenant()
+    assert (tenant.shadow_percent, tenant.shadow_daily_budget_usd) == (0, 0)
+    tenant = tenancy_changes.change_tenant(
+        tenant=tenant, actor=ACTOR, shadow_percent=5, shadow_daily_budget_usd=Decimal("2.50")
+    )
+    event = ChangeEvent.objects.get(action="change")
+    assert event.after == {"shadow_percent": 5.0, "shadow_daily_budget_usd": "2.50"}
+    for fields, field in (
+        ({"shadow_daily_budget_usd": Decimal(0)}, "shadow_daily_budget_usd"),
+        ({"shadow_percent": 101}, "shadow_percent"),
+        ({"shadow_percent": 0, "shadow_daily_budget_usd": Decimal(-1)}, "shadow_daily_budget_usd"),
+    ):
+        with pytest.raises(InvalidValueError) as refusal:
+            tenancy_changes.change_tenant(tenant=tenant, actor=ACTOR, **fields)
+        assert list(refusal.value.problems) == [field]
 
 
 def test_a_tenants_policies_are_set_as_a_whole() -> None:

@@ -82,8 +82,9 @@ deployments: [{name: e@azure, model: e, provider: azure, prices: [
 policies: [{id: no/rules, description: "for later", is_enabled: false},
     {id: with/auto, requires_approval: true, session_stickiness: true, rules: [{name: all, strategy: auto,
      deployments: [e@azure], slider: 7.5, quality_floor: 0.5, check_answers: true}]}]
-tenants: [{name: t2, allowed_regions: [us, eu], is_enabled: false, projects: [{name: "off", is_enabled: false,
-    keys: [{name: k, is_pinned: true, allowed_models: [e], owner: ann, expires_at: 2099-01-01}]}]}]
+tenants: [{name: t2, allowed_regions: [us, eu], is_enabled: false, shadow_percent: 2.5, shadow_daily_budget_usd: 0.30,
+    projects: [{name: "off", is_enabled: false, keys: [{name: k, is_pinned: true, allowed_models: [e], owner: ann,
+    expires_at: 2099-01-01}]}]}]
 """
 
 
@@ -165,6 +166,11 @@ def test_a_key_without_secret_is_issued_once_and_its_secret_given_once() -> None
         ("models: [{name: m}, {name: n, capabilities: [x]}]", "models[1].capabilities: 'x' is not one of"),
         ("tenants: [{name: t, policies: [a/b]}]", "tenants[0].policies: no such policy: a/b"),
         ("tenants: [{name: t, time_zone: X}]", "tenants[0].time_zone: 'X' is not"),
+        (
+            "tenants: [{name: t, shadow_percent: 5}]",
+            "tenants[0].shadow_daily_budget_usd: shadow sampling needs",
+        ),
+        ("tenants: [{name: t, shadow_daily_budget_usd: 0.001}]", "shadow_daily_budget_usd: an amount in USD"),
         (
             "tenants: [{name: t, projects: [{name: p, keys: [{name: k, secret: 'env:NOT_SET_HERE'}]}]}]",
             "tenants[0].projects[0].keys[0].secret: env:NOT_SET_HERE: the environment variable NOT_SET_HERE",

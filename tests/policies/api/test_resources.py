@@ -55,10 +55,19 @@ def test_a_tenant_is_added_read_changed_and_deleted(caller: Caller) -> None:
     assert caller.read(place) == added.json()
     assert added.json()["policies"] == ["acme/chat"]
     changed = caller.send(
-        "PATCH", place, {"policies": [], "allowed_regions": ["eu"], "is_enabled": False}
+        "PATCH",
+        place,
+        {
+            "policies": [],
+            "allowed_regions": ["eu"],
+            "is_enabled": False,
+            "shadow_percent": 5,
+            "shadow_daily_budget_usd": "1.50",
+        },
     ).json()
     assert (changed["policies"], changed["allowed_regions"], changed["is_enabled"]) == ([], ["eu"], False)
     assert changed["time_zone"] == "Europe/Berlin"
+    assert (changed["shadow_percent"], changed["shadow_daily_budget_usd"]) == (5.0, "1.50")
     assert caller.send("DELETE", place).status_code == 204
     problem_of(caller.get(place), 404, "not-found")
 

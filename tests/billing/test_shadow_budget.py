@@ -1,0 +1,101 @@
+"""Can shadow requests ever cost a tenant more in a day than it allows?"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Coroutine
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from billing.models import ShadowSpend
+from billing.pricebook import PriceVersion
+from billing.rating import total_nanousd
+from billing.shadow_budget import DatabaseShadowBudget, reserve, settle, spent_nanousd
+from billing.usage import Usage
+from billing.worst_case import worst_case_nanousd
+from policies import tenancy_changes
+from policies.models import Tenant
+from tests.make_configuration import ACTOR, make_tenant
+
+DAY = dt.date(2026, 3, 1)
+USD = 1_000_000_000
+
+
+def opted_in(usd: str = "2.00") -> Tenant:
+    return make_tenant(shadow_percent=5, shadow_daily_budget_usd=Decimal(usd))
+
+
+@pytest.mark.django_db
+def test_the_budget_of_a_day_holds_what_fits_and_no_more() -> None:
+    tenant = opted_in()
+    assert reserve(tenant.pk, DAY, 2 * USD)
+    assert not reserve(tenant.pk, DAY, 1)
+    assert reserve(tenant.pk, DAY + dt.timedelta(days=1), 2 * USD)
+    settle(tenant.pk, DAY, reserved_nanousd=2 * USD, cost_nanousd=USD // 2)
+    assert reserve(tenant.pk, DAY, 3 * USD // 2)
+    assert spent_nanousd(since=DAY) == 4 * USD
+    assert spent_nanousd(since=DAY + dt.timedelta(days=1), tenant_id=tenant.pk) == 2 * USD
+
+
+@pytest.mark.django_db
+def test_who_has_not_opted_in_has_no_budget() -> None:
+    tenant = opted_in()
+    assert not reserve(make_tenant().pk, DAY, 0)
+    assert not reserve(tenant.pk, DAY, 3 * USD)
+    tenancy_changes.change_tenant(tenant=tenant, actor=ACTOR, shadow_daily_budget_usd=Decimal(1))
+    assert not reserve(tenant.pk, DAY, 2 * USD)
+    tenancy_changes.change_tenant(tenant=tenant, actor=ACTOR, shadow_percent=0)
+    assert not reserve(tenant.pk, DAY, 1)
+    assert not ShadowSpend.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_that_reserve_at_once_share_one_budget() -> None:
+    tenant = opted_in("1.00")
+    budgets = [DatabaseShadowBudget() for _ in range(4)]
+
+    async def reserve_all() -> list[bool]:
+        calls: list[Coroutine[Any, Any, bool]] = [
+            budget.reserve(tenant.pk, DAY, USD // 10) for budget in budgets for _ in range(6)
+        ]
+        return list(await asyncio.gather(*calls))
+
+    async def close_all() -> None:
+        for budget in budgets:
+            await budget._run(connections.close_all)  # its thread's connection holds the test's database
+            budget.close()
+
+    async def run() -> list[bool]:
+        try:
+            return await reserve_all()
+        finally:
+            await close_all()
+
+    assert sum(asyncio.run(run())) == 10
+    assert ShadowSpend.objects.get().spent_nanousd == USD
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"input_usd_per_mtok": "3", "output_usd_per_mtok": "15"},
+        {"input_usd_per_mtok": "3", "cache_write_usd_per_mtok": "3.75", "cache_read_usd_per_mtok": "0.3"},
+        {"output_usd_per_mtok": "1", "reasoning_usd_per_mtok": "9", "usd_per_request": "0.01"},
+        {"input_usd_per_mtok": "0.0007", "audio_output_usd_per_mtok": "80"},
+    ],
+)
+def test_no_usage_is_rated_above_the_worst_case(rates: dict[str, str]) -> None:
+    price = PriceVersion(77, 1, 0.0, {name: Decimal(rate) for name, rate in rates.items()})
+    worst = worst_case_nanousd(input_tokens=1001, output_tokens=333, price=price)
+    usage = Usage(kind="reported", input_tokens=1001, output_tokens=333)
+    for cached in (0, 500, 1001):
+        for reasoning in (0, 100, 333):
+            for rated in (
+                usage._replace(cache_read_tokens=cached, reasoning_tokens=reasoning),
+                usage._replace(cache_write_tokens=cached, audio_output_tokens=reasoning),
+            ):
+                assert 0 <= total_nanousd(rated, price) <= worst
