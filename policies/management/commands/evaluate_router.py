@@ -34,6 +34,7 @@ from policies.autorouter.offline_rows import (
 )
 from policies.autorouter.tables import RouterTables
 from policies.autorouter.timing import time_decisions
+from policies.router_tables import find_active, read_tables
 
 PRICES_NAME: Final = "prices.json"
 PROFILES_NAME: Final = "public_profiles.json"
@@ -207,16 +208,14 @@ def _find_mix(training: Sequence[Row], matrix: Matrix, prices: Any) -> tuple[lis
 
 def _find_current(priors: RouterTables) -> tuple[RouterTables, str]:
     """The tables in force with the candidates' ratings added; the ratings alone where there is no installation."""
-    # Only here, so that nothing else of this command needs the models.
-    from policies.models import RouterTable
-
     try:
-        row = RouterTable.objects.filter(state=RouterTable.State.ACTIVE).first()
+        row = find_active()
     except DatabaseError:
         row = None
     if row is None:
         return priors, "shipped priors"
-    tables = RouterTables.from_document(row.document)
+    tables = read_tables(row)
+    # What is rated in force stands; the other candidates have their public ratings.
     return replace(tables, ratings={**priors.ratings, **tables.ratings}, memo={}), f"version {tables.version}"
 
 

@@ -39,6 +39,7 @@ from policies.autorouter.offline_rows import (
 )
 from policies.autorouter.tables import RouterTables
 from policies.management.commands.evaluate_router import learn_tables
+from policies.router_tables import activate, create_table
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "router"
 # Tasks that are left out of the training rows, one by one.
@@ -186,6 +187,29 @@ def test_the_command_reports_every_routing_and_fails_under_a_limit(made_file: Pa
         )
     assert "candidate tables" in out.getvalue()
     assert "MISSED" in out.getvalue()
+
+
+@pytest.mark.django_db
+def test_current_tables_are_those_in_force(made_file: Path) -> None:
+    found = prices_beside(made_file)
+    matrix = build_matrix(split(read_rows(made_file), "test"), found)
+    learnt = learn(
+        list_evidence(split(read_rows(made_file), "train")),
+        priors=RouterTables(ratings=rate_models(matrix.deployments, {})),
+        now_unix_s=0.0,
+    )
+    row = create_table(document=learnt.to_document(), actor="olga")
+    activate(table=row, actor="olga")
+    out = io.StringIO()
+    call_command("evaluate_router", made_file, "--json", "--bootstrap=0", stdout=out)
+    result = json.loads(out.getvalue())
+    assert result["current_tables"] == f"version {row.number}"
+    assert result["rows"]["current"]["aiq"] == pytest.approx(result["aiq"], abs=0.005)
+    assert result["intervals"] == {}
+
+
+def prices_beside(path: Path) -> Prices:
+    return read_prices(path.parent / "prices.json")
 
 
 @pytest.mark.parametrize(
