@@ -25,6 +25,7 @@ from policies.autorouter.tables import RouterTables
 from policies.decision import Decision, RoutingError, decide
 from policies.explaining import decision_record
 from policies.features import TEXT_FEATURE_NAMES
+from policies.naming import name_instead
 from policies.replaying import (
     StoredRequest,
     differing_members,
@@ -48,6 +49,7 @@ class Setup:
 
     `snapshot` holds the catalog as it is now and the document as the policy; `names`: deployment id -> name.
     `versions`: numbers of the published versions with this very document; empty: it was never live.
+    `asked_for`: the policy that the requests asked for, where it is another one; "" for this very policy.
     `last_change`: the newest change of catalog, tenants, keys or prices. `tables`: older router tables by version.
     """
 
@@ -64,6 +66,7 @@ class Setup:
     reads_time: bool = False
     is_sticky: bool = False
     text_features: frozenset[str] = frozenset()
+    asked_for: str = ""
 
 
 class Conversations:
@@ -119,7 +122,7 @@ class Judge:
             return
         lacks = self._complete(line, row.id, recorded, grant)
         stored = StoredRequest(
-            row.requested_model,
+            self._requested(row.requested_model, line),
             row.endpoint,
             row.is_stream,
             row.is_pinned,
@@ -153,6 +156,15 @@ class Judge:
             sums.moved += 1
             tally.moves[then or "", first.name] += 1
         self._compare(row, line, recorded, decision, first, is_moved=is_moved, number=number)
+
+    def _requested(self, name: str, line: dict[str, Any]) -> str:
+        """The name asked for; of another policy's requests the name of this one, also among further names."""
+        setup = self._setup
+        if not setup.asked_for:
+            return name
+        if further := line.get("models"):
+            line["models"] = [name_instead(one, of=setup.asked_for, policy=setup.policy) for one in further]
+        return name_instead(name, of=setup.asked_for, policy=setup.policy)
 
     def _complete(
         self, line: dict[str, Any], request_id: str, recorded: Mapping[str, Any], grant: KeyGrant

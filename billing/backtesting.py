@@ -33,6 +33,7 @@ from billing.backtest_reading import (
 )
 from billing.backtest_results import build_result
 from billing.backtest_tally import Tally
+from billing.backtest_traffic import choose_source
 from billing.models import Backtest, BacktestState
 from policies.autorouter.tables import RouterTables, empty_tables
 from policies.documents import build_policy, has_errors, normalise_document
@@ -74,9 +75,12 @@ def start_backtest(
     days: int,
     actor: str,
     label: str = "",
+    traffic: Policy | None = None,
     now: dt.datetime | None = None,
 ) -> Backtest:
     """Write down a run over the last `days` days, and ask a worker to make it.
+
+    `traffic`: the policy whose requests it runs over; None: as `backtest_traffic` chooses.
 
     Raises BacktestRefused when one is under way already, PolicyError when the document has errors.
     """
@@ -88,15 +92,18 @@ def start_backtest(
     sound = normalise_document(document)
     version = PolicyVersion.objects.filter(policy=policy, document=sound).order_by("-number").first()
     until = now or timezone.now()
+    since = until - dt.timedelta(days=days)
+    source = traffic or choose_source(policy, since=since)
     try:
         with transaction.atomic():
             run = Backtest.objects.create(
                 policy=policy,
                 version=version,
+                traffic=source,
                 document=sound,
                 label=label or _label_of(policy, version),
                 days=days,
-                since=until - dt.timedelta(days=days),
+                since=since,
                 until=until,
                 started_by=actor,
             )
@@ -180,7 +187,7 @@ def _claim(run_id: int) -> Backtest | None:
     claimed = Backtest.objects.filter(free, pk=run_id, claim_count__lt=MAX_CLAIMS).update(
         state=BacktestState.RUNNING, claim_count=F("claim_count") + 1, heartbeat_at=now, done_count=0
     )
-    return Backtest.objects.select_related("policy", "version").get(pk=run_id) if claimed else None
+    return Backtest.objects.select_related("policy", "version", "traffic").get(pk=run_id) if claimed else None
 
 
 def _mine(run: Backtest) -> QuerySet[Backtest]:
@@ -227,7 +234,7 @@ def _tell_progress(run: Backtest, done_count: int) -> bool:
 
 
 def _period_of(run: Backtest) -> Period:
-    return Period(run.policy_id, run.since, run.until)
+    return Period(run.source.pk, run.since, run.until)
 
 
 def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
@@ -259,13 +266,15 @@ def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
         names={deployment.id: name for name, deployment in snapshot.deployments.items()},
         prices=prices,
         expectations=Expectations(read_seen(period), dict(Deployment.objects.values_list("id", "model_id"))),
-        versions=frozenset(versions.values_list("number", flat=True)),
+        # Another policy's decisions were made by its own rules: none of them has to come out again.
+        versions=frozenset(versions.values_list("number", flat=True) if run.is_on_own_traffic else ()),
         last_change=newest or 0,
         last_price_unix_ms=int(max(changed_at_s, default=0.0) * 1000),
         tables=_load_tables(snapshot) if policy.has_auto else {},
         reads_time=not TIME_FEATURE_NAMES.isdisjoint(policy.feature_names),
         is_sticky=policy.has_auto or policy.session_stickiness,
         text_features=text_features,
+        asked_for="" if run.is_on_own_traffic else run.source.public_id,
     )
 
 

@@ -46,6 +46,19 @@ def names_of(policy: PolicySnapshot) -> list[str]:
     return [policy.public_id, *(f"{policy.public_id}:{preset}" for preset in PRESETS if policy.has_auto)]
 
 
+def name_instead(name: str, *, of: str, policy: PolicySnapshot) -> str:
+    """What a client would ask for that asked for the policy `of` by this name, were `policy` to answer it.
+
+    A preset is kept where the policy has presets; any other name stays as it is.
+    """
+    if name == of:
+        return policy.public_id
+    public_id, _, preset = name.rpartition(":")
+    if preset not in PRESETS or (DEFAULT_AUTO_POLICY if public_id == "auto" else public_id) != of:
+        return name
+    return f"{policy.public_id}:{preset}" if policy.has_auto else policy.public_id
+
+
 def find_named_policy(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> PolicySnapshot | None:
     """The policy behind a name, with or without a preset; what `decide` would take."""
     policy = find_policy(name, snapshot, grant)

@@ -15,7 +15,14 @@ from billing.backtesting import MAX_DAYS, cancel_backtest, start_backtest
 from billing.models import Backtest, BacktestState
 from policies.api.access import EDIT_POLICIES, READ, Operation
 from policies.api.policy import DocumentField, draft_of
-from policies.api.resources import CollectionView, ManagementView, StrictSerializer, invalid, row_id
+from policies.api.resources import (
+    CollectionView,
+    ManagementView,
+    StrictSerializer,
+    find_named,
+    invalid,
+    row_id,
+)
 from policies.models import Policy, PolicyVersion
 
 DEFAULT_DAYS = 7
@@ -34,6 +41,10 @@ class BacktestSummarySerializer(StrictSerializer):
         allow_null=True,
         default=None,
         help_text="null: never published.",
+    )
+    traffic_policy_id = row_id(source="source.pk", read_only=True)
+    traffic_policy = serializers.CharField(
+        source="source.public_id", read_only=True, help_text="Whose requests it runs over."
     )
     days = serializers.IntegerField(read_only=True)
     since = serializers.DateTimeField(read_only=True)
@@ -62,7 +73,13 @@ class BacktestSerializer(BacktestSummarySerializer):
 
 
 class StartBacktestSerializer(StrictSerializer):
-    """What runs, over how many of the last days."""
+    """What runs, over whose requests, over how many of the last days."""
+
+    traffic_policy_id = row_id(
+        required=False,
+        allow_null=True,
+        help_text="null: the policy's own requests; when it has none, those of the policy that its tenants use most.",
+    )
 
     version = serializers.IntegerField(
         min_value=1, max_value=2**31 - 1, required=False, allow_null=True, help_text="null: the draft."
@@ -73,7 +90,7 @@ class StartBacktestSerializer(StrictSerializer):
 class BacktestsView(CollectionView):
     tag = "backtests"
     location = "/api/v1/backtests"
-    queryset = Backtest.objects.select_related("policy", "version").defer("document", "result")
+    queryset = Backtest.objects.select_related("policy", "version", "traffic").defer("document", "result")
     serializer_class = BacktestSummarySerializer
     is_newest_first = True
     operations = {
@@ -99,13 +116,22 @@ class BacktestsView(CollectionView):
             if version is None:
                 raise invalid("version", f"{policy} has no version {number}.")
             document = version.document
-        run = start_backtest(policy=policy, document=document, days=fields["days"], actor=self.actor)
+        source_id = fields.get("traffic_policy_id")
+        run = start_backtest(
+            policy=policy,
+            document=document,
+            days=fields["days"],
+            actor=self.actor,
+            traffic=None
+            if source_id is None
+            else find_named(Policy.objects.all(), source_id, path="traffic_policy_id"),
+        )
         return self.show_added(self.reread(run))
 
 
 class BacktestView(ManagementView):
     tag = "backtests"
-    queryset = Backtest.objects.select_related("policy", "version")
+    queryset = Backtest.objects.select_related("policy", "version", "traffic")
     serializer_class = BacktestSerializer
     operations = {"GET": Operation("get_backtest", "Read a backtest", READ)}
 
@@ -116,7 +142,7 @@ class BacktestView(ManagementView):
 
 class BacktestCancellationView(ManagementView):
     tag = "backtests"
-    queryset = Backtest.objects.select_related("policy", "version")
+    queryset = Backtest.objects.select_related("policy", "version", "traffic")
     serializer_class = BacktestSerializer
     operations = {"POST": Operation("cancel_backtest", "Cancel a backtest", EDIT_POLICIES)}
     takes_no_body = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from policies.models import Policy
+
 
 class BacktestState(models.TextChoices):
     WAITING = "waiting", "waits for a worker"
@@ -22,12 +24,17 @@ class Backtest(models.Model):
 
     `document` is a copy, so that a run says for ever what it ran. `result`: `billing.backtest_results`.
     `version` is set when the document is that of a published version: then the run also says which recorded decisions
-    it did not reproduce. `heartbeat_at` is renewed while a process works; when it is old, that process has died.
+    it did not reproduce. `traffic`: whose requests it runs over; null: the policy's own, in runs of older
+    releases. `heartbeat_at` is renewed while a process works; when it is old, that process has died.
     """
 
     policy = models.ForeignKey("policies.Policy", on_delete=models.CASCADE, related_name="backtests")
     version = models.ForeignKey(
         "policies.PolicyVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    # A policy that has requests was published, and is never deleted.
+    traffic = models.ForeignKey(
+        "policies.Policy", null=True, blank=True, on_delete=models.CASCADE, related_name="+"
     )
     document = models.JSONField()
     label = models.CharField(max_length=100)
@@ -53,6 +60,16 @@ class Backtest(models.Model):
                 fields=["policy"], condition=Q(state__in=ACTIVE_STATES), name="backtest_one_at_a_time"
             )
         ]
+
+    @property
+    def source(self) -> Policy:
+        """The policy whose requests it runs over."""
+        return self.policy if self.traffic is None else self.traffic
+
+    @property
+    def is_on_own_traffic(self) -> bool:
+        """Whether these are requests that asked for this policy."""
+        return self.traffic_id in (None, self.policy_id)
 
     def __str__(self) -> str:
         return f"backtest {self.pk} of {self.policy}"

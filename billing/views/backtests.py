@@ -5,6 +5,7 @@ Reads: backtest, policy. Writes: through `billing.backtesting`.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
+from billing.backtest_traffic import list_sources
 from billing.backtest_words import (
     LEVELS,
     MISMATCHES,
@@ -48,7 +50,9 @@ def list_backtests(request: HttpRequest, pk: int) -> HttpResponse:
     """A policy's backtests, newest first, and the form that starts one; `?source=` chooses its rules."""
     policy = get_object_or_404(Policy.objects.select_related("live_version", "draft"), pk=pk)
     runs = list(
-        Backtest.objects.filter(policy=policy).select_related("version").defer("document")[:RUNS_SHOWN]
+        Backtest.objects.filter(policy=policy)
+        .select_related("policy", "version", "traffic")
+        .defer("document")[:RUNS_SHOWN]
     )
     context = {
         "policy": policy,
@@ -58,6 +62,7 @@ def list_backtests(request: HttpRequest, pk: int) -> HttpResponse:
         "versions": policy.versions.only("number", "policy_id", "note")[:20],
         "draft_differs": _draft_differs(policy),
         "source": request.GET.get("source", ""),
+        "traffic": list_sources(policy, since=timezone.now() - dt.timedelta(days=DEFAULT_DAYS)),
         "days": DEFAULT_DAYS,
         "max_days": MAX_DAYS,
     }
@@ -69,11 +74,12 @@ def list_backtests(request: HttpRequest, pk: int) -> HttpResponse:
 def show_backtest(request: HttpRequest, pk: int) -> HttpResponse:
     """One backtest: how far it is, or what it found. As a fragment for the page that polls it."""
     run = get_object_or_404(
-        Backtest.objects.select_related("policy__draft", "policy__live_version", "version"), pk=pk
+        Backtest.objects.select_related("policy__draft", "policy__live_version", "version", "traffic"), pk=pk
     )
     context: dict[str, Any] = {
         "run": run,
         "policy": run.policy,
+        "traffic": run.source,
         "is_active": run.state in (BacktestState.WAITING, BacktestState.RUNNING),
         "is_stale": is_stale(run),
         "is_of_draft": _is_of_draft(run),
@@ -117,7 +123,11 @@ def is_stale(run: Backtest) -> bool:
 @needs(Ability.CONFIGURE)
 @require_POST
 def start(request: HttpRequest, pk: int) -> HttpResponse:
-    """Start a backtest. `source` is draft, live, a version's number, or `again` with `run`; `days`."""
+    """Start a backtest.
+
+    `source` is draft, live, a version's number, or `again` with `run`; `traffic` the id of the policy whose requests
+    it runs over, "" for the likeliest; `days`.
+    """
     policy = get_object_or_404(Policy.objects.select_related("live_version", "draft"), pk=pk)
     active = find_active(policy)
     if active is not None:
@@ -125,13 +135,21 @@ def start(request: HttpRequest, pk: int) -> HttpResponse:
         return redirect("backtest", pk=active.pk)
     days_text = request.POST.get("days", str(DEFAULT_DAYS)).strip()
     days = int(days_text) if days_text.isdecimal() and len(days_text) < 5 else 0
-    document, label = _document_of(policy, request.POST)
-    if document is None:
-        messages.error(request, "Nothing was started: there is no such document.")
+    document, label, traffic_id = _document_of(policy, request.POST)
+    traffic = Policy.objects.filter(pk=traffic_id).first() if traffic_id else None
+    if document is None or (traffic_id and traffic is None):
+        messages.error(
+            request, f"Nothing was started: there is no such {'document' if document is None else 'policy'}."
+        )
         return redirect("policy-backtests", pk=policy.pk)
     try:
         run = start_backtest(
-            policy=policy, document=document, days=days, actor=actor_name(request), label=label
+            policy=policy,
+            document=document,
+            days=days,
+            actor=actor_name(request),
+            label=label,
+            traffic=traffic,
         )
     except ConfigurationError as refusal:
         messages.error(request, f"Nothing was started: {refusal}")
@@ -139,19 +157,24 @@ def start(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("backtest", pk=run.pk)
 
 
-def _document_of(policy: Policy, posted: Mapping[str, str]) -> tuple[Mapping[str, Any] | None, str]:
-    """What is to be run, and what to call it ("": as the verb names it)."""
-    source = posted.get("source", "draft")
+def _document_of(
+    policy: Policy, posted: Mapping[str, str]
+) -> tuple[Mapping[str, Any] | None, str, int | None]:
+    """What is to be run, what to call it ("": as the verb names it), over whose requests (None: the verb chooses)."""
+    source, traffic = posted.get("source", "draft"), posted.get("traffic", "")
+    traffic_id = int(traffic[:18]) if traffic.isdecimal() else None
     if source == "again" and (run_id := posted.get("run", "")).isdecimal():
         run = Backtest.objects.filter(policy=policy, pk=int(run_id[:18])).first()
-        return (run.document, run.label) if run is not None else (None, "")
+        return (run.document, run.label, run.traffic_id or policy.pk) if run is not None else (None, "", None)
     draft = getattr(policy, "draft", None)
     if source == "draft":
-        return (draft.document, f"draft, revision {draft.revision}") if draft is not None else (None, "")
+        if draft is None:
+            return None, "", None
+        return draft.document, f"draft, revision {draft.revision}", traffic_id
     version: PolicyVersion | None = policy.live_version
     if source.isdecimal():
         version = policy.versions.filter(number=int(source[:9])).first()
-    return (version.document, "") if version is not None else (None, "")
+    return (version.document, "", traffic_id) if version is not None else (None, "", None)
 
 
 def _listed(run: Backtest) -> dict[str, Any]:

@@ -126,7 +126,10 @@ def list_draft_changes(policy: Policy) -> list[Difference]:
 
 def _find_draft_backtest(policy: Policy) -> dict[str, Any] | None:
     """The newest finished backtest of exactly this draft, with its figures."""
-    runs = Backtest.objects.filter(policy=policy, state=BacktestState.DONE)[:DRAFT_BACKTESTS_TRIED]
+    runs = Backtest.objects.filter(policy=policy, state=BacktestState.DONE).select_related(
+        "policy", "traffic"
+    )
+    runs = runs[:DRAFT_BACKTESTS_TRIED]
     for run in runs:
         if run.result and run.result["count"] and not list_differences(run.document, policy.draft.document):
             cost = run.result["cost"]

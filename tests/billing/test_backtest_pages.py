@@ -110,3 +110,35 @@ def test_a_viewer_reads_and_starts_nothing(site: Site) -> None:
     page = viewer.get(f"/policies/{site.policy.pk}/backtests").content.decode()
     assert "No backtest yet" in page
     assert "Run backtest" not in page
+
+
+def test_a_policy_without_requests_is_run_over_those_of_another(site: Site, tmp_path: Path) -> None:
+    site.record(tmp_path, 30)
+    policy = publishing.create_policy(public_id="acme/new", actor="ada")
+    draft(policy)
+    client = operator()
+    page = client.get(f"/policies/{policy.pk}/backtests").content.decode()
+    chosen = f'<option value="{site.policy.pk}" selected>{site.policy.public_id}: 30 in 7 days'
+    assert chosen in page and f'<option value="{policy.pk}">acme/new, this policy: 0 in 7 days' in page
+    client.post(f"/policies/{policy.pk}/backtests/start", {"source": "draft"})
+    run = Backtest.objects.get()
+    assert (run.policy, run.source) == (policy, site.policy)
+    backtesting.run_backtest(run.pk, load_snapshot=load_snapshot)
+    found = client.get(f"/backtests/{run.pk}").content.decode()
+    assert f'on the requests of <a href="/policies/{site.policy.pk}">' in found
+    assert f"?policy={site.policy.pk}&amp;since=" in found
+    assert (
+        f"on the requests of {site.policy.public_id}" in client.get(f"/policies/{policy.pk}").content.decode()
+    )
+    client.post(f"/policies/{policy.pk}/backtests/start", {"source": "again", "run": run.pk, "days": "7"})
+    assert Backtest.objects.latest("pk").source == site.policy
+    Backtest.objects.latest("pk").delete()
+    client.post(
+        f"/policies/{policy.pk}/backtests/start", {"source": "draft", "traffic": policy.pk, "days": "7"}
+    )
+    assert Backtest.objects.latest("pk").source == policy
+    Backtest.objects.latest("pk").delete()
+    refused = {"source": "draft", "traffic": "999999", "days": "7"}
+    answer = client.post(f"/policies/{policy.pk}/backtests/start", refused, follow=True)
+    assert "there is no such policy" in answer.content.decode()
+    assert Backtest.objects.count() == 1

@@ -18,13 +18,14 @@ from billing import backtest_processes, backtest_reading, backtest_tally, backte
 from billing.backtest_judging import Conversations
 from billing.backtest_processes import cut
 from billing.backtest_reading import Period, Slice, list_slices, read_rows
+from billing.backtest_traffic import choose_source, list_sources
 from billing.backtesting import BacktestRefused, cancel_backtest, find_unfinished, start_backtest
 from billing.models import Backtest, RequestRecord
 from gateway.snapshots import load_snapshot
 from policies import cataloguing, router_tables
 from policies.autorouter.tables import empty_tables
-from policies.models import Model, Tenant
-from policies.publishing import PolicyError, publish
+from policies.models import Model, Policy, Tenant
+from policies.publishing import PolicyError, create_policy, publish
 from policies.snapshot import RoutingSnapshot
 from tests import make, make_traffic
 from tests.make_traffic import RULES, Site
@@ -338,3 +339,64 @@ def decisions() -> list[dict[str, Any]]:
 
 def features() -> list[dict[str, Any]]:
     return list(RequestRecord.objects.values_list("features", flat=True))
+
+
+def new_policy(site: Site, public_id: str = "acme/new") -> Policy:
+    """A policy that nobody asked for yet, of the tenant that is first among the site's."""
+    policy = create_policy(public_id=public_id, actor="ada")
+    site.keys[0].project.tenant.policies.add(policy)
+    return policy
+
+
+def run_on(
+    policy: Policy, rules: list[dict[str, Any]], site: Site, traffic: Policy | None = None
+) -> Backtest:
+    made = start_backtest(
+        policy=policy, document={"rules": rules}, days=7, actor="ada", traffic=traffic, now=site.until
+    )
+    backtesting.run_backtest(made.pk, load_snapshot=load_snapshot)
+    made.refresh_from_db()
+    assert made.state == "done", made.error
+    return made
+
+
+def test_a_new_policy_is_run_over_the_requests_of_the_one_that_its_tenants_use(site: Site) -> None:
+    policy = new_policy(site)
+    rules = [
+        {"name": "asked", "when": f"requested_model != '{policy.public_id}'", "deployments": ["small@b"]},
+        *RULES[:2],
+        {"name": "rest", "strategy": "auto", "deployments": ["small@a", "large@a"]},
+    ]
+    made = run_on(policy, rules, site)
+    result = made.result
+    assert (made.source, made.is_on_own_traffic) == (site.policy, False)
+    assert result["count"] == 300 and result["no_candidate"] == 0
+    assert result["reproduction"] is None, "none of its own decisions is among them"
+    # Each is taken to ask for this policy, so the first rule takes none; the same two rules take the same requests.
+    then, now = ({row["name"]: row[side] for row in result["rules"]} for side in ("then", "now"))
+    assert now == then and "asked" not in now
+    # The words of those requests were never looked at.
+    assert result["lacking"]["count"] == 300 and "task_type" in result["lacking"]["features"]
+    total = sum(RequestRecord.objects.values_list("cost_nanousd", flat=True))
+    assert result["cost"]["then"] == total == sum(row["then"] for row in result["tenants"])
+
+
+def test_the_same_document_as_another_policys_is_not_checked_against_its_decisions(site: Site) -> None:
+    policy = new_policy(site)
+    publish(policy=policy, actor="ada", document={"rules": RULES})
+    made = run_on(policy, RULES, site)
+    assert made.version is not None and made.result["reproduction"] is None
+    assert (made.result["moved"], made.result["cost"]["difference"]) == (0, 0)
+
+
+def test_whose_requests_are_likeliest(site: Site) -> None:
+    """Its own, else of the policy that its tenants use most, else of the busiest; and any that is named."""
+    policy, since = new_policy(site), site.until - dt.timedelta(days=7)
+    assert choose_source(site.policy, since=since) == site.policy
+    listed = [(source.policy.public_id, source.request_count) for source in list_sources(policy, since=since)]
+    assert listed == [("acme/new", 0), (site.policy.public_id, 300)]
+    lonely = create_policy(public_id="nobody/yet", actor="ada")
+    assert choose_source(lonely, since=since) == site.policy
+    assert choose_source(lonely, since=site.until + dt.timedelta(days=2)) == lonely, "nobody asked for any"
+    made = run_on(policy, RULES, site, traffic=policy)
+    assert (made.source, made.result["count"], made.result["lacking"]) == (policy, 0, None)

@@ -73,3 +73,15 @@ def test_what_cannot_run_is_refused(caller: Caller, policy: Policy) -> None:
     publishing.save_draft(policy=policy, document={"rules": []}, expected_revision=2, actor="a test")
     problem_of(caller.send("POST", path, {}), 422, "unsound-policy")
     assert not Backtest.objects.exists()
+
+
+def test_a_backtest_says_whose_requests_it_runs_over(caller: Caller, policy: Policy) -> None:
+    other = publishing.create_policy(public_id="acme/other", actor="a test")
+    path = f"policies/{policy.pk}/backtests"
+    refused = caller.send("POST", path, {"traffic_policy_id": 99_999})
+    assert places(problem_of(refused, 422, "invalid-value")) == ["traffic_policy_id"]
+    row = caller.read(caller.send("POST", path, {"traffic_policy_id": other.pk})["Location"])
+    assert (row["traffic_policy_id"], row["traffic_policy"]) == (other.pk, "acme/other")
+    Backtest.objects.update(traffic=None, state=BacktestState.DONE)
+    old = caller.read(path)["items"][0]
+    assert (old["traffic_policy_id"], old["traffic_policy"]) == (policy.pk, "acme/chat")
