@@ -60,7 +60,25 @@ class Totals:
     @property
     def error_ratio(self) -> float | None:
         """Errors per request, None without requests."""
-        return self.error_count / self.request_count if self.request_count else None
+        return self._share(self.error_count)
+
+    @property
+    def unpriced_ratio(self) -> float | None:
+        """Requests without a price, of all; None without requests."""
+        return self._share(self.unpriced_count)
+
+    @property
+    def unknown_ratio(self) -> float | None:
+        """Requests without known usage, of all; None without requests."""
+        return self._share(self.unknown_count)
+
+    @property
+    def estimated_ratio(self) -> float | None:
+        """Requests that are counted by ourselves, of all; None without requests."""
+        return self._share(self.estimated_count)
+
+    def _share(self, count: int) -> float | None:
+        return count / self.request_count if self.request_count else None
 
 
 T = TypeVar("T", bound=Totals)
@@ -73,6 +91,11 @@ class DayTotals(Totals):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+
+    @property
+    def cache_read_ratio(self) -> float | None:
+        """Input tokens that a provider read from its cache, of all; None without input."""
+        return self.cache_read_tokens / self.input_tokens if self.input_tokens else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +272,8 @@ def today_summary(now: dt.datetime) -> TodaySummary:
     passed_s = int((now - this_hour).total_seconds())
     return TodaySummary(
         now=now,
-        today=_add(today),
-        yesterday_until_now=_add([*yesterday, _share(partial, passed_s)]),
+        today=add_up(HourTotals, today),
+        yesterday_until_now=add_up(HourTotals, [*yesterday, _share(partial, passed_s)]),
         last_24_hours=tuple(points[-24:]),
         top_keys=tuple(group_by("key", first_day=now.date(), last_day=now.date(), limit=5)),
         last_hour=read_last_hour(now),
@@ -331,9 +354,10 @@ def _whole(kind: Any, value: Any) -> Any:
     return float(value or 0) if kind == "float" else int(value or 0)
 
 
-def _add(parts: Iterable[HourTotals]) -> HourTotals:
+def add_up(kind: type[T], parts: Iterable[T]) -> T:
+    """The sum of totals, member by member."""
     parts = list(parts)
-    return HourTotals(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(HourTotals)})
+    return kind(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(kind)})
 
 
 def _share(part: HourTotals, passed_s: int) -> HourTotals:

@@ -17,19 +17,22 @@ from billing.request_view import load_names
 from policies.models import Deployment
 
 MAX_PAGE = 500
+NO_ID = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFilters:
     """What to look for; everything that is None is not asked. `until` is exclusive.
 
-    `model` is a public name: what the client asked for, or the model of the deployment that served.
+    `model` is a public name: what the client asked for, or the model of the deployment that served; `served_model_id`
+    only the latter. `NO_ID` asks for requests that had no deployment, provider, model or policy.
     """
 
     tenant_id: int | None = None
     project_id: int | None = None
     key_id: int | None = None
     model: str | None = None
+    served_model_id: int | None = None
     deployment_id: int | None = None
     provider_id: int | None = None
     policy_id: int | None = None
@@ -106,8 +109,8 @@ def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
         "tenant_id": filters.tenant_id,
         "project_id": filters.project_id,
         "api_key_id": filters.key_id,
-        "deployment_id": filters.deployment_id,
-        "policy_id": filters.policy_id,
+        "deployment_id": filters.deployment_id or None,
+        "policy_id": filters.policy_id or None,
         "status": filters.status,
         "error_code": filters.error_code,
         "is_unpriced": filters.is_unpriced,
@@ -115,10 +118,17 @@ def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
         "started_at__lt": filters.until,
     }
     rows = rows.filter(**{name: value for name, value in exact.items() if value is not None})
+    if filters.policy_id == NO_ID:
+        rows = rows.filter(policy_id__isnull=True)
+    if NO_ID in (filters.deployment_id, filters.provider_id, filters.served_model_id):
+        rows = rows.filter(deployment_id__isnull=True)
     if filters.request_id is not None:
         rows = rows.filter(id=filters.request_id, started_at=started_at_of(filters.request_id))
-    if filters.provider_id is not None:
+    if filters.provider_id:
         ids = Deployment.objects.filter(provider_id=filters.provider_id).values_list("id", flat=True)
+        rows = rows.filter(deployment_id__in=list(ids))
+    if filters.served_model_id:
+        ids = Deployment.objects.filter(model_id=filters.served_model_id).values_list("id", flat=True)
         rows = rows.filter(deployment_id__in=list(ids))
     if filters.model is not None:
         ids = Deployment.objects.filter(model__name=filters.model).values_list("id", flat=True)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import backtests, evaluation, keys, policies, prices, requests, router
+from billing.views import backtests, evaluation, keys, policies, prices, requests, router, spend
 
 urlpatterns = [
     path("requests", requests.list_page, name="requests"),
@@ -24,6 +24,8 @@ urlpatterns = [
     path("keys", keys.list_keys, name="keys"),
     path("keys/<int:pk>", keys.show_key, name="key"),
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
+    path("spend", spend.show_spend, name="spend"),
+    path("spend/export.<str:file_format>", spend.export_spend, name="spend-export"),
     path("router", router.show_router, name="router"),
     path("router/learn", router.learn_now, name="router-learn"),
     path("router/setting", router.change_setting, name="router-setting"),

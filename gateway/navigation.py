@@ -57,6 +57,10 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
         ),
     ),
     (
+        "Money",
+        (Page("Spend", "spend", "coin", shortcut="s"),),
+    ),
+    (
         "Record",
         (
             Page("Audit", "audit", "history", Ability.SEE_AUDIT, shortcut="a"),

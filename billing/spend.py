@@ -1,0 +1,184 @@
+"""How much was spent, by whom, on what, against the period before?
+
+Reads: usage_by_day (by `billing.reports`) and names. The page, the CSV and the XLSX of one question all come from one
+`read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of its series.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from django.db.models import Case, F, Max, Q, Sum, Value, When
+
+from billing import reports
+from billing.reports import DayTotals, Totals
+from billing.spend_questions import DAY, Question
+
+SERIES_SHOWN: Final = 7
+NO_NAME: Final = {
+    "model": "no model",
+    "provider": "no provider",
+    "deployment": "no deployment",
+    "policy": "no policy",
+}
+# In the chart's query: everything that is in no series of its own. Ids of rows begin at 1, `NONE` is 0.
+_OTHERS: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tenant, key, model and so on, or one day (`day` is set, and nothing is before)."""
+
+    id: int | None
+    name: str
+    totals: DayTotals
+    before: Totals
+    day: dt.date | None = None
+    last_day: dt.date | None = None
+
+    @property
+    def change_nanousd(self) -> int:
+        return self.totals.cost_nanousd - self.before.cost_nanousd
+
+    @property
+    def change_ratio(self) -> float | None:
+        """Of what was spent before; None when that was nothing."""
+        return self.change_nanousd / self.before.cost_nanousd if self.before.cost_nanousd else None
+
+
+class Series(NamedTuple):
+    """One colour of the chart: nano-USD by day."""
+
+    name: str
+    nanousd: tuple[int, ...]
+
+    @property
+    def total_nanousd(self) -> int:
+        return sum(self.nanousd)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """The answer to one question. `rows`: dearest first (days: newest first); they sum to `total`."""
+
+    question: Question
+    rows: tuple[Row, ...]
+    total: Row
+    days: tuple[dt.date, ...]
+    series: tuple[Series, ...]
+
+    @property
+    def day_totals_nanousd(self) -> list[int]:
+        """What each day cost, over all series."""
+        return [sum(parts) for parts in zip(*(one.nanousd for one in self.series), strict=True)]
+
+
+def read_spend(question: Question) -> Spend:
+    """Answer in five queries at most, whatever the number of keys."""
+    with reports.one_moment():
+        if question.by == "day":
+            return _by_day(question)
+        rows = read_rows(question)
+        days, series = _series(question, rows)
+    return Spend(question, rows, total_of(rows), days, series)
+
+
+def read_rows(question: Question) -> tuple[Row, ...]:
+    """What each one spent, now and before, dearest first; who did nothing in both periods is not there."""
+    assert question.by != "day"
+    column, table = reports.DIMENSIONS[question.by]
+    period = question.period
+    now, before = (
+        _during(period.first_day, period.last_day),
+        _during(period.before_first_day, period.before_last_day),
+    )
+    found = (
+        reports.days_of(period.before_first_day, period.last_day, question.scope)
+        .values(column)
+        .annotate(
+            **reports.sums_of(DayTotals, only=now),
+            **reports.sums_of(Totals, prefix="before", only=before),
+            last_day=Max("day"),
+        )
+        .filter(Q(sum_request_count__gt=0) | Q(before_request_count__gt=0))
+    )
+    rows = list(found)
+    names = reports.names_of(table, [row[column] for row in rows if row[column] is not None])
+    listed = [
+        Row(
+            id=row[column],
+            name=_name(question, row[column], names),
+            totals=reports.read_sums(DayTotals, row),
+            before=reports.read_sums(Totals, row, prefix="before"),
+            last_day=row["last_day"],
+        )
+        for row in rows
+    ]
+    listed.sort(key=lambda row: (-row.totals.cost_nanousd, -row.totals.request_count, row.name))
+    return tuple(listed)
+
+
+def total_of(rows: tuple[Row, ...]) -> Row:
+    """The sum of rows, in both periods."""
+    return Row(
+        id=None,
+        name="Total",
+        totals=reports.add_up(DayTotals, [row.totals for row in rows]),
+        before=reports.add_up(Totals, [row.before for row in rows]),
+    )
+
+
+def _by_day(question: Question) -> Spend:
+    period, scope = question.period, question.scope
+    points = reports.series_by_day(first_day=period.first_day, last_day=period.last_day, scope=scope)
+    rows = tuple(
+        Row(None, point.day.isoformat(), point.totals, Totals(), point.day) for point in reversed(points)
+    )
+    before = reports.totals(first_day=period.before_first_day, last_day=period.before_last_day, scope=scope)
+    total = Row(None, "Total", reports.add_up(DayTotals, [point.totals for point in points]), before)
+    costs = Series("Spend", tuple(point.totals.cost_nanousd for point in points))
+    return Spend(question, rows, total, tuple(point.day for point in points), (costs,))
+
+
+def _series(question: Question, rows: tuple[Row, ...]) -> tuple[tuple[dt.date, ...], tuple[Series, ...]]:
+    """The dearest rows by day, and the others together."""
+    period = question.period
+    days = tuple(period.first_day + DAY * index for index in range(period.day_count))
+    spending = [row for row in rows if row.totals.cost_nanousd]
+    shown = spending[:SERIES_SHOWN]
+    costs = _costs_by_day(question, [row.id for row in shown])
+    buckets = [(row.name, reports.NONE if row.id is None else row.id) for row in shown]
+    if len(spending) > len(shown):
+        buckets.append((f"{len(spending) - len(shown):,} others", _OTHERS))
+    return days, tuple(
+        Series(name, tuple(costs.get((day, bucket), 0) for day in days)) for name, bucket in buckets
+    )
+
+
+def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.date, int], int]:
+    if not ids:
+        return {}
+    assert question.by != "day"
+    column = reports.DIMENSIONS[question.by][0]
+    cases = [When(**{f"{column}__in": [row_id for row_id in ids if row_id is not None]}, then=F(column))]
+    if None in ids:
+        cases.append(When(**{f"{column}__isnull": True}, then=Value(reports.NONE)))
+    rows = (
+        reports.days_of(question.period.first_day, question.period.last_day, question.scope)
+        .annotate(bucket=Case(*cases, default=Value(_OTHERS)))
+        .values("day", "bucket")
+        .annotate(cost=Sum("cost_nanousd"))
+    )
+    return {(row["day"], row["bucket"]): int(row["cost"]) for row in rows}
+
+
+def _during(first_day: dt.date, last_day: dt.date) -> Q:
+    return Q(day__gte=first_day, day__lte=last_day)
+
+
+def _name(question: Question, row_id: int | None, names: dict[int, str]) -> str:
+    if row_id is None:
+        return NO_NAME[question.by]
+    return names.get(row_id, f"{question.by} {row_id}")

@@ -1,0 +1,171 @@
+"""Which spend is asked for? An address's parameters -> period, grouping and filters, and back into links.
+
+Pure. Days are UTC days, like those of the rollups that answer. What makes no sense is not asked, and
+`is_period_unclear` says so where it is the period: nobody should take one month's numbers for another's.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+from urllib.parse import urlencode
+
+from billing.reports import DIMENSIONS, NONE, Dimension, Scope
+
+DAY: Final = dt.timedelta(days=1)
+MAX_DAYS: Final = 366
+DEFAULT_PERIOD: Final = "30d"
+PERIODS: Final[Mapping[str, str]] = {
+    "today": "Today",
+    "7d": "7 days",
+    "30d": "30 days",
+    "this-month": "This month",
+    "last-month": "Last month",
+}
+Grouping = Literal["tenant", "project", "key", "model", "provider", "deployment", "policy", "day"]
+GROUPINGS: Final[tuple[Grouping, ...]] = (
+    "tenant", "project", "key", "model", "provider", "deployment", "policy", "day",
+)  # fmt: skip
+# What a row opens into; where that is fixed by a filter already, what that opens into.
+_NEXT: Final[Mapping[Grouping, Grouping]] = {
+    "tenant": "key",
+    "project": "key",
+    "policy": "model",
+    "provider": "model",
+    "key": "model",
+    "deployment": "day",
+    "model": "day",
+}
+
+
+class Period(NamedTuple):
+    """Days, both included, and those that they are compared with."""
+
+    name: str
+    first_day: dt.date
+    last_day: dt.date
+    before_first_day: dt.date
+    before_last_day: dt.date
+
+    @property
+    def day_count(self) -> int:
+        return (self.last_day - self.first_day).days + 1
+
+    @property
+    def before_day_count(self) -> int:
+        return (self.before_last_day - self.before_first_day).days + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a page, a CSV or an XLSX of spend answers; the same address parameters ask all three the same."""
+
+    period: Period
+    by: Grouping
+    filters: Mapping[Dimension, int]
+    is_period_unclear: bool = False
+
+    @property
+    def scope(self) -> Scope:
+        """The filters, as the query layer takes them."""
+        return Scope(**{_scope_field(name): wanted for name, wanted in self.filters.items()})
+
+    def parameters(self) -> dict[str, str]:
+        """The address parameters that ask this."""
+        found = {"period": self.period.name}
+        if self.period.name == "custom":
+            found |= {"from": self.period.first_day.isoformat(), "to": self.period.last_day.isoformat()}
+        found["by"] = self.by
+        return found | {name: str(wanted) for name, wanted in self.filters.items()}
+
+    def link(self, **changes: str | int | None) -> str:
+        """The query string of this question with some parameters changed; None takes one away."""
+        changed = self.parameters() | {name: str(value) for name, value in changes.items()}
+        return urlencode(
+            {name: value for name, value in changed.items() if changes.get(name, value) is not None}
+        )
+
+    def period_link(self, name: str) -> str:
+        """The query string of the same question about another period."""
+        return self.link(**{"period": name, "from": None, "to": None})
+
+    def link_into(self, row_id: int | None) -> str:
+        """The query string that opens a row of this grouping: its filter, and the next grouping that tells more."""
+        following: Grouping = self.by
+        while following == self.by or following in self.filters:
+            following = _NEXT.get(following, "day")
+            if following == "day":
+                break
+        return self.link(by=following, **{self.by: NONE if row_id is None else row_id})
+
+    def requests_link(
+        self, *, day: dt.date | None = None, row_id: int | Literal["all"] | None = "all"
+    ) -> str:
+        """The query string of the request list that holds exactly these requests, of a day or of a row."""
+        filters = dict(self.filters)
+        if row_id != "all" and self.by != "day":
+            filters[self.by] = NONE if row_id is None else row_id
+        first, last = (day, day) if day is not None else (self.period.first_day, self.period.last_day)
+        named = {("served" if name == "model" else name): str(wanted) for name, wanted in filters.items()}
+        return urlencode(named | {"since": f"{first}T00:00:00Z", "until": f"{last + DAY}T00:00:00Z"})
+
+
+def read_question(
+    query: Mapping[str, str], *, today: dt.date, by: Grouping = "tenant", period: str = DEFAULT_PERIOD
+) -> Question:
+    """Read an address; `by` and `period` are what is asked when it does not say."""
+    found = read_period(query, today=today, default=period)
+    wanted_by = query.get("by", by)
+    filters: dict[Dimension, int] = {}
+    for name in DIMENSIONS:
+        value = query.get(name, "")
+        if value.isdecimal() and value.isascii():
+            filters[name] = int(value[:18])
+    return Question(
+        period=found or _last_days("30d", 30, today),
+        by=wanted_by if wanted_by in GROUPINGS else by,
+        filters=filters,
+        is_period_unclear=found is None,
+    )
+
+
+def read_period(query: Mapping[str, str], *, today: dt.date, default: str = DEFAULT_PERIOD) -> Period | None:
+    """The period that an address asks for; None when it makes no sense."""
+    name = query.get("period", "") or ("custom" if query.get("from") else default)
+    month = today.replace(day=1)
+    if name == "today":
+        return _last_days(name, 1, today)
+    if name in ("7d", "30d"):
+        return _last_days(name, int(name[:-1]), today)
+    if name == "this-month":
+        before = (month - DAY).replace(day=1)
+        same_day = min(before + DAY * (today.day - 1), month - DAY)
+        return Period(name, month, today, before, same_day)
+    if name == "last-month":
+        first = (month - DAY).replace(day=1)
+        return Period(name, first, month - DAY, (first - DAY).replace(day=1), first - DAY)
+    if name == "custom":
+        return _custom(query.get("from", ""), query.get("to", ""))
+    return None
+
+
+def _custom(first: str, last: str) -> Period | None:
+    try:
+        first_day, last_day = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
+    except ValueError:
+        return None
+    days = (last_day - first_day).days + 1
+    if not 1 <= days <= MAX_DAYS or not 2000 <= first_day.year <= last_day.year <= 2999:
+        return None
+    return Period("custom", first_day, last_day, first_day - DAY * days, first_day - DAY)
+
+
+def _last_days(name: str, days: int, today: dt.date) -> Period:
+    first = today - DAY * (days - 1)
+    return Period(name, first, today, first - DAY * days, first - DAY)
+
+
+def _scope_field(name: Dimension) -> str:
+    return "api_key_id" if name == "key" else f"{name}_id"

@@ -1,0 +1,109 @@
+"""Which rows and columns does the file of a spend report have? A report -> a `Sheet`.
+
+Pure. The file holds what the page shows, whole: the page may show a part of many rows, the total is the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from billing.spend import Row, Spend
+from billing.spend_questions import Question
+from billing.spreadsheets import Column, Sheet
+
+_SUMS = (
+    Column("cost_usd", "usd"),
+    Column("cost_nanousd", "count"),
+    Column("cost_before_usd", "usd"),
+    Column("cost_before_nanousd", "count"),
+    Column("change_usd", "usd"),
+    Column("change_ratio", "ratio"),
+    Column("request_count", "count"),
+    Column("error_count", "count"),
+    Column("unpriced_count", "count"),
+    Column("estimated_count", "count"),
+    Column("unknown_count", "count"),
+    Column("unpriced_before_count", "count"),
+    Column("input_tokens", "count"),
+    Column("cache_read_tokens", "count"),
+    Column("cache_write_tokens", "count"),
+    Column("output_tokens", "count"),
+    Column("reasoning_tokens", "count"),
+    Column("cache_read_ratio", "ratio"),
+)
+_DAYS = (Column("from_day", "day"), Column("to_day", "day"))
+
+
+def spend_sheet(spend: Spend, *, filters: Mapping[str, str], now: dt.datetime) -> Sheet:
+    """The rows of one grouping. Of a day nothing is before: those cells are empty."""
+    question = spend.question
+    is_daily = question.by == "day"
+    first, last = question.period.first_day, question.period.last_day
+    columns: tuple[Column, ...]
+    if is_daily:
+        columns = (Column("day", "text"), *_DAYS, *_SUMS)
+    else:
+        columns = (Column(question.by, "text"), Column(f"{question.by}_id", "count"), *_DAYS, *_SUMS)
+    rows = [
+        [row.name, row.day, row.day, *sums_of_row(row, has_before=False)]
+        if is_daily
+        else [row.name, row.id, first, last, *sums_of_row(row)]
+        for row in spend.rows
+    ]
+    total = ["Total", first, last] if is_daily else ["Total", None, first, last]
+    return Sheet(
+        name="Spend",
+        columns=columns,
+        rows=rows,
+        total=[*total, *sums_of_row(spend.total)],
+        about=about(question, filters=filters, now=now, title=f"Spend by {question.by}"),
+    )
+
+
+def sums_of_row(row: Row, *, has_before: bool = True) -> list[Any]:
+    """The cells of the columns that every sheet ends with."""
+    now, before = row.totals, row.before
+    cost_before = before.cost_nanousd if has_before else None
+    return [
+        now.cost_nanousd,
+        now.cost_nanousd,
+        cost_before,
+        cost_before,
+        row.change_nanousd if has_before else None,
+        row.change_ratio if has_before else None,
+        now.request_count,
+        now.error_count,
+        now.unpriced_count,
+        now.estimated_count,
+        now.unknown_count,
+        before.unpriced_count if has_before else None,
+        now.input_tokens,
+        now.cache_read_tokens,
+        now.cache_write_tokens,
+        now.output_tokens,
+        now.reasoning_tokens,
+        now.cache_read_ratio,
+    ]
+
+
+def about(
+    question: Question, *, filters: Mapping[str, str], now: dt.datetime, title: str
+) -> Sequence[tuple[str, str]]:
+    """What a reader of the file alone has to know."""
+    period = question.period
+    return [
+        ("Report", title),
+        ("Days (UTC)", f"{period.first_day} to {period.last_day}"),
+        ("Compared with", f"{period.before_first_day} to {period.before_last_day}"),
+        *((f"Only {name}", text) for name, text in filters.items()),
+        ("Made at", f"{now.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"),
+        ("Cost", "What providers charge, of requests with a price and known usage. cost_nanousd is exact."),
+        (
+            "Unpriced, unknown",
+            "These requests are in request_count and not in the cost: unknown is not zero.",
+        ),
+        ("Estimated", "These requests are in the cost with token counts of our own."),
+        ("Tokens", "Cache reads and writes are part of the input, reasoning is part of the output."),
+    ]

@@ -1,0 +1,133 @@
+"""How does a table of a report become a file? Columns and rows -> CSV or XLSX.
+
+Pure. Amounts are integer nano-USD in, exact decimals out: no float takes part. Texts are never run as formulas: CSV
+puts an apostrophe before what a spreadsheet would run, XLSX marks every text as text.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import xlsxwriter
+
+from billing.exporting import neutralised
+from billing.money import usd_decimal, usd_text
+
+Kind = Literal["text", "count", "usd", "ratio", "day"]
+# Spreadsheets keep numbers as doubles: whole ones are exact up to here, greater ones go out as text.
+_EXACT_LIMIT: Final = 2**53
+_FORMATS: Final[dict[str, str]] = {
+    "count": "#,##0",
+    "usd": '"$"#,##0.00#######',
+    "ratio": "0.0%",
+    "day": "yyyy-mm-dd",
+}
+_WIDTHS: Final[dict[str, int]] = {"text": 30, "count": 15, "usd": 17, "ratio": 12, "day": 12}
+
+
+class Column(NamedTuple):
+    """One column: its name in the file's first row, and what its values are (`usd`: nano-USD)."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table, its last row being the total, and what a reader has to know about it."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Sequence[Any]]
+    total: Sequence[Any]
+    about: Sequence[tuple[str, str]]
+
+
+def as_csv(sheet: Sheet) -> str:
+    """Write the rows and the total. None is an empty cell: unknown is not zero."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow([column.name for column in sheet.columns])
+    for row in _all_rows(sheet):
+        writer.writerow(
+            [_csv_cell(value, column.kind) for value, column in zip(row, sheet.columns, strict=True)]
+        )
+    return buffer.getvalue()
+
+
+def as_xlsx(sheet: Sheet) -> bytes:
+    """Write a workbook: the table, and a second sheet that says what it is."""
+    buffer = io.BytesIO()
+    options = {
+        "in_memory": True,
+        "strings_to_formulas": False,
+        "strings_to_urls": False,
+        "strings_to_numbers": False,
+    }
+    with xlsxwriter.Workbook(buffer, options) as book:
+        formats = {kind: book.add_format({"num_format": pattern}) for kind, pattern in _FORMATS.items()}
+        totals = {
+            kind: book.add_format({"num_format": pattern, "bold": True, "top": 1})
+            for kind, pattern in _FORMATS.items()
+        }
+        heading = book.add_format({"bold": True, "bottom": 1})
+        formats["text"], totals["text"] = book.add_format(), book.add_format({"bold": True, "top": 1})
+        page = book.add_worksheet(sheet.name)
+        for place, column in enumerate(sheet.columns):
+            page.set_column(place, place, _WIDTHS[column.kind])
+            page.write_string(0, place, column.name, heading)
+        for number, row in enumerate(sheet.rows, 1):
+            _write_row(page, number, row, sheet.columns, formats)
+        _write_row(page, len(sheet.rows) + 1, sheet.total, sheet.columns, totals)
+        page.freeze_panes(1, 1)
+        if sheet.rows:
+            page.autofilter(0, 0, len(sheet.rows), len(sheet.columns) - 1)
+        about = book.add_worksheet("About")
+        about.set_column(0, 0, 24)
+        about.set_column(1, 1, 100)
+        for number, (name, text) in enumerate(sheet.about):
+            about.write_string(number, 0, name, heading)
+            about.write_string(number, 1, text)
+    return buffer.getvalue()
+
+
+def _all_rows(sheet: Sheet) -> Iterable[Sequence[Any]]:
+    yield from sheet.rows
+    yield sheet.total
+
+
+def _csv_cell(value: Any, kind: Kind) -> str:
+    if value is None:
+        return ""
+    if kind == "usd":
+        return usd_text(value)
+    if kind == "ratio":
+        return f"{value:.6f}"
+    if kind == "day":
+        return value.isoformat() if isinstance(value, dt.date) else str(value)
+    return neutralised(str(value)) if kind == "text" else str(value)
+
+
+def _write_row(
+    page: Any, number: int, row: Sequence[Any], columns: Sequence[Column], formats: dict[str, Any]
+) -> None:
+    for place, (value, column) in enumerate(zip(row, columns, strict=True)):
+        style = formats[column.kind]
+        if value is None:
+            page.write_blank(number, place, None, style)
+        elif column.kind == "text":
+            page.write_string(number, place, str(value), style)
+        elif column.kind == "day":
+            page.write_datetime(number, place, dt.datetime.combine(value, dt.time()), style)
+        elif column.kind == "usd":
+            # XlsxWriter prints a Decimal with 16 digits: exact up to $10 million; the column beside it is in nano-USD.
+            page.write_number(number, place, usd_decimal(value), style)
+        elif column.kind == "count" and abs(value) >= _EXACT_LIMIT:
+            page.write_string(number, place, str(value), style)
+        else:
+            page.write_number(number, place, value, style)

@@ -1,0 +1,160 @@
+"""How much is spent, by whom, on what? The Spend page, and its files from the same answer.
+
+Reads: the rollups by `billing.spend`, names. All roles that may read may open it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from billing import reports
+from billing.models import UsageByDay
+from billing.money import format_usd, usd_text
+from billing.spend import NO_NAME, Row, Spend, read_spend
+from billing.spend_questions import GROUPINGS, PERIODS, Grouping, Question, read_question
+from billing.spend_sheets import spend_sheet
+from billing.spreadsheets import Sheet, as_csv, as_xlsx
+from policies.permissions import Ability, needs
+
+ROWS_SHOWN: Final = 100
+XLSX_TYPE: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+@needs(Ability.READ)
+@require_safe
+def show_spend(request: HttpRequest) -> HttpResponse:
+    """One question's answer: figures, a chart with its table, and the rows, each a link into itself."""
+    question = read_question(request.GET, today=timezone.now().date())
+    spend = read_spend(question)
+    page = page_of(request, len(spend.rows))
+    shown = spend.rows[(page - 1) * ROWS_SHOWN : page * ROWS_SHOWN]
+    context = {
+        "question": question,
+        "spend": spend,
+        "rows": [_shown(row, question) for row in shown],
+        "page": page,
+        "first_shown": (page - 1) * ROWS_SHOWN + 1,
+        "last_shown": (page - 1) * ROWS_SHOWN + len(shown),
+        "query": question.link(),
+        "has_next": page * ROWS_SHOWN < len(spend.rows),
+        "chips": list_chips(question, names_of_filters(question)),
+        "groupings": [(name, question.link(by=name)) for name in GROUPINGS],
+        "periods": list_periods(question),
+        "kept": {
+            name: value
+            for name, value in question.parameters().items()
+            if name not in ("period", "from", "to")
+        },
+        "all_requests": question.requests_link(),
+        "chart": chart_data(spend),
+        "chart_text": chart_text(spend),
+        "chart_rows": chart_rows(spend),
+        "today": timezone.now().date(),
+        "has_any": bool(spend.rows) or UsageByDay.objects.exists(),
+    }
+    return render(request, "spend/spend.html", context)
+
+
+@needs(Ability.READ)
+@require_safe
+def export_spend(request: HttpRequest, file_format: str) -> HttpResponse:
+    """The whole table of the page with the same address, as a file."""
+    now = timezone.now()
+    question = read_question(request.GET, today=now.date())
+    sheet = spend_sheet(read_spend(question), filters=names_of_filters(question), now=now)
+    return file_response(sheet, file_format, name=f"spend-by-{question.by}", question=question)
+
+
+def file_response(sheet: Sheet, file_format: str, *, name: str, question: Question) -> HttpResponse:
+    """A sheet as a download, named after its days."""
+    file_name = f"{name}-{question.period.first_day}-to-{question.period.last_day}.{file_format}"
+    if file_format == "csv":
+        response = HttpResponse(as_csv(sheet), content_type="text/csv; charset=utf-8")
+    elif file_format == "xlsx":
+        response = HttpResponse(as_xlsx(sheet), content_type=XLSX_TYPE)
+    else:
+        raise Http404
+    response["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    return response
+
+
+def page_of(request: HttpRequest, row_count: int) -> int:
+    """Which hundred rows are asked for: never one past the last."""
+    text = request.GET.get("page", "1")
+    last = max(1, -(-row_count // ROWS_SHOWN))
+    return min(max(int(text[:9]), 1), last) if text.isdecimal() and text.isascii() else 1
+
+
+def names_of_filters(question: Question) -> dict[str, str]:
+    """What the filters in force are called; one small query each."""
+    found: dict[str, str] = {}
+    for name, wanted in question.filters.items():
+        if wanted == reports.NONE:
+            found[name] = NO_NAME.get(name, "none")
+        else:
+            found[name] = reports.names_of(reports.DIMENSIONS[name][1], [wanted]).get(wanted, f"#{wanted}")
+    return found
+
+
+def list_chips(question: Question, names: Mapping[str, str]) -> list[dict[str, str]]:
+    """The filters in force, each with the query string without it."""
+    return [
+        {"name": name, "value": value, "without": question.link(**{name: None})}
+        for name, value in names.items()
+    ]
+
+
+def list_periods(question: Question) -> list[tuple[str, str, str]]:
+    """Name, title and query string of the periods that need no dates."""
+    return [(name, title, question.period_link(name)) for name, title in PERIODS.items()]
+
+
+def chart_data(spend: Spend) -> dict[str, Any]:
+    """What the chart draws: exact amounts as texts, so that nothing is rounded before it is drawn."""
+    return {
+        "days": [day.isoformat() for day in spend.days],
+        "series": [
+            {"name": one.name, "usd": [usd_text(nanousd) for nanousd in one.nanousd]} for one in spend.series
+        ],
+    }
+
+
+def chart_text(spend: Spend) -> str:
+    """The chart in a sentence, for those who do not see it."""
+    costs = spend.day_totals_nanousd
+    by: Grouping = spend.question.by
+    kind = "day" if by == "day" else f"day and {by}"
+    if not any(costs):
+        return f"Spend by {kind}: none."
+    dearest = max(range(len(costs)), key=costs.__getitem__)
+    return (
+        f"Spend by {kind}, {spend.days[0]} to {spend.days[-1]}: {format_usd(sum(costs))} in all, most on "
+        f"{spend.days[dearest]} with {format_usd(costs[dearest])}. The same numbers are in the table below."
+    )
+
+
+def chart_rows(spend: Spend) -> list[dict[str, Any]]:
+    """The chart as a table, newest day first."""
+    totals = spend.day_totals_nanousd or [0] * len(spend.days)
+    return [
+        {
+            "day": day,
+            "parts": [one.nanousd[place] for one in spend.series],
+            "total": totals[place],
+            "requests": spend.question.requests_link(day=day),
+        }
+        for place, day in reversed(list(enumerate(spend.days)))
+    ]
+
+
+def _shown(row: Row, question: Question) -> dict[str, Any]:
+    if row.day is not None:
+        requests = question.requests_link(day=row.day)
+        return {"row": row, "into": "", "requests": requests}
+    return {"row": row, "into": question.link_into(row.id), "requests": question.requests_link(row_id=row.id)}
