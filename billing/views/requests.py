@@ -27,7 +27,7 @@ from billing.models.requests import RequestStatus
 from billing.request_listing import Page, RequestFilters, list_requests
 from billing.request_view import IN_FLIGHT, find_request
 from policies.explaining import candidates_of, rules_of, sentences
-from policies.models import ApiKey, Deployment, Policy, Project, Provider, Tenant
+from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 from policies.permissions import Ability, needs
 
 PAGE_SIZE = 50
@@ -38,6 +38,7 @@ NAMED: dict[str, type[Table]] = {
     "deployment": Deployment,
     "provider": Provider,
     "policy": Policy,
+    "served": Model,
 }
 STATUSES = [(status.value, status.label) for status in RequestStatus]
 
@@ -138,6 +139,7 @@ def read_filters(query: Mapping[str, str]) -> RequestFilters:
         deployment_id=ids.get("deployment"),
         provider_id=ids.get("provider"),
         policy_id=ids.get("policy"),
+        served_model_id=ids.get("served"),
         model=_text(query.get("model")),
         status=_text(query.get("status")),
         error_code=_text(query.get("error")),
@@ -153,7 +155,8 @@ def list_chips(query: Mapping[str, str]) -> list[Chip]:
     for name, value in query.items():
         shown = value
         if name in NAMED and value.isdecimal():
-            shown = _name_of(NAMED[name], int(value[:18])) or f"#{value}"
+            row_id = int(value[:18])
+            shown = (_name_of(NAMED[name], row_id) or f"#{value}") if row_id else "none"
         elif name == "unpriced":
             shown = "yes" if value == "1" else value
         elif name not in ("model", "status", "error", "since", "until"):
