@@ -1,6 +1,6 @@
 """What just happened, and why? The list of requests and the page of one.
 
-Reads: request records by `billing.request_listing` and `billing.request_view`, prices.
+Reads: request records by `billing.request_listing`, `billing.in_flight` and `billing.request_view`, prices.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -22,6 +22,7 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from billing.charge_lines import charge_lines
+from billing.in_flight import InFlight, list_in_flight
 from billing.models import RequestRecord
 from billing.models.requests import RequestStatus
 from billing.request_listing import Page, RequestFilters, list_requests
@@ -40,7 +41,7 @@ NAMED: dict[str, type[Table]] = {
     "policy": Policy,
     "served": Model,
 }
-STATUSES = [(status.value, status.label) for status in RequestStatus]
+STATUSES = [*((status.value, status.label) for status in RequestStatus), (IN_FLIGHT, "still running")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +78,25 @@ def list_page(request: HttpRequest) -> HttpResponse:
         return redirect("request", request_id=wanted)
     filters = read_filters(query)
     after, before = _uuid(query.pop("after", "")), _uuid(query.pop("before", ""))
-    page = list_requests(filters=filters, after=after, before=before, limit=PAGE_SIZE)
+    running = list_in_flight(filters) if after is None else InFlight()
+    if filters.status == IN_FLIGHT:
+        page = Page((), None)  # no record has this status, and nothing but reading all of them would tell
+    else:
+        page = list_requests(filters=filters, after=after, before=before, limit=PAGE_SIZE)
     if before is not None and page.next_before is None:
         # The newest page keeps up with what comes in; a page that ends at a fixed place would not.
         page = list_requests(filters=filters, limit=PAGE_SIZE)
         before = None
-    fingerprint = fingerprint_of(page)
+    ended = {record.id for record in page.records}
+    open_records = [record for record in running.records if before is None and record.id not in ended]
+    fingerprint = fingerprint_of(page, open_records)
     is_fragment = bool(request.headers.get("HX-Request"))
     if is_fragment and request.GET.get("seen") == fingerprint:
         return HttpResponse(status=204)
     context = {
         "page": page,
+        "rows": [*open_records, *page.records],
+        "has_more_running": bool(open_records) and running.has_more,
         "seen": fingerprint,
         "is_newest": after is None and before is None,
         "query": urlencode(query),
@@ -101,7 +110,7 @@ def list_page(request: HttpRequest) -> HttpResponse:
         "status": query.get("status", ""),
         "model": query.get("model", ""),
         "statuses": STATUSES,
-        "has_any": bool(page.records) or RequestRecord.objects.exists(),
+        "has_any": bool(page.records or open_records) or RequestRecord.objects.exists(),
         "is_search_missed": bool(query.get("q")),
     }
     return render(request, "requests/list.html", context)
@@ -115,7 +124,10 @@ def show_request(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
     if record is None:
         raise Http404
     decision = record["decision"] if isinstance(record["decision"], dict) else {}
+    features = dict(record["features"])
     context = {
+        "client_ids": features.pop("client", {}),
+        "features": features,
         "record": record,
         "is_running": record["status"] == IN_FLIGHT,
         "spans": build_spans(record),
@@ -183,10 +195,13 @@ def build_spans(record: Mapping[str, Any]) -> list[Span]:
     return spans
 
 
-def fingerprint_of(page: Page) -> str:
-    """A short text that changes when the page does: records are never changed, so their ids say all."""
+def fingerprint_of(page: Page, running: Sequence[RequestRecord] = ()) -> str:
+    """A short text that changes when the page does: records are never changed, so their ids say all.
+
+    A running request that ends keeps its id and its place: so the two lists are told apart.
+    """
     ids: Iterable[bytes] = (record.id.bytes for record in page.records)
-    return f"{zlib.crc32(b''.join(ids)):08x}"
+    return f"{zlib.crc32(b''.join([*(record.id.bytes for record in running), b'|', *ids])):08x}"
 
 
 def _name_of(table: type[Table], row_id: int) -> str | None:

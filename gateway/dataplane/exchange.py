@@ -35,6 +35,7 @@ class Exchange:
     __slots__ = (
         "ask",
         "attempts",
+        "client_ids",
         "decision",
         "endpoint",
         "features",
@@ -64,6 +65,7 @@ class Exchange:
         self.started_at_unix_s = unix_ns / 1e9
         self.request_id = make_request_id(unix_ns // 1_000_000)
         self.grant: KeyGrant | None = None
+        self.client_ids: dict[str, str] = {}
         self.parsed: ParsedRequest | None = None
         self.ask: Ask | None = None
         self.features: Features | None = None
@@ -98,6 +100,11 @@ class Exchange:
         decision = self.decision
         policy = decision.policy if decision is not None else None
         parsed = self.parsed
+        features = features_as_line(self.features, self.ask) if self.features is not None else {}
+        if self.client_ids:
+            features["client"] = (
+                self.client_ids
+            )  # no feature: no condition sees it, no decision is made from it
         try:
             self.gateway.journal.append(
                 {
@@ -115,9 +122,7 @@ class Exchange:
                     "version": policy.version_id if policy is not None else None,
                     "rule": decision.rule.name if decision is not None and decision.rule is not None else "",
                     "tags": parsed.tags if parsed is not None else {},
-                    "features": features_as_line(self.features, self.ask)
-                    if self.features is not None
-                    else {},
+                    "features": features,
                     "decision": decision_record(decision) if decision is not None else {},
                 }
             )

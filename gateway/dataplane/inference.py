@@ -15,6 +15,7 @@ from gateway.dataplane.answer_checks import JsonAnswer
 from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.attempts import StreamAnswer, first_answer
 from gateway.dataplane.auth import authenticate
+from gateway.dataplane.client_ids import read_client_ids
 from gateway.dataplane.errors import (
     BadRequest,
     ClientGone,
@@ -112,6 +113,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     declared_bytes = check_declared_size(headers)
     grant = authenticate(headers, configuration, now_unix_s=exchange.started_at_unix_s)
     exchange.grant = grant
+    exchange.client_ids = read_client_ids(headers)
     check_content_type(headers)
     if declared_bytes >= LARGE_BODY_BYTES:
         exchange.held_bytes = check_room(declared_bytes, gateway.stats.held_bytes)
