@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from billing.catalog_ratings import read_router_now
 from billing.check_evidence import list_check_evidence
+from billing.difficulty_examples import find_difficulty
 from billing.evidence_collecting import collect_feedback
 from billing.models import Evidence as EvidenceRow
 from billing.models import WorkloadUsage
@@ -81,9 +82,10 @@ def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
         router.tables,
         [row.evidence for row in chosen.held_out],
     )
+    tables = learnt_from(chosen.rows)
     table = router_tables.create_table(
         # Ratings are the catalog's: a version that kept them would outlive their being taken back.
-        document=replace(learnt_from(chosen.rows), ratings={}).to_document(),
+        document=replace(tables, difficulty=find_difficulty(tables), ratings={}).to_document(),
         actor=actor,
         note=_note(len(chosen.rows), chosen.fresh_count, len(means.by_workload)),
         gate={
