@@ -225,30 +225,32 @@ def _scales(profiles: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[floa
 def build_matrix(rows: Sequence[Row], prices: Prices, models: Sequence[str] | None = None) -> Matrix:
     """Lay the rows out; `models` limits the candidates. Raises FileError when fewer than two can be compared."""
     seen = list(dict.fromkeys(model for row in rows for model in row.scores))
-    source = rows[0].source
+    sources = list(dict.fromkeys(row.source for row in rows))
     kept = [
         model
         for model in seen
         if (models is None or model in models)
-        and prices.find(model, source) is not None
+        and all(prices.find(model, source) is not None for source in sources)
         and sum(model in row.scores for row in rows) >= MIN_ANSWERED_SHARE * len(rows)
     ]
     complete = [row for row in rows if all(model in row.scores for model in kept)]
     if len(kept) < 2 or not complete:
         raise FileError("fewer than two models have scores and a price")
     deployments = tuple(
-        _deployment(at, model, prices.find(model, source)) for at, model in enumerate(kept, 1)
+        _deployment(at, model, prices.find(model, sources[0])) for at, model in enumerate(kept, 1)
     )
     input_tokens = np.array(
         [len(row.prompt) / CHARS_PER_TOKEN + prices.overhead_tokens.get(row.source, 0) for row in complete]
     )
     output_tokens = np.array([[tokens_of(row, model) for model in kept] for row in complete])
-    rates = np.array([prices.find(model, source) for model in kept])
+    # A file of several sources may have several prices a model; the candidates show those of the first.
+    rates_of = {source: np.array([prices.find(model, source) for model in kept]) for source in sources}
+    rates = np.array([rates_of[row.source] for row in complete])
     return Matrix(
         rows=complete,
         deployments=deployments,
         scores=np.array([[row.scores[model] for model in kept] for row in complete]),
-        costs=(input_tokens[:, None] * rates[:, 0] + output_tokens * rates[:, 1]) / 1e6,
+        costs=(input_tokens[:, None] * rates[:, :, 0] + output_tokens * rates[:, :, 1]) / 1e6,
         input_tokens=input_tokens,
         left_out_models=tuple(model for model in seen if model not in kept),
         left_out_row_count=len(rows) - len(complete),

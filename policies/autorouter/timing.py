@@ -16,7 +16,9 @@ from policies.snapshot import DeploymentSnapshot, ModelSnapshot, ProviderSnapsho
 
 MODEL_COUNT: Final = 30
 WORD_COUNTS: Final = (200, 2000)
-DEFAULT_ROUND_COUNT: Final = 400
+DEFAULT_ROUND_COUNT: Final = 300
+# What else the machine does only ever adds time: of some batches the quickest is nearest to what the code takes.
+BATCH_COUNT: Final = 5
 _SENTENCE: Final = (
     "please the customer wrote that her order of two lamps has not come and asks whether it was sent to the old "
     "address which she had changed in March 2024 so look at the parcel number 118-442 and write a short answer"
@@ -32,37 +34,60 @@ def time_decisions(
 ) -> dict[str, float]:
     """Return the median and the 99th percentile in microseconds, for prompts of 200 and of 2,000 words.
 
-    Every round has another prompt and another conversation; `deployments` are made up to thirty.
+    Each of the quickest of some batches. Every round has another prompt and another conversation; `deployments` are made up
+    to thirty.
     """
     candidates = make_candidates(deployments)
     labels = [entry.label for entry in tables.workloads.values()][:20] or [""]
     figures = {}
     for word_count in WORD_COUNTS:
-        taken_us = []
-        for number in range(round_count):
-            text = _make_text(word_count, number, labels[number % len(labels)])
-            started = clock_ns()
-            facts = read_text_facts(text, tables=tables)
-            features = Features(
-                input_tokens=text.input_tokens,
-                workload=facts.workload,
-                task_type=facts.task_type,
-                difficulty=facts.difficulty,
-            )
-            rank(
+        batches = [
+            _time_batch(
+                tables,
                 candidates,
-                features,
-                tables=tables,
-                slider=DEFAULT_SLIDER,
-                quality_floor=None,
-                latency_ms=_latency,
+                [
+                    _make_text(word_count, number, labels[number % len(labels)])
+                    for number in range(batch * round_count, (batch + 1) * round_count)
+                ],
+                clock_ns,
             )
-            taken_us.append((clock_ns() - started) / 1000)
-        # The first rounds fill the memos: a worker does that once.
-        taken_us = sorted(taken_us[round_count // 4 :])
-        figures[f"decision_p50_us_{word_count}_words"] = taken_us[len(taken_us) // 2]
-        figures[f"decision_p99_us_{word_count}_words"] = taken_us[int(len(taken_us) * 0.99)]
+            for batch in range(BATCH_COUNT)
+        ]
+        figures[f"decision_p50_us_{word_count}_words"] = min(batch[len(batch) // 2] for batch in batches)
+        figures[f"decision_p99_us_{word_count}_words"] = min(
+            batch[int(len(batch) * 0.99)] for batch in batches
+        )
     return figures
+
+
+def _time_batch(
+    tables: RouterTables,
+    candidates: Sequence[DeploymentSnapshot],
+    texts: Sequence[RequestText],
+    clock_ns: Callable[[], int],
+) -> list[float]:
+    """Return how long each text took, in microseconds, the quickest first."""
+    taken_us = []
+    for text in texts:
+        started = clock_ns()
+        facts = read_text_facts(text, tables=tables)
+        features = Features(
+            input_tokens=text.input_tokens,
+            workload=facts.workload,
+            task_type=facts.task_type,
+            difficulty=facts.difficulty,
+        )
+        rank(
+            candidates,
+            features,
+            tables=tables,
+            slider=DEFAULT_SLIDER,
+            quality_floor=None,
+            latency_ms=_latency,
+        )
+        taken_us.append((clock_ns() - started) / 1000)
+    # The first ones fill the memos: a worker does that once.
+    return sorted(taken_us[len(taken_us) // 10 :])
 
 
 def make_candidates(deployments: Sequence[DeploymentSnapshot]) -> list[DeploymentSnapshot]:
