@@ -27,22 +27,25 @@ from uuid import UUID
 import orjson
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from billing import journal_files, storing
+from billing import journal_files, leasing, storing
 from billing.journal_files import SourceLine
 from billing.journal_lines import (
     Feedback,
     Intent,
     LineError,
     Outcome,
+    Shadow,
     interrupted,
     read_feedback,
     read_intent,
     read_line,
     read_outcome,
+    read_shadow,
 )
 from billing.models import JournalCursor, OpenIntent
 from billing.partitions import ensure_months, month_of
 from billing.request_times import started_at_of
+from billing.shadow_storing import store_shadows
 from billing.storing import KnownIds, OpenLine, Pair, Refused
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,8 @@ class Ingester:
         self._offsets: dict[str, dict[int, int]] = {}
         self._known = KnownIds()
         self._turn = 0
+        self.journal.mkdir(parents=True, exist_ok=True)
+        self._home = journal_files.home_of(self.journal)
         self.counters = Counters()
 
     @contextmanager
@@ -162,6 +167,7 @@ class Ingester:
                 if stop is not None and stop.is_set():
                     break
                 self._look_after(worker)
+            self._close_lost_leases()
         return has_worked
 
     # Reading
@@ -226,7 +232,7 @@ class Ingester:
             gc.enable()
 
     def _store_batch(self, batch: Batch) -> None:
-        pairs, alone, refused, feedback = match_lines(batch.lines)
+        pairs, alone, refused, feedback, shadows = match_lines(batch.lines)
         refused = batch.torn + refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})
         with transaction.atomic():
@@ -236,6 +242,8 @@ class Ingester:
             count = self._store_pairs(pairs + more_pairs, refused)
             if feedback:
                 storing.store_feedback(feedback)
+            if shadows:
+                store_shadows(shadows)
             if closed_ids:
                 storing.forget_open(closed_ids)
             save_cursors(batch.offsets)
@@ -308,11 +316,18 @@ class Ingester:
         while (batch := self._read_batch([worker], is_final=True)).offsets:
             self._store(batch)
         self._interrupt_open(worker.name)
+        leasing.close_leases(worker.name)
         journal_files.remove_segments(worker)
         JournalCursor.objects.filter(worker=worker.name).delete()
         self._offsets.pop(worker.name, None)
         journal_files.remove_folder(worker)
         logger.info("Worker %s is dead; its journal is ingested and removed.", worker.name)
+
+    def _close_lost_leases(self) -> None:
+        """Close leases that were taken by the last breath of a worker whose folder is done with."""
+        for worker in leasing.list_expired_workers(self._home):
+            if not (self.journal / worker).exists():
+                leasing.close_leases(worker)
 
     def _interrupt_open(self, worker: str) -> None:
         """Turn what a dead worker left open into `interrupted` records: usage and cost unknown, never nothing."""
@@ -367,12 +382,13 @@ class Ingester:
 
 def match_lines(
     lines: Iterable[SourceLine],
-) -> tuple[list[Pair], list[Alone], list[Refused], list[Feedback]]:
+) -> tuple[list[Pair], list[Alone], list[Refused], list[Feedback], list[Shadow]]:
     """Check lines and put the two of each request together. Pure."""
     intents: dict[UUID, tuple[Intent, SourceLine, dict[str, Any]]] = {}
     outcomes: dict[UUID, tuple[Outcome, SourceLine, dict[str, Any]]] = {}
     refused: list[Refused] = []
     feedback: list[Feedback] = []
+    shadows: list[Shadow] = []
     for source in lines:
         if not source.raw:
             continue
@@ -387,8 +403,10 @@ def match_lines(
                 outcomes.setdefault(outcome.id, (outcome, source, line))
             elif kind == "feedback":
                 feedback.append(read_feedback(line))
+            elif kind == "shadow":
+                shadows.append(read_shadow(line))
             else:
-                raise LineError("k: neither intent, outcome nor feedback")
+                raise LineError("k: neither intent, outcome, feedback nor shadow")
         except LineError as refusal:
             refused.append(Refused(source, str(refusal)))
     pairs: list[Pair] = []
@@ -401,7 +419,7 @@ def match_lines(
             alone.append(Alone(outcome, OpenLine(request_id, started_at_of(request_id), source, line)))
     for request_id, (intent, source, line) in intents.items():
         alone.append(Alone(intent, OpenLine(request_id, intent.started_at, source, line)))
-    return pairs, alone, refused, feedback
+    return pairs, alone, refused, feedback, shadows
 
 
 def join_with_open(alone: Sequence[Alone]) -> tuple[list[Pair], list[UUID], list[Refused]]:

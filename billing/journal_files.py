@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 LOCK_NAME: Final = "lock"
+HOME_NAME: Final = "home"
 # A worker makes its folder, then the lock, then takes it: younger folders without segments are left alone.
 GRACE_S: Final = 60.0
 MAX_WORKER_NAME: Final = 80
@@ -44,6 +46,21 @@ def list_workers(journal: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     return [journal / name for name in sorted(names) if len(name) <= MAX_WORKER_NAME]
+
+
+def home_of(journal: Path) -> str:
+    """The lasting name of a data directory: machines may share a database, and host names change."""
+    path = journal / HOME_NAME
+    with suppress(FileExistsError):
+        # Linked whole, so that nobody reads half of it.
+        own = journal / f".{HOME_NAME}-{secrets.token_hex(8)}"
+        if not path.exists():
+            own.write_text(secrets.token_hex(16))
+            try:
+                os.link(own, path)
+            finally:
+                own.unlink()
+    return path.read_text()
 
 
 def list_segments(worker: Path) -> list[int]:

@@ -1,7 +1,7 @@
 """How does a batch of requests become rows? Records, attempts, rollups, feedback and open lines, once each.
 
-Writes: request_record, attempt_record, usage_by_day, usage_by_hour, open_intent, feedback, and evidence of failed
-checks. Call inside a transaction.
+Writes: request_record, attempt_record, usage_by_day, usage_by_hour, open_intent, feedback, evidence of failed checks,
+and what budgets have spent (`budget_settling`). Call inside a transaction.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that
 comes twice changes nothing.
 """
@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 from django.db import DatabaseError, connection, transaction
 
+from billing.budget_settling import begin_settling, settle_records
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
 from billing.journal_files import SourceLine
 from billing.journal_lines import Feedback, Intent, LineError, Outcome
@@ -120,7 +121,7 @@ WITH inserted AS (
 ), hours AS (
     {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
 )
-SELECT count(*) FROM inserted
+SELECT count(*), array_agg(id) FILTER (WHERE tenant_id = ANY(%s)) FROM inserted
 """  # noqa: S608  (all names are constants of this file)
 
 REFERENCED = {
@@ -259,8 +260,11 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
             cursor.copy(f"COPY new_attempt ({ATTEMPT_COLUMNS}) FROM STDIN") as copy,
         ):
             copy.write("".join(attempts))
-        cursor.execute(INSERT_NEW)
-        (inserted,) = cursor.fetchone()
+        scopes = begin_settling()
+        cursor.execute(INSERT_NEW, [list(scopes.tenant_ids)])
+        inserted, budgeted = cursor.fetchone()
+    if budgeted:
+        settle_records([pair[:2] for pair in pairs], set(budgeted), scopes)
     return inserted, refused
 
 

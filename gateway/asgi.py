@@ -20,12 +20,16 @@ django_application = get_asgi_application()
 
 from django.conf import settings  # noqa: E402  (Django must be set up first)
 
+from billing.journal_files import home_of  # noqa: E402
+from billing.leasing import WorkerName  # noqa: E402
 from billing.request_view import DatabaseRecordLookup  # noqa: E402
 from gateway import health_board  # noqa: E402
 from gateway.console_bodies import refuses_body  # noqa: E402
+from gateway.budget_leases import LeaseKeeper  # noqa: E402
 from gateway.conversation_board import ConversationBoard  # noqa: E402
 from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
 from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
+from gateway.dataplane.budgets import LeaseBook  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
 from gateway.dataplane.health import Health  # noqa: E402
 from gateway.dataplane.inference import send_error  # noqa: E402
@@ -69,6 +73,11 @@ class Application:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
+    def begin_drain(self) -> None:
+        """The server takes no new requests from now on and waits for those that run."""
+        if self._worker is not None:
+            self._worker.gateway.is_draining = True
+
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._worker = Worker(Path(settings.POINTSMAN_DATA_DIR))
@@ -92,6 +101,9 @@ class Worker:
         client = PooledUpstreamClient()
         self.gateway = Gateway(
             configuration=self.configuration,
+        leases = LeaseBook()
+        home = home_of(data_dir / "journal")
+        self._lease_keeper = LeaseKeeper(leases, WorkerName(home, self.journal.worker))
             journal=self.journal,
             records=DatabaseRecordLookup(),
             clients={"http": client, "https": client, "simulated": SimulatedClient()},
@@ -99,6 +111,7 @@ class Worker:
             conversations=self._conversations,
         )
         self._reporter = asyncio.get_running_loop().create_task(self._report_regularly())
+            budgets=leases,
 
     async def close(self) -> None:
         """Stop in the order in which nothing is lost: no new work, connections, journal, configuration."""
@@ -114,6 +127,7 @@ class Worker:
 
     async def _report_regularly(self) -> None:
         while True:
+        self._lease_keeper.close()
             self.gateway.write_unwritten()
             try:
                 health_board.write_report(

@@ -21,6 +21,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from billing.budget_scopes import load_scopes
 from billing.models import Price
 from billing.pricebook import PriceError, PriceVersion, parse_rates, price_at
 from policies.autorouter.tables import RouterTables, empty_tables
@@ -233,8 +234,8 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
             loaded.tenants,
             loaded.hash_by_key_id,
         )
-    is_access = types & {"api_key", "tenant", "project", "policy"}
-    if types <= {"api_key", "tenant", "project"}:
+    is_access = types & {"api_key", "tenant", "project", "budget", "policy"}
+    if types <= {"api_key", "tenant", "project", "budget"}:
         routing, prices = _with_revision(loaded.routing, revision), loaded.prices
     else:
         prices = _load_prices()
@@ -242,7 +243,7 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
     if not is_access:
         return Loaded(routing, prices, loaded.grants, loaded.tenants, loaded.hash_by_key_id)
     tenants = _load_tenants()
-    if types & {"api_key", "tenant", "project"} or tenants != loaded.tenants:
+    if types & {"api_key", "tenant", "project", "budget"} or tenants != loaded.tenants:
         grants, hash_by_key_id = _load_grants(tenants)
     else:
         grants, hash_by_key_id = loaded.grants, loaded.hash_by_key_id
@@ -493,6 +494,7 @@ class _GrantBuilder:
 
     def __init__(self, tenants: Mapping[int, TenantSnapshot]) -> None:
         self._tenants = tenants
+        self._budgets = load_scopes(only_in_force=True)
         self._shared: dict[Any, Any] = {}
 
     def build(self, row: Sequence[Any]) -> KeyGrant | None:
@@ -501,6 +503,7 @@ class _GrantBuilder:
         if tenant is None:
             return None
         models = frozenset(allowed)
+        budgets = self._budgets.find(tenant_id, project_id, key_id)
         return KeyGrant(
             key_id=key_id,
             key_name=self._shared.setdefault(name, name),
@@ -510,4 +513,5 @@ class _GrantBuilder:
             is_pinned=is_pinned,
             expires_unix_s=expires_at.timestamp() if expires_at is not None else None,
             allowed_models=self._shared.setdefault(models, models),
+            budgets=self._shared.setdefault(budgets, budgets),
         )

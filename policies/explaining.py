@@ -42,6 +42,7 @@ _REASONS = {
     "cooling": "its provider asked for a pause (429)",
     "credential_rejected": "its provider refused the gateway's credential",
     "no_fallbacks": "the caller allowed no fallback",
+    "unpriced": "it has no price, and the key has a budget",
     "price_cap": "it costs more than the caller allows, or has no price",
     "not_allowed": "the caller's list of allowed models does not name it",
     "excluded": "the caller excluded it",

@@ -7,6 +7,7 @@ Pure. Codes, in the order in which they are looked at:
     vision audio files tools json_schema logprobs   the request needs it, the model does not list it
     region                 outside the regions the tenant allows
     provider_only provider_ignored                  the caller's provider preferences
+    unpriced               the key has a budget, and what has no price cannot be held in it
     price_cap              dearer than the caller's `provider.max_price`, or unpriced
     not_allowed excluded   the caller's `allowed_models` and `excluded_models`, for automatic rules
 
@@ -50,6 +51,7 @@ class Needs(NamedTuple):
     provider_ignore: frozenset[str]
     max_input_nanousd: float | None = None
     max_output_nanousd: float | None = None
+    must_be_priced: bool = False
 
 
 def needs_of(
@@ -85,12 +87,13 @@ def needs_of(
         frozenset(name.lower() for name in provider_ignore) if provider_ignore else _NONE,
         None if max_input_price is None else max_input_price * NANOUSD_PER_USD,
         None if max_output_price is None else max_output_price * NANOUSD_PER_USD,
+        bool(grant.budgets),
     )
 
 
 def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
     """Return the code of the first reason why this deployment cannot serve the request, None when it can."""
-    endpoint, tokens, capabilities, regions, only, ignored, max_input, max_output = needs
+    endpoint, tokens, capabilities, regions, only, ignored, max_input, max_output, must_be_priced = needs
     model = deployment.model
     if endpoint not in model.endpoints:
         return "endpoint_unsupported"
@@ -106,6 +109,8 @@ def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
         return "provider_only"
     if ignored and deployment.provider.name.lower() in ignored:
         return "provider_ignored"
+    if must_be_priced and deployment.input_nanousd_per_mtok is None:
+        return "unpriced"
     if max_input is not None and not _is_within(deployment.input_nanousd_per_mtok, max_input):
         return "price_cap"
     if max_output is not None and not _is_within(deployment.output_nanousd_per_mtok, max_output):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from policies.autorouter.tables import RouterTables, empty_tables
 
@@ -149,9 +149,24 @@ class TenantSnapshot:
     shadow_percent: float = 0.0
 
 
+class BudgetTerms(NamedTuple):
+    """A hard budget into which a key's requests must fit. The money is in billing's tables; this is how to find it."""
+
+    id: int
+    name: str
+    window: Literal["day", "week", "month", "total"]
+    time_zone: str
+    limit_nanousd: int
+    counted_from_unix_s: int
+    may_lower_limit: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """What the holder of one API key may do. `expires_unix_s` None: never. `allowed_models` empty: all."""
+    """What the holder of one API key may do. `expires_unix_s` None: never. `allowed_models` empty: all.
+
+    `budgets` are the hard ones of the key, its project and its tenant.
+    """
 
     key_id: int
     key_name: str
@@ -161,6 +176,7 @@ class KeyGrant:
     is_pinned: bool = False
     expires_unix_s: float | None = None
     allowed_models: frozenset[str] = frozenset()
+    budgets: tuple[BudgetTerms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

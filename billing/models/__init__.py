@@ -1,6 +1,7 @@
 """What traffic recorded and what it cost, as tables. One file per subject; import from here."""
 
 from billing.models.backtests import Backtest, BacktestState
+from billing.models.budgets import Budget, BudgetLease, BudgetWindow
 from billing.models.evaluation import (
     EvaluationAnswer,
     EvaluationCase,
@@ -20,6 +21,9 @@ __all__ = [
     "Backtest",
     "BacktestState",
     "EvaluationAnswer",
+    "Budget",
+    "BudgetLease",
+    "BudgetWindow",
     "EvaluationCase",
     "EvaluationRun",
     "EvaluationSet",

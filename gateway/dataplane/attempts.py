@@ -23,6 +23,11 @@ from gateway.dataplane.answer_checks import (
     checks_answers,
     find_fault,
 )
+from gateway.dataplane.budget_holds import (
+    hold_another_attempt,
+    no_budget_for_another,
+    output_limit_for,
+)
 from gateway.dataplane.errors import Headers, UpstreamFailed
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.ports import UpstreamResponse
@@ -104,6 +109,8 @@ async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | Stre
         while not gateway.health.may_call(candidates[position]) and position + 1 < len(candidates):
             position += 1
         deployment = candidates[position]
+        if exchange.hold is not None and exchange.attempts and not await hold_another_attempt(exchange):
+            raise failure.error if failure is not None else no_budget_for_another(deployment)
         if failure is None or deployment.id not in ready_at_s:
             # Fallbacks cost no retry budget: they bring no load to what is in trouble.
             result = await _attempt(exchange, deployment, deadline_s)
@@ -190,6 +197,9 @@ async def _attempt(
                 upstream_model=deployment.upstream_model,
                 output_limit_parameter=deployment.model.output_limit_parameter,
                 takes_stream_options=provider.takes_stream_options,
+                output_limit=None
+                if exchange.output_limit is None
+                else output_limit_for(exchange, deployment),
             ),
             connect_timeout_s=min(gateway.timeouts.connect_s, remaining_s),
             head_timeout_s=head_timeout_s,

@@ -6,6 +6,7 @@ Pure. The whole tree, and the one place where it becomes an HTTP answer.
     ├── BadRequest            400  the request cannot be understood or served as written
     │   └── RequestTooLarge   413
     ├── Unauthorized          401  missing, malformed, unknown, expired: always the same answer
+    ├── BudgetExceeded        402  a hard budget has no room for it
     ├── NotFound              404  model_not_found, unknown path, unknown request id
     ├── MethodNotAllowed      405  with Allow
     ├── NotOffered            501  an endpoint of the OpenAI API that this gateway does not offer
@@ -84,6 +85,11 @@ class Unauthorized(GatewayError):
             "an operator can issue one in the console under API keys.",
             code="invalid_api_key",
         )
+
+
+class BudgetExceeded(GatewayError):
+    status = 402
+    type = "budget_exceeded"
 
 
 class NotFound(GatewayError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from billing.rating import total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
+from gateway.dataplane.budgets import Hold
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
@@ -34,6 +35,7 @@ class Exchange:
 
     __slots__ = (
         "ask",
+        "attempt_hold_nanousd",
         "attempts",
         "client_ids",
         "decision",
@@ -45,10 +47,12 @@ class Exchange:
         "grant",
         "has_intent",
         "held_bytes",
+        "hold",
         "is_client_gone",
         "is_committed",
         "is_pinned",
         "is_recorded",
+        "output_limit",
         "parsed",
         "request_id",
         "served",
@@ -78,6 +82,11 @@ class Exchange:
         self.first_token_ms: float | None = None
         self.held_bytes = 0
         self.is_pinned = False
+        # Of budgets, for keys that have one: what is held, the most that one attempt can cost, and the output limit
+        # with which that is so, where the request came without one.
+        self.hold: Hold | None = None
+        self.attempt_hold_nanousd = 0
+        self.output_limit: int | None = None
         self.is_client_gone = False
         self.is_committed = False
         self.has_intent = False
@@ -132,6 +141,7 @@ class Exchange:
                 "The gateway cannot write its journal, so it accepts no request it could lose.",
                 code="journal_unavailable",
                 headers=[(b"retry-after", b"1")],
+                    **budgets,
             ) from error
         self.has_intent = True
 
@@ -172,6 +182,7 @@ class Exchange:
             stats.journal_errors += 1
             self.gateway.unwritten.append(line)
 
+            uncertain_nanousd=self.used_nanousd()[1] if self.hold is not None else 0,
     def _keep_conversation(self) -> None:
         """Note who serves the conversation, where that matters for its next request."""
         features, decision = self.features, self.decision
@@ -179,6 +190,14 @@ class Exchange:
         if decision is None or decision.pin is None or board is None or features is None:
             return
         if self.attempts:
+        self.end_hold()
+
+    def end_hold(self) -> None:
+        """Settle what is held of budgets with what was used; after the outcome line, or when there is none."""
+        hold, budgets = self.hold, self.gateway.budgets
+        if hold is not None and budgets is not None:
+            budgets.settle(hold, sum(self.used_nanousd()))
+            self.hold = None
             board.keep(features.conversation, (self.served or self.attempts[-1]).deployment.id)
 
     def charge(self, attempt: AttemptLog, usage: Usage) -> None:
@@ -201,6 +220,16 @@ class Exchange:
                 continue
             if attempt.cost_nanousd is None:
                 return None
+    def used_nanousd(self) -> tuple[int, int]:
+        """What the attempts cost, and the most that those can have cost of which nobody knows."""
+        known = uncertain = 0
+        for attempt in self.attempts:
+            if attempt.cost_nanousd is not None:
+                known += attempt.cost_nanousd
+            elif attempt.outcome == "cancelled" if attempt.usage is None else attempt.usage.kind == "unknown":
+                uncertain += self.attempt_hold_nanousd
+        return known, uncertain
+
             total += attempt.cost_nanousd
         return total
 

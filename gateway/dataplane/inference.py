@@ -15,6 +15,7 @@ from gateway.dataplane.answer_checks import JsonAnswer
 from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.attempts import StreamAnswer, first_answer
 from gateway.dataplane.auth import authenticate
+from gateway.dataplane.budget_holds import hold_budgets
 from gateway.dataplane.client_ids import read_client_ids
 from gateway.dataplane.errors import (
     BadRequest,
@@ -97,6 +98,8 @@ async def serve(
         gateway.stats.in_flight -= 1
         gateway.stats.held_bytes -= exchange.held_bytes
         if watch is not None:
+        if exchange.hold is not None:  # no outcome could be written
+            exchange.end_hold()
             watch.stop()
 
 
@@ -141,6 +144,8 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         raise _no_candidate(decision, exchange.endpoint)
 
 
+    if grant.budgets:
+        await hold_budgets(exchange)
 def with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSnapshot) -> Ask:
     """Name the deployment that served this conversation last."""
     if deployment_id is None:

@@ -6,10 +6,16 @@ Pure. Nothing here or below imports Django.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from datetime import date
+from typing import TYPE_CHECKING, Any, Protocol
 
 from billing.pricebook import PriceVersion
-from policies.snapshot import KeyGrant, RoutingSnapshot
+from gateway.dataplane.budgets import Hold
+from policies.snapshot import BudgetTerms, KeyGrant, RoutingSnapshot
+
+if TYPE_CHECKING:
+    from gateway.dataplane.answer_checks import JsonAnswer
+    from gateway.dataplane.exchange import Exchange
 
 
 class Configuration(Protocol):

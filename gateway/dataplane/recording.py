@@ -124,9 +124,11 @@ def outcome_line(
     first_token_ms: float | None = None,
     attempts: list[AttemptLog],
     served: AttemptLog | None = None,
+    uncertain_nanousd: int = 0,
 ) -> dict[str, Any]:
     """The outcome. Usage is the last attempt's that has one; cost is the sum over all attempts that cost.
 
+    `uncertain_nanousd`: the most that attempts of unknown usage can have cost, for requests that hold of a budget.
     `served` is the attempt whose answer the client gets, where that is not the last one; its usage is then told.
 
     An attempt that a provider refused used nothing; one that broke off used nobody knows what: it stays `unknown` at
@@ -155,7 +157,7 @@ def outcome_line(
             is_unpriced, cost = True, None
         elif cost is not None:
             cost += attempt.cost_nanousd
-    return {
+    told: dict[str, Any] = {
         "k": "outcome",
         "v": 1,
         "id": request_id,
@@ -173,3 +175,6 @@ def outcome_line(
         "unpriced": is_unpriced,
         "attempts": lines,
     }
+    if uncertain_nanousd:
+        told["uncertain"] = uncertain_nanousd
+    return told

@@ -98,11 +98,12 @@ def upstream_body(
     upstream_model: str,
     output_limit_parameter: str,
     takes_stream_options: bool = True,
+    output_limit: int | None = None,
 ) -> bytes:
     """The body for one deployment: its model name, our own members gone, usage asked for on streams.
 
     A server that does not take `stream_options` never gets it, not even the caller's own: an answer without a usage
-    chunk is worth more than a refusal.
+    chunk is worth more than a refusal. `output_limit` is set for a request that came without one.
     """
     payload = request.payload
     changes: dict[str, bytes | None] = {}
@@ -125,6 +126,11 @@ def upstream_body(
             changes[other] = None
     elif payload.get("max_tokens") is not None and payload.get("max_completion_tokens") is not None:
         changes["max_tokens"] = None  # the old name gives way
+    if output_limit is not None:
+        name = output_limit_parameter or "max_tokens"
+        for other in {"max_tokens", "max_completion_tokens"} & payload.keys():
+            changes[other] = None
+        changes[name] = b"%d" % output_limit
     return replace_members(request.body, changes, present=payload) if changes else request.body
 
 

@@ -1,0 +1,181 @@
+"""What fits into a budget? Windows, holds, leases and the most that a request can cost.
+
+Pure. Integers of nano-USD, whole unix seconds; the same arithmetic in every worker and in the ingester.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from fractions import Fraction
+from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from billing.pricebook import PriceVersion
+
+WindowKind = Literal["day", "week", "month", "total"]
+
+NANOUSD_PER_USD: Final = 1_000_000_000
+NANOUSD_PER_TOKEN: Final = 1_000  # of USD per million tokens
+# What a lease takes beyond its need: this part of what is left, so that leases shrink near the limit.
+SPARE_SHARE: Final = 16
+MAX_CACHED_BOUNDS: Final = 10_000
+
+_OUTPUT_RATES: Final = ("output", "reasoning", "audio_output")
+
+
+class Span(NamedTuple):
+    """One window of a budget. `ends_unix_s` None: it never ends."""
+
+    starts_unix_s: int
+    ends_unix_s: int | None
+
+
+def span_at(kind: WindowKind, time_zone: str, at_unix_s: float, *, counted_from_unix_s: int) -> Span:
+    """The window that a moment falls into, on the calendar of a time zone.
+
+    A moment before the budget was made (a clock that jumped) belongs to its first window.
+    """
+    if kind == "total":
+        return Span(counted_from_unix_s, None)
+    zone = ZoneInfo(time_zone)
+    day = datetime.fromtimestamp(max(at_unix_s, counted_from_unix_s), zone).date()
+    if kind == "day":
+        first, following = day, day + timedelta(days=1)
+    elif kind == "week":
+        first = day - timedelta(days=day.weekday())
+        following = first + timedelta(days=7)
+    else:
+        first = day.replace(day=1)
+        following = (first + timedelta(days=32)).replace(day=1)
+    return Span(
+        *(int(datetime.combine(midnight, time(), zone).timestamp()) for midnight in (first, following))
+    )
+
+
+class WindowNumbers(NamedTuple):
+    """How a window stands. `leased_nanousd` is what workers may still spend of their leases.
+
+    `uncertain_nanousd` is kept for requests whose cost nobody knows: the most that they can have cost.
+    """
+
+    limit_nanousd: int
+    spent_nanousd: int = 0
+    uncertain_nanousd: int = 0
+    leased_nanousd: int = 0
+
+    def room_nanousd(self) -> int:
+        """What may still be leased."""
+        return self.limit_nanousd - self.spent_nanousd - self.uncertain_nanousd - self.leased_nanousd
+
+
+class Loan(NamedTuple):
+    """Which of those who wait are served, by their places, and by how much the lease must grow for that."""
+
+    served: tuple[int, ...]
+    grow_nanousd: int
+
+
+def plan_loan(needs: Sequence[int], *, free_nanousd: int, room_nanousd: int) -> Loan:
+    """Serve who fits, in order, and take some more when all do: a lease is there to save round trips."""
+    total = 0
+    served: list[int] = []
+    for place, need in enumerate(needs):
+        if total + need <= free_nanousd + max(0, room_nanousd):
+            total += need
+            served.append(place)
+    missing = max(0, total - free_nanousd) if served else 0
+    spare = (room_nanousd - missing) // SPARE_SHARE if len(served) == len(needs) and missing else 0
+    return Loan(tuple(served), missing + max(0, spare))
+
+
+@dataclass(slots=True)
+class Lease:
+    """A part of one window's budget that one worker alone may spend, without asking anybody.
+
+    `spent_nanousd` + `held_nanousd` <= `amount_nanousd`, unless a request cost more than the most it could.
+    """
+
+    id: str
+    budget_id: int
+    span: Span
+    amount_nanousd: int = 0
+    spent_nanousd: int = 0
+    held_nanousd: int = 0
+    # Seconds on the worker's own clock, which no one can set.
+    valid_until_s: float = 0.0
+    used_at_s: float = 0.0
+
+    def free_nanousd(self) -> int:
+        """What nobody holds and nobody spent."""
+        return self.amount_nanousd - self.spent_nanousd - self.held_nanousd
+
+    def try_hold(self, nanousd: int, *, now_s: float) -> bool:
+        """Hold an amount if it fits into a lease that has not expired."""
+        if now_s >= self.valid_until_s or nanousd > self.free_nanousd():
+            return False
+        self.held_nanousd += nanousd
+        self.used_at_s = now_s
+        return True
+
+    def settle(self, held_nanousd: int, *, cost_nanousd: int) -> None:
+        """Give back a hold and keep what it cost; 0 for a request that was refused."""
+        self.held_nanousd -= held_nanousd
+        self.spent_nanousd += cost_nanousd
+
+    def give_back(self) -> int:
+        """Give up what is free; return the amount that stays."""
+        self.amount_nanousd -= max(0, self.free_nanousd())
+        return self.amount_nanousd
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """The dearest rates of a price, exact: nano-USD a token and a request."""
+
+    source: object
+    input: Fraction
+    output: Fraction
+    request: Fraction
+
+
+_cache: dict[int, _Bounds] = {}
+
+
+def most_nanousd(price: PriceVersion, *, input_tokens: int, output_tokens: int) -> int:
+    """The most that one attempt with so many tokens can cost: every token at the dearest rate of its direction."""
+    bounds = _bounds_of(price)
+    return math.ceil(bounds.request + input_tokens * bounds.input + output_tokens * bounds.output)
+
+
+def most_output_tokens(price: PriceVersion, *, input_tokens: int, nanousd: int) -> int | None:
+    """How many output tokens an amount pays for besides the input, at most 0; None: as many as one likes."""
+    bounds = _bounds_of(price)
+    left = nanousd - math.ceil(bounds.request + input_tokens * bounds.input)
+    if left < 0:
+        return 0
+    return None if not bounds.output else math.floor(left / bounds.output)
+
+
+def _bounds_of(price: PriceVersion) -> _Bounds:
+    bounds = _cache.get(price.id)
+    # The id finds the entry, the identity of the rates proves it: a test may reuse an id.
+    if bounds is not None and bounds.source is price.rates:
+        return bounds
+    dearest = {"input": Fraction(0), "output": Fraction(0), "request": Fraction(0)}
+    for name, rate in price.rates.items():
+        # Names may carry a limit or a service tier behind them; the dearest of all counts.
+        if name.startswith("usd_per_request"):
+            direction, per_unit = "request", Fraction(rate) * NANOUSD_PER_USD
+        elif name.startswith(_OUTPUT_RATES):
+            direction, per_unit = "output", Fraction(rate) * NANOUSD_PER_TOKEN
+        else:
+            direction, per_unit = "input", Fraction(rate) * NANOUSD_PER_TOKEN
+        dearest[direction] = max(dearest[direction], per_unit)
+    bounds = _Bounds(price.rates, **dearest)
+    if len(_cache) >= MAX_CACHED_BOUNDS:
+        _cache.clear()
+    _cache[price.id] = bounds
+    return bounds

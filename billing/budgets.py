@@ -1,0 +1,189 @@
+"""How does a budget come to be, change and go?
+
+Writes: budget, its windows, change_event. The only writer of budgets; what is spent and leased of a window is written
+by `leasing` and `budget_settling`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from billing.budget_arithmetic import span_at
+from billing.budget_scopes import list_successors
+from billing.budget_settling import BUDGET_LOCK, sum_records
+from billing.models import Budget, BudgetWindow
+from billing.money import usd_text
+from policies import changes
+from policies.errors import InvalidValueError, NameTakenError
+from policies.models import ApiKey, Project, Tenant
+
+# Sums of amounts stay far from 64 bits.
+MAX_LIMIT_NANOUSD = 10**17
+
+
+@transaction.atomic
+def create_budget(
+    *,
+    tenant: Tenant,
+    window: str,
+    limit_nanousd: int,
+    actor: str,
+    project: Project | None = None,
+    api_key: ApiKey | None = None,
+    is_hard: bool = True,
+    may_lower_limit: bool = True,
+    now: dt.datetime | None = None,
+) -> Budget:
+    """Create a budget. What its window has cost so far counts; one `total` counts from now on.
+
+    Raises InvalidValueError, and NameTakenError when this scope has one of this window and kind.
+    """
+    _check(tenant, project, api_key, window, limit_nanousd)
+    if api_key is not None:
+        project = api_key.project
+    scope = Budget.objects.filter(
+        tenant=tenant, project=project, api_key=api_key, window=window, is_hard=is_hard
+    )
+    if scope.exists():
+        raise NameTakenError(
+            f"{api_key or project or tenant} has a {'hard' if is_hard else 'soft'} budget by {window}: change it"
+        )
+    at = now or timezone.now()
+    # From here to the commit no record is stored: it would be counted twice, or not at all.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [BUDGET_LOCK])
+    span = span_at(
+        window,  # type: ignore[arg-type]  # checked above
+        tenant.time_zone,
+        at.timestamp(),
+        counted_from_unix_s=int(at.timestamp()),
+    )
+    starts_at = dt.datetime.fromtimestamp(span.starts_unix_s, dt.UTC)
+    budget = Budget.objects.create(
+        tenant=tenant,
+        project=project,
+        api_key=api_key,
+        window=window,
+        limit_nanousd=limit_nanousd,
+        is_hard=is_hard,
+        may_lower_limit=may_lower_limit,
+        time_zone=tenant.time_zone,
+        counted_from=starts_at,
+        created_by=actor[:150],
+    )
+    BudgetWindow.objects.create(
+        budget=budget,
+        starts_at=starts_at,
+        ends_at=None if span.ends_unix_s is None else dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC),
+        limit_nanousd=limit_nanousd,
+        spent_nanousd=sum_records(
+            tenant_id=tenant.pk,
+            project_id=project.pk if project is not None else None,
+            key_ids=list_successors([api_key.pk])[api_key.pk] if api_key is not None else [],
+            since=starts_at,
+        ),
+    )
+    _record(budget, actor=actor, action="create", after=_describe(budget))
+    return budget
+
+
+@transaction.atomic
+def change_budget(
+    *,
+    budget: Budget,
+    actor: str,
+    limit_nanousd: int | None = None,
+    may_lower_limit: bool | None = None,
+    is_enabled: bool | None = None,
+) -> Budget:
+    """Change a budget's limit, from the window on that runs, or switch it. None: as it is. Raises InvalidValueError.
+
+    A lower limit takes nothing from leases that workers have: they end within half a minute.
+    """
+    row = Budget.objects.select_for_update().get(pk=budget.pk)
+    before = _describe(row)
+    if limit_nanousd is not None:
+        _check_limit(limit_nanousd)
+        row.limit_nanousd = limit_nanousd
+        BudgetWindow.objects.filter(
+            Q(ends_at__isnull=True) | Q(ends_at__gt=timezone.now()), budget=row
+        ).update(limit_nanousd=limit_nanousd)
+    if may_lower_limit is not None:
+        row.may_lower_limit = may_lower_limit
+    if is_enabled is not None:
+        row.is_enabled = is_enabled
+    after = _describe(row)
+    if after == before:
+        return row
+    row.save(update_fields=["limit_nanousd", "may_lower_limit", "is_enabled"])
+    changed = [name for name in after if after[name] != before[name]]
+    _record(
+        row,
+        actor=actor,
+        action="change",
+        before={name: before[name] for name in changed},
+        after={name: after[name] for name in changed},
+    )
+    return row
+
+
+@transaction.atomic
+def delete_budget(*, budget: Budget, actor: str) -> None:
+    """Delete a budget with its windows and leases. Records stay as they are."""
+    row = Budget.objects.select_for_update().get(pk=budget.pk)
+    _record(row, actor=actor, action="delete", before=_describe(row))
+    row.delete()
+
+
+def _check(
+    tenant: Tenant, project: Project | None, api_key: ApiKey | None, window: str, limit_nanousd: int
+) -> None:
+    if window not in Budget.Window.values:
+        raise InvalidValueError({"window": [f"{window!r} is not one of {', '.join(Budget.Window.values)}"]})
+    _check_limit(limit_nanousd)
+    if api_key is not None and project is not None and api_key.project_id != project.pk:
+        raise InvalidValueError({"api_key": [f"{api_key} is not a key of {project}"]})
+    owner = api_key.project if api_key is not None else project
+    if owner is not None and owner.tenant_id != tenant.pk:
+        raise InvalidValueError({"tenant": [f"{owner} does not belong to {tenant}"]})
+    if api_key is not None and (api_key.replaced_by_id is not None or api_key.revoked_at is not None):
+        raise InvalidValueError({"api_key": [f"{api_key} is revoked or replaced: choose the key in use"]})
+
+
+def _check_limit(limit_nanousd: int) -> None:
+    if not 0 < limit_nanousd <= MAX_LIMIT_NANOUSD:
+        raise InvalidValueError({"limit_usd": ["a limit is more than 0 and at most 100,000,000 USD"]})
+
+
+def _describe(budget: Budget) -> dict[str, Any]:
+    return {
+        "window": budget.window,
+        "limit_usd": usd_text(budget.limit_nanousd),
+        "is_hard": budget.is_hard,
+        "may_lower_limit": budget.may_lower_limit,
+        "is_enabled": budget.is_enabled,
+    }
+
+
+def _record(
+    budget: Budget,
+    *,
+    actor: str,
+    action: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    changes.record_change(
+        actor=actor,
+        action=action,
+        object_type="budget",
+        object_id=budget.pk,
+        object_name=f"{budget.scope()} by {budget.window}",
+        before=before,
+        after=after,
+    )
