@@ -24,12 +24,12 @@ from billing.journal_files import home_of  # noqa: E402
 from billing.leasing import WorkerName  # noqa: E402
 from billing.request_view import DatabaseRecordLookup  # noqa: E402
 from gateway import health_board  # noqa: E402
-from gateway.console_bodies import refuses_body  # noqa: E402
 from gateway.budget_leases import LeaseKeeper  # noqa: E402
+from gateway.console_bodies import refuses_body  # noqa: E402
 from gateway.conversation_board import ConversationBoard  # noqa: E402
 from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
-from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.budgets import LeaseBook  # noqa: E402
+from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
 from gateway.dataplane.health import Health  # noqa: E402
 from gateway.dataplane.inference import send_error  # noqa: E402
@@ -71,13 +71,13 @@ class Application:
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
     def begin_drain(self) -> None:
         """The server takes no new requests from now on and waits for those that run."""
         if self._worker is not None:
             self._worker.gateway.is_draining = True
 
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._worker = Worker(Path(settings.POINTSMAN_DATA_DIR))
@@ -99,19 +99,19 @@ class Worker:
         self.journal = SegmentJournal(data_dir)
         self._conversations = ConversationBoard(data_dir)
         client = PooledUpstreamClient()
-        self.gateway = Gateway(
-            configuration=self.configuration,
         leases = LeaseBook()
         home = home_of(data_dir / "journal")
         self._lease_keeper = LeaseKeeper(leases, WorkerName(home, self.journal.worker))
+        self.gateway = Gateway(
+            configuration=self.configuration,
             journal=self.journal,
             records=DatabaseRecordLookup(),
             clients={"http": client, "https": client, "simulated": SimulatedClient()},
             health=Health(),
             conversations=self._conversations,
+            budgets=leases,
         )
         self._reporter = asyncio.get_running_loop().create_task(self._report_regularly())
-            budgets=leases,
 
     async def close(self) -> None:
         """Stop in the order in which nothing is lost: no new work, connections, journal, configuration."""
@@ -120,6 +120,7 @@ class Worker:
         for client in set(self.gateway.clients.values()):
             await client.aclose()
         self.gateway.write_unwritten()
+        self._lease_keeper.close()
         self.journal.close()
         self.configuration.close()
         self._conversations.close()
@@ -127,7 +128,6 @@ class Worker:
 
     async def _report_regularly(self) -> None:
         while True:
-        self._lease_keeper.close()
             self.gateway.write_unwritten()
             try:
                 health_board.write_report(

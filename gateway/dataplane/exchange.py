@@ -81,12 +81,12 @@ class Exchange:
         self.finish_reason = ""
         self.first_token_ms: float | None = None
         self.held_bytes = 0
-        self.is_pinned = False
         # Of budgets, for keys that have one: what is held, the most that one attempt can cost, and the output limit
         # with which that is so, where the request came without one.
         self.hold: Hold | None = None
         self.attempt_hold_nanousd = 0
         self.output_limit: int | None = None
+        self.is_pinned = False
         self.is_client_gone = False
         self.is_committed = False
         self.has_intent = False
@@ -114,6 +114,9 @@ class Exchange:
             features["client"] = (
                 self.client_ids
             )  # no feature: no condition sees it, no decision is made from it
+        budgets: dict[str, Any] = {}
+        if self.hold is not None:
+            budgets = {"hold": self.hold.nanousd, "leases": self.hold.lease_ids()}
         try:
             self.gateway.journal.append(
                 {
@@ -133,6 +136,7 @@ class Exchange:
                     "tags": parsed.tags if parsed is not None else {},
                     "features": features,
                     "decision": decision_record(decision) if decision is not None else {},
+                    **budgets,
                 }
             )
         except JournalError as error:
@@ -141,7 +145,6 @@ class Exchange:
                 "The gateway cannot write its journal, so it accepts no request it could lose.",
                 code="journal_unavailable",
                 headers=[(b"retry-after", b"1")],
-                    **budgets,
             ) from error
         self.has_intent = True
 
@@ -174,6 +177,7 @@ class Exchange:
             first_token_ms=self.first_token_ms,
             attempts=self.attempts,
             served=self.served,
+            uncertain_nanousd=self.used_nanousd()[1] if self.hold is not None else 0,
         )
         try:
             self.gateway.journal.append(line)
@@ -181,15 +185,6 @@ class Exchange:
             # The answer exists and may be paid for: the client gets it, and the line waits for room on the disk.
             stats.journal_errors += 1
             self.gateway.unwritten.append(line)
-
-            uncertain_nanousd=self.used_nanousd()[1] if self.hold is not None else 0,
-    def _keep_conversation(self) -> None:
-        """Note who serves the conversation, where that matters for its next request."""
-        features, decision = self.features, self.decision
-        board = self.gateway.conversations
-        if decision is None or decision.pin is None or board is None or features is None:
-            return
-        if self.attempts:
         self.end_hold()
 
     def end_hold(self) -> None:
@@ -198,6 +193,14 @@ class Exchange:
         if hold is not None and budgets is not None:
             budgets.settle(hold, sum(self.used_nanousd()))
             self.hold = None
+
+    def _keep_conversation(self) -> None:
+        """Note who serves the conversation, where that matters for its next request."""
+        features, decision = self.features, self.decision
+        board = self.gateway.conversations
+        if decision is None or decision.pin is None or board is None or features is None:
+            return
+        if self.attempts:
             board.keep(features.conversation, (self.served or self.attempts[-1]).deployment.id)
 
     def charge(self, attempt: AttemptLog, usage: Usage) -> None:
@@ -212,14 +215,6 @@ class Exchange:
             attempt.price_id = price.id
             attempt.cost_nanousd = total
 
-    def cost_nanousd(self) -> int | None:
-        """The request's cost so far; None when something is unknown or unpriced."""
-        total = 0
-        for attempt in self.attempts:
-            if attempt.usage is None:
-                continue
-            if attempt.cost_nanousd is None:
-                return None
     def used_nanousd(self) -> tuple[int, int]:
         """What the attempts cost, and the most that those can have cost of which nobody knows."""
         known = uncertain = 0
@@ -230,6 +225,14 @@ class Exchange:
                 uncertain += self.attempt_hold_nanousd
         return known, uncertain
 
+    def cost_nanousd(self) -> int | None:
+        """The request's cost so far; None when something is unknown or unpriced."""
+        total = 0
+        for attempt in self.attempts:
+            if attempt.usage is None:
+                continue
+            if attempt.cost_nanousd is None:
+                return None
             total += attempt.cost_nanousd
         return total
 

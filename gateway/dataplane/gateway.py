@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.dataplane.health import Health
-from gateway.dataplane.ports import Configuration, Conversations, Journal, RecordLookup, UpstreamClient
+from gateway.dataplane.ports import (
+    Budgets,
+    Configuration,
+    Conversations,
+    Journal,
+    RecordLookup,
+    UpstreamClient,
+)
 from gateway.dataplane.stats import Stats
 from gateway.journal import JournalError
 
@@ -47,6 +54,7 @@ class Gateway:
     draw: Callable[[], float] = random.random
     now_unix_s: Callable[[], float] = time.time
     conversations: Conversations | None = None
+    budgets: Budgets | None = None
     is_draining: bool = False
     # Outcomes that a full disk refused. Their requests are answered and maybe paid for: they are written when there
     # is room again. What does not fit here any more stays as its intent line, `interrupted`.

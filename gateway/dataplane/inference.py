@@ -96,10 +96,10 @@ async def serve(
             )
     finally:
         gateway.stats.in_flight -= 1
-        gateway.stats.held_bytes -= exchange.held_bytes
-        if watch is not None:
         if exchange.hold is not None:  # no outcome could be written
             exchange.end_hold()
+        gateway.stats.held_bytes -= exchange.held_bytes
+        if watch is not None:
             watch.stop()
 
 
@@ -142,10 +142,10 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
             gateway.stats.rule_failures[decision.policy.public_id, trace.rule] += 1
     if not decision.candidates:
         raise _no_candidate(decision, exchange.endpoint)
-
-
     if grant.budgets:
         await hold_budgets(exchange)
+
+
 def with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSnapshot) -> Ask:
     """Name the deployment that served this conversation last."""
     if deployment_id is None:

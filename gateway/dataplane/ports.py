@@ -6,16 +6,11 @@ Pure. Nothing here or below imports Django.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from billing.pricebook import PriceVersion
 from gateway.dataplane.budgets import Hold
 from policies.snapshot import BudgetTerms, KeyGrant, RoutingSnapshot
-
-if TYPE_CHECKING:
-    from gateway.dataplane.answer_checks import JsonAnswer
-    from gateway.dataplane.exchange import Exchange
 
 
 class Configuration(Protocol):
@@ -50,6 +45,28 @@ class Conversations(Protocol):
 
     def keep(self, conversation: str, deployment_id: int, /) -> None:
         """Note that this deployment serves the conversation."""
+        ...
+
+
+class Budgets(Protocol):
+    """What keys with a hard budget may still spend. Holding waits for the database only when a lease is used up."""
+
+    async def hold(self, budgets: tuple[BudgetTerms, ...], nanousd: int, /, *, at_unix_s: float) -> Hold:
+        """Hold an amount of every budget. Raises BudgetShortError, BudgetUnknownError; then nothing is held."""
+        ...
+
+    async def extend(
+        self, hold: Hold, budgets: tuple[BudgetTerms, ...], nanousd: int, /, *, at_unix_s: float
+    ) -> None:
+        """Hold more for the same request. Raises as `hold` does."""
+        ...
+
+    def settle(self, hold: Hold, nanousd: int, /) -> None:
+        """End a hold with what the request cost; 0 when it used nothing."""
+        ...
+
+    def used_ratio(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> float:
+        """How much of the fullest budget is used; 0 while this worker has not heard of it."""
         ...
 
 
