@@ -359,13 +359,17 @@ class Judge:
 
     def _compare_latency(self, row: Row, now_id: int, workload: str, *, is_moved: bool) -> None:
         tally, expectations = self.tally, self._setup.expectations
+        if not is_moved:
+            tally.first_token.keep(row.first_token_ms)
+            tally.duration.keep(row.duration_ms)
+            return
         for latency, then_ms, expect in (
             (tally.first_token, row.first_token_ms, expectations.first_token_ms),
             (tally.duration, row.duration_ms, expectations.duration_ms),
         ):
             if then_ms is None:
                 continue
-            now_ms = expect(workload, now_id) if is_moved else then_ms
+            now_ms = expect(workload, now_id)
             if now_ms is None:
                 latency.unknown += 1
             else:

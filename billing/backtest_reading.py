@@ -37,11 +37,9 @@ class Row(NamedTuple):
     is_pinned: bool
     status: str
     rule: str
-    deployment_id: int | None
     duration_ms: float | None
     first_token_ms: float | None
     input_tokens: int | None
-    output_tokens: int | None
     cache_read_tokens: int | None
     cache_write_tokens: int | None
     cost_nanousd: int | None

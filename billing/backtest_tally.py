@@ -80,6 +80,13 @@ class Latency:
     then_ms: float = 0.0
     now_ms: float = 0.0
 
+    def keep(self, ms: float | None) -> None:
+        """Count a time that stays what it was."""
+        if ms is not None:
+            self.count += 1
+            self.then_ms += ms
+            self.now_ms += ms
+
     def merge(self, other: Latency) -> None:
         self.count += other.count
         self.unknown += other.unknown

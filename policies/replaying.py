@@ -110,6 +110,10 @@ def _latencies_of(decision: Mapping[str, Any]) -> Mapping[str, float | None]:
     return found
 
 
+# Of most records: nothing was left out, nothing measured.
+_HEALTHY = RecordedHealth({}, {})
+
+
 def replay(
     stored: StoredRequest,
     *,
@@ -118,12 +122,11 @@ def replay(
 ) -> Replayed:
     """Restore what the decision of a record was made from. `names`: deployment id -> name."""
     decision = stored.decision
-    return Replayed(
-        restore_ask(stored),
-        restore_features(stored),
-        RecordedHealth(decision, names, otherwise_ms),
-        float(decision.get("draw", 0.0)),
-    )
+    if otherwise_ms is None and "dropped" not in decision and "scores" not in decision:
+        health = _HEALTHY
+    else:
+        health = RecordedHealth(decision, names, otherwise_ms)
+    return Replayed(restore_ask(stored), restore_features(stored), health, float(decision.get("draw", 0.0)))
 
 
 def restore_ask(stored: StoredRequest) -> Ask:
