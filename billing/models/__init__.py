@@ -11,6 +11,7 @@ from billing.models.evaluation import (
 )
 from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
 from billing.models.ingestion import JournalCursor, OpenIntent
+from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
 from billing.models.shadow import ShadowSpend
@@ -33,6 +34,8 @@ __all__ = [
     "JournalCursor",
     "OpenIntent",
     "Price",
+    "PriceProposal",
+    "ProposedPrice",
     "RequestRecord",
     "ShadowSpend",
     "UsageByDay",
