@@ -36,7 +36,7 @@ LATENCY_PENALTY_PER_MS: Final = 0.002 / 1000
 MAX_LATENCY_PENALTY: Final = 0.3
 TOKENS_PER_MTOK: Final = 1_000_000
 # More than any two scores lie apart.
-APART: Final = 1e9
+APART: Final = 1e7
 # At the cheap end of the slider: no difference in quality outweighs one in cost that anybody would notice.
 MAX_TAU: Final = 1e6
 # The default slider gives up this share of the best single model's quality at most, as far as the tables can tell; the
@@ -120,9 +120,7 @@ def rank(
     offset = features.difficulty - UNKNOWN
     target_ms = features.max_latency_ms
     floor = -1.0 if quality_floor is None else quality_floor
-    scores: list[AutoScore] = []
-    # The name of a tuple's own constructor: a named tuple's takes twice as long, thirty times a request.
-    new = tuple.__new__
+    found: list[tuple[float, float, float, int | None, float | None, float]] = []
     # Sorted upwards: pinned before all others, those below the floor after all others.
     keys: list[float] = []
     for entry, cost in zip(prepared, costs, strict=True):
@@ -130,26 +128,28 @@ def rank(
         if slope:
             quality += slope * offset
             quality = 0.0 if quality < 0.0 else min(quality, 1.0)
-        measured = latency_ms(deployment_id)
-        if measured is not None:
-            latency = measured
         if cost is None:
             score = quality - caution - weight
         else:
             score = quality - caution - cost_weight * cost
             cost = int(cost + 0.5)
+        measured = latency_ms(deployment_id)
+        if measured is not None:
+            latency = measured
         if latency is not None:
             penalty = LATENCY_PENALTY_PER_MS * latency
             if 0 < target_ms < latency:
                 penalty += MISSED_TARGET_PENALTY_PER_MS * (latency - target_ms)
             score -= penalty if penalty < MAX_LATENCY_PENALTY else MAX_LATENCY_PENALTY
-        scores.append(new(AutoScore, (quality, error, evidence_count, cost, latency, score)))
-        key = -score
-        if quality < floor:
-            key += APART
-        keys.append(key - 2 * APART if is_pinned else key)
+        found.append((quality, error, evidence_count, cost, latency, score))
+        if is_pinned:
+            keys.append(-score - (APART if quality < floor else 2 * APART))
+        else:
+            keys.append(APART - score if quality < floor else -score)
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    return Ranked(order, [scores[index] for index in order])
+    # The name of a tuple's own constructor: a named tuple's takes twice as long, thirty times a request.
+    new = tuple.__new__
+    return Ranked(order, [new(AutoScore, found[index]) for index in order])
 
 
 class Ready(NamedTuple):

@@ -34,7 +34,7 @@ def time_decisions(
 ) -> dict[str, float]:
     """Return the median and the 99th percentile in microseconds, for prompts of 200 and of 2,000 words.
 
-    Each of the quickest of some batches. Every round has another prompt and another conversation; `deployments` are made up
+    Each of the quickest of some batches. Every round has another prompt and conversation; `deployments` are made up
     to thirty.
     """
     candidates = make_candidates(deployments)

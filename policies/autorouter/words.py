@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-HEAD_CHARS: Final = 800
+HEAD_CHARS: Final = 600
 TAIL_CHARS: Final = 200
 
 # Letters, digits and the bytes of other scripts stay; everything else separates words.
