@@ -7,10 +7,11 @@ Reads: usage_by_day (by `billing.reports`) and names. The page, the CSV and the 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from django.db.models import Case, F, Max, Q, Sum, Value, When
+from django.db.models import Case, F, Q, Sum, Value, When
 
 from billing import reports
 from billing.reports import DayTotals, Totals
@@ -36,7 +37,6 @@ class Row:
     totals: DayTotals
     before: Totals
     day: dt.date | None = None
-    last_day: dt.date | None = None
 
     @property
     def change_nanousd(self) -> int:
@@ -85,8 +85,11 @@ def read_spend(question: Question) -> Spend:
     return Spend(question, rows, total_of(rows), days, series)
 
 
-def read_rows(question: Question) -> tuple[Row, ...]:
-    """What each one spent, now and before, dearest first; who did nothing in both periods is not there."""
+def read_rows(question: Question, *, names: Mapping[int, str] | None = None) -> tuple[Row, ...]:
+    """What each one spent, now and before, dearest first; who did nothing in both periods is not there.
+
+    `names` are looked up unless they are given.
+    """
     assert question.by != "day"
     column, table = reports.DIMENSIONS[question.by]
     period = question.period
@@ -100,19 +103,18 @@ def read_rows(question: Question) -> tuple[Row, ...]:
         .annotate(
             **reports.sums_of(DayTotals, only=now),
             **reports.sums_of(Totals, prefix="before", only=before),
-            last_day=Max("day"),
         )
         .filter(Q(sum_request_count__gt=0) | Q(before_request_count__gt=0))
     )
     rows = list(found)
-    names = reports.names_of(table, [row[column] for row in rows if row[column] is not None])
+    if names is None:
+        names = reports.names_of(table, [row[column] for row in rows if row[column] is not None])
     listed = [
         Row(
             id=row[column],
             name=_name(question, row[column], names),
             totals=reports.read_sums(DayTotals, row),
             before=reports.read_sums(Totals, row, prefix="before"),
-            last_day=row["last_day"],
         )
         for row in rows
     ]
@@ -178,7 +180,7 @@ def _during(first_day: dt.date, last_day: dt.date) -> Q:
     return Q(day__gte=first_day, day__lte=last_day)
 
 
-def _name(question: Question, row_id: int | None, names: dict[int, str]) -> str:
+def _name(question: Question, row_id: int | None, names: Mapping[int, str]) -> str:
     if row_id is None:
         return NO_NAME[question.by]
     return names.get(row_id, f"{question.by} {row_id}")

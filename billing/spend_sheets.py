@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from billing.spend import Row, Spend
+from billing.spend_keys import GROWTH_RULE, KeySpend
 from billing.spend_questions import Question
 from billing.spreadsheets import Column, Sheet
 
@@ -59,6 +60,46 @@ def spend_sheet(spend: Spend, *, filters: Mapping[str, str], now: dt.datetime) -
         rows=rows,
         total=[*total, *sums_of_row(spend.total)],
         about=about(question, filters=filters, now=now, title=f"Spend by {question.by}"),
+    )
+
+
+def key_sheet(
+    report: KeySpend,
+    *,
+    states: Mapping[int, str],
+    last_used: Mapping[int, dt.date],
+    filters: Mapping[str, str],
+    now: dt.datetime,
+) -> Sheet:
+    """One row a key: whose it is, what it spent, whether it grew unusually."""
+    question = report.question
+    first, last = question.period.first_day, question.period.last_day
+    columns = (
+        *(Column(name, "text") for name in ("tenant", "project", "key", "owner", "key_hint", "state")),
+        Column("key_id", "count"),
+        *_DAYS,
+        *_SUMS,
+        Column("unusual", "text"),
+        Column("last_used_day", "day"),
+    )
+    rows = [
+        [
+            key.project.tenant.name, key.project.name, key.name, key.owner, key.secret_hint, states[key.pk], key.pk,
+            first, last, *sums_of_row(one.row), one.growth, last_used.get(key.pk),
+        ]
+        for one in report.rows
+        for key in (one.key,)
+    ]  # fmt: skip
+    return Sheet(
+        name="API keys",
+        columns=columns,
+        rows=rows,
+        total=["Total", *[None] * 6, first, last, *sums_of_row(report.total), None, None],
+        about=[
+            *about(question, filters=filters, now=now, title="Spend of every API key"),
+            ("Keys", "Those that may be used now, and others with a request in either period."),
+            ("Unusual", GROWTH_RULE),
+        ],
     )
 
 

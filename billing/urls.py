@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.views import backtests, evaluation, keys, policies, prices, requests, router, spend
+from billing.views import backtests, evaluation, keys, policies, prices, requests, router, spend, spend_keys
 
 urlpatterns = [
     path("requests", requests.list_page, name="requests"),
@@ -26,6 +26,8 @@ urlpatterns = [
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
     path("spend", spend.show_spend, name="spend"),
     path("spend/export.<str:file_format>", spend.export_spend, name="spend-export"),
+    path("spend/keys", spend_keys.show_key_spend, name="spend-keys"),
+    path("spend/keys/export.<str:file_format>", spend_keys.export_key_spend, name="spend-keys-export"),
     path("router", router.show_router, name="router"),
     path("router/learn", router.learn_now, name="router-learn"),
     path("router/setting", router.change_setting, name="router-setting"),

@@ -51,6 +51,7 @@ def show_spend(request: HttpRequest) -> HttpResponse:
             for name, value in question.parameters().items()
             if name not in ("period", "from", "to")
         },
+        "keys_query": question.link(by=None),
         "all_requests": question.requests_link(),
         "chart": chart_data(spend),
         "chart_text": chart_text(spend),

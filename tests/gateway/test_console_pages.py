@@ -44,7 +44,7 @@ CEILINGS = {
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
-    "spend": 14,
+    "spend": 14, "spend-keys": 15,
     "router": 22, "workload": 19, "router-table": 7,
     "policy-backtests": 10, "backtest": 6,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
@@ -65,7 +65,7 @@ ABILITY_OF = {
     "management-token-new": Ability.ISSUE_TOKENS,
 }
 WORKLOAD = "00112233445566ff"
-NOT_PAGES = {"sign-in", "sign-out", "metrics", "policy-traffic", "spend-export"}
+NOT_PAGES = {"sign-in", "sign-out", "metrics", "policy-traffic", "spend-export", "spend-keys-export"}
 
 
 @dataclass
@@ -348,6 +348,7 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
         "management-tokens",
         "router",
         "spend",
+        "spend-keys",
     ],
 )
 def test_an_empty_list_says_what_the_page_is_for(name: str) -> None:

@@ -1,0 +1,142 @@
+"""What did every API key spend, whose is it, and which of them grew as keys do not usually grow?
+
+Reads: usage_by_day (by `billing.spend`), api_key. The rule of what is unusual is `growth_of`; pages print its words.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from django.db.models import Q
+
+from billing import reports
+from billing.reports import DayTotals, Totals
+from billing.spend import Row, read_rows, total_of
+from billing.spend_questions import Period, Question
+from policies.models import ApiKey
+
+Growth = Literal["", "grew", "new"]
+GREW_TIMES: Final = 2
+# Shares of everything that all keys spent: smaller amounts are noise.
+GREW_AT_LEAST_PER_CENT: Final = 1
+NEW_AT_LEAST_PER_CENT: Final = 5
+GROWTH_RULE: Final = (
+    f"Unusual is a key that spent at least {GREW_TIMES} times as much a day as in the period before, and at least "
+    f"{GREW_AT_LEAST_PER_CENT} % of all spend more; or one without a request in the period before that spent at least "
+    f"{NEW_AT_LEAST_PER_CENT} % of all. A rotated key counts together with the one it replaced."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One key in both periods. `growth`: empty, or why it is unusual; `times`: as much a day as before."""
+
+    key: ApiKey
+    row: Row
+    growth: Growth
+    times: float | None
+
+    @property
+    def name(self) -> str:
+        return str(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpend:
+    """Keys that may be used, and others that spent in either period. The rows sum to `total`."""
+
+    question: Question
+    rows: tuple[KeyRow, ...]
+    total: Row
+
+    @property
+    def unusual(self) -> list[KeyRow]:
+        return [row for row in self.rows if row.growth]
+
+
+_SORTS: Final[Mapping[str, Callable[[KeyRow], Any]]] = {
+    "key": lambda row: row.name,
+    "owner": lambda row: (row.key.owner == "", row.key.owner.lower()),
+    "spend": lambda row: row.row.totals.cost_nanousd,
+    "before": lambda row: row.row.before.cost_nanousd,
+    "change": lambda row: row.row.change_nanousd,
+    "requests": lambda row: row.row.totals.request_count,
+}
+SORTS: Final = tuple(_SORTS)
+
+
+def read_key_spend(
+    question: Question,
+    *,
+    now: dt.datetime,
+    q: str = "",
+    only_unusual: bool = False,
+    sort: str = "spend",
+    descending: bool = True,
+) -> KeySpend:
+    """Read all keys in three queries. `q`: part of a key's, an owner's, a project's or a tenant's name.
+
+    What is unusual is judged among all keys in the question's scope, whatever is shown of them.
+    """
+    assert question.by == "key"
+    with reports.one_moment():
+        keys = {key.pk: key for key in _keys(question, now)}
+        rows = {row.id: row for row in read_rows(question, names={})}
+        missing = [pk for pk in rows if pk is not None and pk not in keys]
+        for key in ApiKey.objects.filter(pk__in=missing).select_related("project__tenant"):
+            keys[key.pk] = key
+    everything = total_of(tuple(rows.values()))
+    successor_of = {key.replaced_by_id: pk for pk, key in keys.items() if key.replaced_by_id}
+    listed = []
+    for pk, key in keys.items():
+        own = rows.get(pk) or Row(pk, str(key), DayTotals(), Totals())
+        judged = [row for row in (own, rows.get(successor_of.get(pk))) if row is not None]
+        growth, times = growth_of(
+            now_nanousd=sum(row.totals.cost_nanousd for row in judged),
+            before_nanousd=sum(row.before.cost_nanousd for row in judged),
+            had_requests_before=any(row.before.request_count for row in judged),
+            everything=everything,
+            period=question.period,
+        )
+        listed.append(KeyRow(key, own, growth if own.totals.cost_nanousd else "", times))
+    text = q.lower()
+    listed = [
+        row
+        for row in listed
+        if (text in f"{row.name} {row.key.owner}".lower()) and (row.growth or not only_unusual)
+    ]
+    listed.sort(key=lambda row: row.name)
+    listed.sort(key=_SORTS.get(sort, _SORTS["spend"]), reverse=descending)
+    return KeySpend(question, tuple(listed), total_of(tuple(row.row for row in listed)))
+
+
+def growth_of(
+    *, now_nanousd: int, before_nanousd: int, had_requests_before: bool, everything: Row, period: Period
+) -> tuple[Growth, float | None]:
+    """Say whether a key's spend is unusual, and how many times as much a day it is. `GROWTH_RULE` says it in words."""
+    total = everything.totals.cost_nanousd
+    times = None
+    if before_nanousd:
+        times = now_nanousd * period.before_day_count / (before_nanousd * period.day_count)
+    if not everything.before.request_count:
+        return "", times  # nobody spent anything before: all are new
+    if not had_requests_before:
+        return ("new" if now_nanousd and now_nanousd * 100 >= total * NEW_AT_LEAST_PER_CENT else ""), times
+    # Whole numbers: what is exactly twice as much is twice as much.
+    grew = now_nanousd * period.before_day_count >= GREW_TIMES * before_nanousd * period.day_count
+    more = now_nanousd - before_nanousd
+    is_large = more > 0 and more * 100 >= total * GREW_AT_LEAST_PER_CENT
+    return ("grew" if grew and is_large else ""), times
+
+
+def _keys(question: Question, now: dt.datetime) -> Any:
+    """Keys that may be used now, of the tenant, project or key asked for."""
+    keys = ApiKey.objects.select_related("project__tenant").filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=now), revoked_at__isnull=True
+    )
+    wanted = question.filters
+    columns = {"tenant": "project__tenant_id", "project": "project_id", "key": "pk"}
+    return keys.filter(**{column: wanted[name] for name, column in columns.items() if name in wanted})  # type: ignore[index]
