@@ -33,6 +33,8 @@ POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}
 # An empty variable, as compose files make of one that is not set, is none: an empty secret would open every door.
 _secrets = load_or_create_secrets(POINTSMAN_DATA_DIR)
 SECRET_KEY = env.str("POINTSMAN_SECRET_KEY", "") or _secrets["secret_key"]
+# Keys of before: what they signed is still believed, so a new key signs nobody out.
+SECRET_KEY_FALLBACKS = env.list("POINTSMAN_SECRET_KEY_FALLBACKS", default=[])
 POINTSMAN_KEY_PEPPER = env.str("POINTSMAN_KEY_PEPPER", "") or _secrets["pepper"]
 POINTSMAN_CREDENTIAL_KEYS = (env.str("POINTSMAN_CREDENTIAL_KEYS", "") or _secrets["credential_keys"]).split(
     ","
@@ -123,11 +125,19 @@ LOGOUT_REDIRECT_URL = "sign-in"
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_SECURE = env.bool("POINTSMAN_HTTPS_ONLY", False)
-CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("POINTSMAN_BEHIND_PROXY", False) else None
-)
+SESSION_COOKIE_AGE = env.int("POINTSMAN_SESSION_HOURS", 14 * 24) * 3600
+_is_https = env.bool("POINTSMAN_HTTPS", env.bool("POINTSMAN_HTTPS_ONLY", False))  # the latter is its old name
+_is_behind_proxy = env.bool("POINTSMAN_BEHIND_PROXY", False)
+SESSION_COOKIE_SECURE = _is_https
+CSRF_COOKIE_SECURE = _is_https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _is_behind_proxy else None
+# Only a proxy that says so lets us tell https from http: without its word every page would lead to itself.
+SECURE_SSL_REDIRECT = _is_https and _is_behind_proxy
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # Prometheus asks the worker itself.
+# Thirty days: whoever comes once a month is covered, and a mistake is over in a month.
+SECURE_HSTS_SECONDS = 30 * 24 * 3600 if _is_https else 0
+# Not for us to say about other hosts below this name (W005), nor to put it on the browsers' lists for good (W021).
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 

@@ -1,6 +1,6 @@
 """Who is at the console? Sign in and out.
 
-Calls: Django's own authentication; failed tries are limited (`gateway.sign_in_limits`).
+Calls: Django's own authentication; tries are limited (`policies.sign_in_tries`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils import timezone
 
-from gateway import sign_in_limits
+from policies.sign_in_tries import forget_tries, take_try
+
+
+def address_of(request: HttpRequest) -> str:
+    """Where a request comes from; behind a proxy, that is the proxy."""
+    return str(request.META.get("REMOTE_ADDR", ""))
 
 
 class SignInForm(AuthenticationForm):
@@ -21,13 +27,15 @@ class SignInForm(AuthenticationForm):
     error_messages = {
         "invalid_login": "This name and password do not belong together. Check both; the password knows capitals.",
         "inactive": "This account is disabled. An operator can enable it.",
-        "blocked": "Too many tries for this name. Wait five minutes, or ask an operator for a new password.",
+        "blocked": "Too many tries for this name. Wait five minutes; an operator can give you a new password.",
     }
 
     def clean(self) -> dict[str, object]:
         username = str(self.cleaned_data.get("username", ""))
-        if self.request is not None and sign_in_limits.is_blocked(self.request, username):
-            raise ValidationError(self.error_messages["blocked"], code="blocked")
+        if self.request is not None and username and self.cleaned_data.get("password"):
+            address = address_of(self.request)
+            if not take_try(username=username, address=address, now=timezone.now()):
+                raise ValidationError(self.error_messages["blocked"], code="blocked")
         return super().clean()
 
 
@@ -45,13 +53,12 @@ class SignIn(LoginView):
     redirect_authenticated_user = True
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
-        sign_in_limits.forget_failures(self.request, form.get_user().get_username())
+        # As it was typed: tries are counted under that.
+        forget_tries(username=str(form.cleaned_data["username"]), address=address_of(self.request))
         return super().form_valid(form)
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         response = super().form_invalid(form)
         if any(error.code == "blocked" for error in form.non_field_errors().as_data()):
             response.status_code = 429
-        elif form.non_field_errors():
-            sign_in_limits.count_failure(self.request, str(form.cleaned_data.get("username", "")))
         return response

@@ -6,6 +6,7 @@ from policies.models.changes import ChangeEvent
 from policies.models.management_tokens import ManagementToken
 from policies.models.policy import Policy, PolicyDraft, PolicyVersion, PublicationRequest
 from policies.models.router import RouterSetting, RouterTable
+from policies.models.sign_in import SignInTries
 from policies.models.tenancy import Project, Tenant
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "PublicationRequest",
     "RouterSetting",
     "RouterTable",
+    "SignInTries",
     "Tenant",
 ]
