@@ -26,18 +26,22 @@ EXPECTED_ANSWERS = ("409 (Conflict)",)
 
 @dataclass
 class Installation:
-    """A running installation and the password it printed."""
+    """A running installation, and the password and the demo's key that it printed. Its week of traffic comes later."""
 
     url: str
     password: str
+    api_key: str
 
 
 @pytest.fixture(scope="package")
 def installation() -> Iterator[Installation]:
     with running_installation() as up:
+        up.settings["POINTSMAN_DEMO_WEEK"] = "1"
         up.start()
         yield Installation(
-            f"http://127.0.0.1:{up.port}", password=up.value("Sign in").removeprefix("operator / ")
+            f"http://127.0.0.1:{up.port}",
+            password=up.value("Sign in").removeprefix("operator / "),
+            api_key=up.value("API key"),
         )
 
 

@@ -190,11 +190,16 @@ buttons.undo.addEventListener("click", () => {
   announce("Undone.");
 });
 buttons.save.addEventListener("click", save);
-buttons.publish.addEventListener("click", async () => {
-  if (!isDirty || (await save())) {
-    isDirty = false;
-    location.assign(root.dataset.publish);
-  }
+const leave = async (go) => {
+  if (isDirty && !(await save())) return;
+  isDirty = false;
+  go();
+};
+buttons.publish.addEventListener("click", () => leave(() => location.assign(root.dataset.publish)));
+// The draft that is stored is run: what stands here is stored first.
+document.getElementById("backtest").addEventListener("submit", (event) => {
+  event.preventDefault();
+  leave(() => event.target.submit());
 });
 conflict.addEventListener("click", (event) => {
   const action = event.target.closest("[data-do]")?.dataset.do;
