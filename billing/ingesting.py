@@ -34,15 +34,18 @@ from billing.journal_lines import (
     Intent,
     LineError,
     Outcome,
+    Shadow,
     interrupted,
     read_feedback,
     read_intent,
     read_line,
     read_outcome,
+    read_shadow,
 )
 from billing.models import JournalCursor, OpenIntent
 from billing.partitions import ensure_months, month_of
 from billing.request_times import started_at_of
+from billing.shadow_storing import store_shadows
 from billing.storing import KnownIds, OpenLine, Pair, Refused
 
 logger = logging.getLogger(__name__)
@@ -229,7 +232,7 @@ class Ingester:
             gc.enable()
 
     def _store_batch(self, batch: Batch) -> None:
-        pairs, alone, refused, feedback = match_lines(batch.lines)
+        pairs, alone, refused, feedback, shadows = match_lines(batch.lines)
         refused = batch.torn + refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})
         with transaction.atomic():
@@ -239,6 +242,8 @@ class Ingester:
             count = self._store_pairs(pairs + more_pairs, refused)
             if feedback:
                 storing.store_feedback(feedback)
+            if shadows:
+                store_shadows(shadows)
             if closed_ids:
                 storing.forget_open(closed_ids)
             save_cursors(batch.offsets)
@@ -377,12 +382,13 @@ class Ingester:
 
 def match_lines(
     lines: Iterable[SourceLine],
-) -> tuple[list[Pair], list[Alone], list[Refused], list[Feedback]]:
+) -> tuple[list[Pair], list[Alone], list[Refused], list[Feedback], list[Shadow]]:
     """Check lines and put the two of each request together. Pure."""
     intents: dict[UUID, tuple[Intent, SourceLine, dict[str, Any]]] = {}
     outcomes: dict[UUID, tuple[Outcome, SourceLine, dict[str, Any]]] = {}
     refused: list[Refused] = []
     feedback: list[Feedback] = []
+    shadows: list[Shadow] = []
     for source in lines:
         if not source.raw:
             continue
@@ -397,8 +403,10 @@ def match_lines(
                 outcomes.setdefault(outcome.id, (outcome, source, line))
             elif kind == "feedback":
                 feedback.append(read_feedback(line))
+            elif kind == "shadow":
+                shadows.append(read_shadow(line))
             else:
-                raise LineError("k: neither intent, outcome nor feedback")
+                raise LineError("k: neither intent, outcome, feedback nor shadow")
         except LineError as refusal:
             refused.append(Refused(source, str(refusal)))
     pairs: list[Pair] = []
@@ -411,7 +419,7 @@ def match_lines(
             alone.append(Alone(outcome, OpenLine(request_id, started_at_of(request_id), source, line)))
     for request_id, (intent, source, line) in intents.items():
         alone.append(Alone(intent, OpenLine(request_id, intent.started_at, source, line)))
-    return pairs, alone, refused, feedback
+    return pairs, alone, refused, feedback, shadows
 
 
 def join_with_open(alone: Sequence[Alone]) -> tuple[list[Pair], list[UUID], list[Refused]]:

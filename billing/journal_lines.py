@@ -124,6 +124,29 @@ class Feedback(NamedTuple):
     quality: float | None
 
 
+class JudgedAnswer(NamedTuple):
+    """One of the two answers of a shadow line: how good it was, 0 to 1, and a code that says by what."""
+
+    deployment_id: int
+    quality: float
+    detail: str
+    output_tokens: int | None
+    latency_ms: float | None
+
+
+class Shadow(NamedTuple):
+    """What a shadow request told about its model and the one that served the client."""
+
+    id: UUID
+    at: dt.datetime
+    request_id: UUID
+    workload: str
+    task_type: str
+    cost_nanousd: int
+    served: JudgedAnswer
+    other: JudgedAnswer
+
+
 UNKNOWN_USAGE: Final = Usage("unknown", None, None, 0, 0, 0, "", "", {})
 
 
@@ -234,6 +257,44 @@ def read_feedback(line: Mapping[str, Any]) -> Feedback:
         _request_id(get("request"))[0],
         _id(get("key"), "key"),
         None if quality is None else float(quality),
+    )
+
+
+def read_shadow(line: Mapping[str, Any]) -> Shadow:
+    """Check a shadow line. Raises LineError naming the field."""
+    get = line.get
+    if get("k") != "shadow" or get("v") != 1:
+        raise LineError("not a shadow line of version 1")
+    shadow_id, at = _request_id(get("id"))
+    answers = get("answers")
+    if type(answers) is not list or len(answers) != 2:
+        raise LineError("answers: not two")
+    served, other = (_judged_answer(answer) for answer in answers)
+    return Shadow(
+        shadow_id,
+        at,
+        _request_id(get("request"))[0],
+        _text(get("workload"), "workload", 16),
+        _text(get("task_type"), "task_type", 40),
+        _amount(get("cost"), "cost") or 0,
+        served,
+        other,
+    )
+
+
+def _judged_answer(raw: Any) -> JudgedAnswer:
+    if type(raw) is not dict:
+        raise LineError("answers: not objects")
+    get = raw.get
+    quality: Any = get("quality")
+    if type(quality) not in (float, int) or not 0 <= quality <= 1:
+        raise LineError("quality: not a number from 0 to 1")
+    return JudgedAnswer(
+        _id(get("deployment"), "deployment"),
+        float(quality),
+        _text(get("detail"), "detail", 40),
+        _count(get("output"), "output"),
+        _ms(get("ms"), "ms"),
     )
 
 

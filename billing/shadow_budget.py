@@ -11,9 +11,10 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
-from django.db import close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.db.models import Sum
 
 from billing.models import ShadowSpend
@@ -63,14 +64,18 @@ class DatabaseShadowBudget:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="shadow-budget")
 
     async def reserve(self, tenant_id: int, day: dt.date, amount_nanousd: int, /) -> bool:
-        """Set an amount aside; False when it is not there."""
-        return await self._run(lambda: reserve(tenant_id, day, amount_nanousd))
+        """Set an amount aside; False when it is not there, or nobody can tell."""
+        try:
+            return await self._run(lambda: reserve(tenant_id, day, amount_nanousd))
+        except (DatabaseError, InterfaceError):
+            return False
 
     async def settle(self, tenant_id: int, day: dt.date, reserved_nanousd: int, cost_nanousd: int, /) -> None:
-        """Correct what was set aside to what the call cost."""
-        await self._run(
-            lambda: settle(tenant_id, day, reserved_nanousd=reserved_nanousd, cost_nanousd=cost_nanousd)
-        )
+        """Correct what was set aside to what the call cost. Without a database the larger amount stays."""
+        with suppress(DatabaseError, InterfaceError):
+            await self._run(
+                lambda: settle(tenant_id, day, reserved_nanousd=reserved_nanousd, cost_nanousd=cost_nanousd)
+            )
 
     def close(self) -> None:
         """Let the thread end."""

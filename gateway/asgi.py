@@ -23,6 +23,7 @@ from django.conf import settings  # noqa: E402  (Django must be set up first)
 from billing.journal_files import home_of  # noqa: E402
 from billing.leasing import WorkerName  # noqa: E402
 from billing.request_view import DatabaseRecordLookup  # noqa: E402
+from billing.shadow_budget import DatabaseShadowBudget  # noqa: E402
 from gateway import health_board  # noqa: E402
 from gateway.budget_leases import LeaseKeeper  # noqa: E402
 from gateway.console_bodies import refuses_body  # noqa: E402
@@ -33,6 +34,7 @@ from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
 from gateway.dataplane.health import Health  # noqa: E402
 from gateway.dataplane.inference import send_error  # noqa: E402
+from gateway.dataplane.shadowing import ShadowSampler  # noqa: E402
 from gateway.dataplane.simulated import SimulatedClient  # noqa: E402
 from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402
 from gateway.journal import SegmentJournal  # noqa: E402
@@ -111,12 +113,17 @@ class Worker:
             conversations=self._conversations,
             budgets=leases,
         )
+        self._shadow_budget = DatabaseShadowBudget()
+        self._shadows = ShadowSampler(self.gateway, self._shadow_budget)
+        self.gateway.shadows = self._shadows
         self._reporter = asyncio.get_running_loop().create_task(self._report_regularly())
 
     async def close(self) -> None:
         """Stop in the order in which nothing is lost: no new work, connections, journal, configuration."""
         self.gateway.is_draining = True
         self._reporter.cancel()
+        await self._shadows.close()
+        self._shadow_budget.close()
         for client in set(self.gateway.clients.values()):
             await client.aclose()
         self.gateway.write_unwritten()

@@ -66,11 +66,12 @@ def _counters(reports: list[dict[str, Any]]) -> Iterable[Metric]:
             "Conditions that failed at run time.",
             ["policy", "rule"],
         ),
+        ("shadows", "pointsman_shadow_requests", "Requests drawn for shadow sampling.", ["outcome"]),
     )
     for key, name, text, labels in forms:
         family = CounterMetricFamily(name, text, labels=["worker", *labels])
         for report in reports:
-            for *values, count in report["stats"][key]:
+            for *values, count in report["stats"].get(key, ()):
                 family.add_metric([report["worker"], *map(str, values)], count)
         yield family
     lines = CounterMetricFamily("pointsman_journal_lines", "Journal lines written.", labels=["worker"])

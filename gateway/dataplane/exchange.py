@@ -57,6 +57,7 @@ class Exchange:
         "request_id",
         "served",
         "served_model",
+        "shadow_of",
         "started_at_unix_s",
         "started_s",
     )
@@ -87,6 +88,8 @@ class Exchange:
         self.attempt_hold_nanousd = 0
         self.output_limit: int | None = None
         self.is_pinned = False
+        # Whose shadow this is: the id of the request that was answered (`dataplane.shadowing`).
+        self.shadow_of = ""
         self.is_client_gone = False
         self.is_committed = False
         self.has_intent = False
@@ -114,6 +117,8 @@ class Exchange:
             features["client"] = (
                 self.client_ids
             )  # no feature: no condition sees it, no decision is made from it
+        if self.shadow_of:
+            features["shadow_of"] = self.shadow_of
         budgets: dict[str, Any] = {}
         if self.hold is not None:
             budgets = {"hold": self.hold.nanousd, "leases": self.hold.lease_ids()}

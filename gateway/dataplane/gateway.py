@@ -19,6 +19,7 @@ from gateway.dataplane.ports import (
     Conversations,
     Journal,
     RecordLookup,
+    Shadows,
     UpstreamClient,
 )
 from gateway.dataplane.stats import Stats
@@ -55,6 +56,7 @@ class Gateway:
     now_unix_s: Callable[[], float] = time.time
     conversations: Conversations | None = None
     budgets: Budgets | None = None
+    shadows: Shadows | None = None
     is_draining: bool = False
     # Outcomes that a full disk refused. Their requests are answered and maybe paid for: they are written when there
     # is room again. What does not fit here any more stays as its intent line, `interrupted`.

@@ -65,6 +65,8 @@ async def serve(
             await relay(exchange, answer, send)
         else:
             await _send_json(exchange, answer, send)
+            if gateway.shadows is not None:
+                gateway.shadows.offer(exchange, answer)
     except ClientGone:
         with suppress(GatewayUnready):  # nobody is left to hear that the journal is full
             exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")

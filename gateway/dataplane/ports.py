@@ -6,11 +6,16 @@ Pure. Nothing here or below imports Django.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from datetime import date
+from typing import TYPE_CHECKING, Any, Protocol
 
 from billing.pricebook import PriceVersion
 from gateway.dataplane.budgets import Hold
 from policies.snapshot import BudgetTerms, KeyGrant, RoutingSnapshot
+
+if TYPE_CHECKING:
+    from gateway.dataplane.answer_checks import JsonAnswer
+    from gateway.dataplane.exchange import Exchange
 
 
 class Configuration(Protocol):
@@ -67,6 +72,26 @@ class Budgets(Protocol):
 
     def used_ratio(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> float:
         """How much of the fullest budget is used; 0 while this worker has not heard of it."""
+        ...
+
+
+class Shadows(Protocol):
+    """Asks another model what a client has been answered (`dataplane.shadowing`)."""
+
+    def offer(self, exchange: Exchange, answer: JsonAnswer, /) -> None:
+        """Take an answered request, or leave it. Never waits and never raises."""
+        ...
+
+
+class ShadowBudget(Protocol):
+    """What tenants' shadow requests may cost in a day, over all workers. May wait for the database."""
+
+    async def reserve(self, tenant_id: int, day: date, nanousd: int, /) -> bool:
+        """Set an amount aside; False when the day's budget does not hold it."""
+        ...
+
+    async def settle(self, tenant_id: int, day: date, reserved_nanousd: int, cost_nanousd: int, /) -> None:
+        """Put what the call did cost in the place of what was set aside."""
         ...
 
 

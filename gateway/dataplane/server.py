@@ -11,7 +11,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
@@ -60,10 +60,12 @@ class WorkerServer(uvicorn.Server):
         *,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         drain_s: float = DRAIN_S,
+        on_stopping: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
         self._sweep_ticks = max(1, round(sweep_interval_s / TICK_S))
         self._drain_s = drain_s
+        self._on_stopping = on_stopping
         self._signal_count = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -89,6 +91,8 @@ class WorkerServer(uvicorn.Server):
         """Stop accepting, let requests finish for `drain_s`, cancel the rest, end the application."""
         in_flight = len(self.server_state.tasks)
         logger.info("stopping; %d requests in flight", in_flight)
+        if self._on_stopping is not None:
+            self._on_stopping()
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -158,7 +162,10 @@ def build_config(application: Any, *, limits: ClientLimits | None = None) -> uvi
 
 
 def run_worker(application: Any, listener: socket.socket) -> None:
-    """Serve until a signal asks to stop. Exits with status 3 when the application does not start."""
-    server = WorkerServer(build_config(application))
+    """Serve until a signal asks to stop. Exits with status 3 when the application does not start.
+
+    An application with a `begin_drain` is told when the stop begins.
+    """
+    server = WorkerServer(build_config(application), on_stopping=getattr(application, "begin_drain", None))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets=[listener]))

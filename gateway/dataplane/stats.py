@@ -34,6 +34,7 @@ class Stats:
         self.refusals: Counter[str] = Counter()  # code
         self.attempts: Counter[tuple[str, str]] = Counter()  # deployment, outcome
         self.rule_failures: Counter[tuple[str, str]] = Counter()  # policy, rule
+        self.shadows: Counter[str] = Counter()  # what became of a request that was drawn
         self.journal_errors = 0
         self.in_flight = 0
         self.held_bytes = 0  # of large bodies
@@ -47,6 +48,7 @@ class Stats:
             "refusals": [[key, count] for key, count in self.refusals.items()],
             "attempts": [[*key, count] for key, count in self.attempts.items()],
             "rule_failures": [[*key, count] for key, count in self.rule_failures.items()],
+            "shadows": [[key, count] for key, count in self.shadows.items()],
             "journal_errors": self.journal_errors,
             "in_flight": self.in_flight,
             "duration_ms": [list(self.duration_ms.counts), self.duration_ms.sum],

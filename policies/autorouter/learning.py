@@ -25,10 +25,11 @@ from policies.autorouter.tables import (
 
 Source = Literal["feedback", "evaluation", "check", "shadow"]
 HALF_LIFE_DAYS: Final = 90.0
-# An answer that passes a free check may still be wrong: it says less than a person or a checker does.
+# An answer that passes a free check may still be wrong, and two that agree may be wrong together: both say less than a
+# person or a checker does.
 SOURCE_WEIGHTS: Final[Mapping[str, float]] = {
     "evaluation": 1.0,
-    "shadow": 1.0,
+    "shadow": 0.25,
     "feedback": 1.0,
     "check": 0.25,
 }
