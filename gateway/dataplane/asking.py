@@ -99,7 +99,9 @@ def _text_facts(
         if name in headers:
             session = _text(headers[name])
             break
-    text = read_text(parsed, app=values["app"], key_id=grant.key_id, session=session)
+    text = read_text(
+        parsed, app=values["app"], key_id=grant.key_id, tenant_id=grant.tenant.id, session=session
+    )
     facts = read_text_facts(text, tables=tables)
     task = values["task"]
     # The caller's own label is worth more than what was read, where it is one that the router knows.

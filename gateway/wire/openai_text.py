@@ -21,7 +21,9 @@ MAX_TOOLS = 64
 SESSION_MEMBERS = ("session_id", "prompt_cache_key")
 
 
-def read_text(parsed: ParsedRequest, *, app: str, key_id: int, session: str = "") -> RequestText:
+def read_text(
+    parsed: ParsedRequest, *, app: str, key_id: int, tenant_id: int, session: str = ""
+) -> RequestText:
     """The parts of a request's text. `session`: what a header named, before the body's own names for it."""
     payload, facts = parsed.payload, parsed.facts
     get = payload.get
@@ -40,6 +42,7 @@ def read_text(parsed: ParsedRequest, *, app: str, key_id: int, session: str = ""
             key_id=key_id,
             session=session,
             input_tokens=facts["input_tokens"],
+            tenant_id=tenant_id,
         )
     messages: list[dict[str, Any]] = payload["messages"]
     system = first_user = last_user = ""
@@ -70,6 +73,7 @@ def read_text(parsed: ParsedRequest, *, app: str, key_id: int, session: str = ""
         messages[-1].get("role") in ("tool", "function"),
         len(messages),
         facts["input_tokens"],
+        tenant_id,
     )
 
 

@@ -25,15 +25,15 @@ _NUMBERS = re.compile(r"\d+(?:[.,:/\-]\d+)*")
 _memory: OrderedDict[bytes, bytes] = OrderedDict()
 
 
-def find_workload(*, key_id: int, app: str, system: str, tool_names: tuple[str, ...], schema: str) -> str:
+def find_workload(
+    *, key_id: int, app: str, system: str, tool_names: tuple[str, ...], schema: str, tenant_id: int = 0
+) -> str:
     """Return 16 hex digits: equal for requests of one app (or key) with one system prompt, tools and schema.
 
+    An app is one tenant's: who calls itself like another tenant's app shall not speak for its workload.
     Numbers in the system prompt are masked: a date or a customer number in it does not make another workload.
     """
-    digest = blake2b(
-        f"app:{app}".encode("utf-8", "surrogatepass") if app else f"key:{key_id}".encode(),
-        digest_size=HASH_BYTES,
-    )
+    digest = blake2b(_whose(tenant_id, key_id, app).encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES)
     digest.update(SEPARATOR)
     if system:
         digest.update(_masked_digest(system))
@@ -44,6 +44,12 @@ def find_workload(*, key_id: int, app: str, system: str, tool_names: tuple[str, 
         digest.update(SEPARATOR + b"schema" + SEPARATOR)
         digest.update(schema.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _whose(tenant_id: int, key_id: int, app: str) -> str:
+    if not app:
+        return f"key:{key_id}"
+    return f"tenant:{tenant_id}:app:{app}" if tenant_id else f"app:{app}"
 
 
 def workload_of_label(label: str) -> str:

@@ -33,6 +33,7 @@ class RequestText(NamedTuple):
     is_tool_result: bool = False
     message_count: int = 1
     input_tokens: int = 0
+    tenant_id: int = 0
 
 
 class TextFacts(NamedTuple):
@@ -56,6 +57,7 @@ def read_text_facts(text: RequestText, *, tables: RouterTables | None = None) ->
             system=text.system,
             tool_names=text.tool_names,
             schema=text.schema,
+            tenant_id=text.tenant_id,
         ),
         task_type=find_type_of_words(
             words,

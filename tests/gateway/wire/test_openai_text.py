@@ -13,7 +13,7 @@ from policies.autorouter.request_facts import RequestText
 
 def read(payload: dict[str, Any], endpoint: Endpoint = "chat", **fields: Any) -> RequestText:
     parsed = parse_request(orjson.dumps({"model": "m", **payload}), endpoint)
-    return read_text(parsed, **{"app": "shop", "key_id": 3, **fields})
+    return read_text(parsed, **{"app": "shop", "key_id": 3, "tenant_id": 2, **fields})
 
 
 def test_a_conversation_with_tools_is_cut_into_its_parts() -> None:

@@ -54,6 +54,12 @@ def test_a_workload_is_the_app_or_the_key_with_its_tools_and_schema() -> None:
     assert tools == read_text_facts(ASKED._replace(tool_names=("a", "b"))).workload
     app = read_text_facts(ASKED._replace(app="support")).workload
     assert app == read_text_facts(ASKED._replace(app="support", key_id=9)).workload
+    # Another tenant that calls itself so is another app, and cannot rate answers for this one.
+    whose = {
+        read_text_facts(ASKED._replace(app="support", tenant_id=tenant_id, key_id=tenant_id)).workload
+        for tenant_id in (1, 2)
+    }
+    assert len(whose) == 2
     assert one == read_text_facts(ASKED._replace(last_user="other", first_user="words")).workload
 
 
