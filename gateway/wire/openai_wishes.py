@@ -91,18 +91,21 @@ def _names(value: object, name: str) -> tuple[str, ...]:
     if (
         not isinstance(value, list)
         or len(value) > MAX_NAMES
-        or not all(isinstance(item, str) and item for item in value)
+        or not all(isinstance(item, str) and 0 < len(item) <= MAX_NAME_CHARACTERS for item in value)
     ):
-        raise wrong_type(name, f"a list of at most {MAX_NAMES} names")
+        # Names are recorded with the request: a text of a megabyte is none.
+        raise wrong_type(
+            name, f"a list of at most {MAX_NAMES} names of at most {MAX_NAME_CHARACTERS} characters"
+        )
     return tuple(value)
 
 
 def _patterns(value: object, name: str) -> tuple[str, ...]:
     patterns = _names(value, name)
     for pattern in patterns:
-        if len(pattern) > MAX_NAME_CHARACTERS or pattern.count("*") > MAX_STARS:
+        if pattern.count("*") > MAX_STARS:
             raise BadRequest(
-                f"'{name}' holds a name that is too long or has more than {MAX_STARS} stars.",
+                f"'{name}' holds a name that has more than {MAX_STARS} stars.",
                 code="invalid_value",
                 param=name,
             )

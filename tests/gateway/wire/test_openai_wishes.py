@@ -56,6 +56,8 @@ def test_openrouters_members_are_understood() -> None:
     [
         ({"models": "a"}, "models"),
         ({"models": [""]}, "models"),
+        ({"models": ["long" * 100]}, "models"),
+        ({"provider": {"only": ["long" * 100]}}, "provider.only"),
         ({"provider": []}, "provider"),
         ({"provider": {"order": [1]}}, "provider.order"),
         ({"provider": {"max_price": 3}}, "provider.max_price"),
