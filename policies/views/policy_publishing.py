@@ -19,7 +19,7 @@ from policies import approvals, canaries, publishing
 from policies.differences import list_differences
 from policies.documents import has_errors
 from policies.errors import ConfigurationError, InvalidValueError
-from policies.models import Policy, PolicyDraft, PublicationRequest
+from policies.models import Policy, PublicationRequest
 from policies.permissions import Ability, actor_name, needs
 from policies.views.answering import run_and_return
 from policies.views.policy_editor import draft_of
@@ -143,12 +143,13 @@ def _publish(request: HttpRequest, policy: Policy) -> str | None:
     try:
         percent = _percent(request) if request.POST.get("share") == "canary" else None
         with transaction.atomic():
-            draft = PolicyDraft.objects.select_for_update().get(policy=policy)
+            # In the order in which publishing locks: two who publish at once wait for each other, never both.
+            _, draft = publishing.lock_policy(policy)
             if str(draft.revision) != request.POST.get("revision"):
                 who = f" by {draft.edited_by}" if draft.edited_by else ""
                 return f"The draft was changed{who} since this page was opened. Below is what it would change now."
             done = _publish_draft(policy, actor=actor, note=note, percent=percent)
-    except (ConfigurationError, PolicyDraft.DoesNotExist) as refusal:
+    except ConfigurationError as refusal:
         text = str(refusal)
         return text[:1].upper() + text[1:]
     messages.success(request, done)

@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.models import Backtest, BacktestState
@@ -273,3 +275,15 @@ def test_the_editor_is_told_the_share_of_each_rule(policy: Policy) -> None:
     address = f"/policies/{policy.pk}/traffic"
     assert operator().get(address).json() == {"shares": {}}
     assert client_of(None).get(address).status_code == 403
+
+
+def test_publishing_locks_the_policy_before_its_draft_as_everywhere(policy: Policy) -> None:
+    """In another order, two who publish at once would each wait for the other."""
+    client = operator()
+    save(client, policy, form(rule("rest")), 1)
+    policy.draft.refresh_from_db()
+    with CaptureQueriesContext(connection) as queries:
+        assert publish(client, policy).status_code == 302
+    locks = [query["sql"] for query in queries if "FOR UPDATE" in query["sql"]]
+    tables = [sql.partition(' FROM "')[2].partition('"')[0] for sql in locks]
+    assert tables[:2] == ["policies_policy", "policies_policydraft"]
