@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from billing.pricebook import PriceVersion
-from billing.worst_case import worst_case_nanousd
+from billing.budget_arithmetic import most_nanousd
 from gateway.dataplane.answer_checks import JsonAnswer, checks_answers, find_fault
 from gateway.dataplane.attempts import first_answer
-from gateway.dataplane.errors import GatewayError, GatewayUnready
+from gateway.dataplane.budget_holds import hold_budgets, most_input_tokens
+from gateway.dataplane.errors import GatewayError
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.health import Health
@@ -42,8 +42,8 @@ MAX_RUNNING: Final = 4
 MAX_IN_FLIGHT: Final = 200
 MAX_BYTES: Final = 256 * 1024
 TOTAL_S: Final = 120.0
-# What a request holds beside its text, at the very most: no tokenizer makes more tokens than a body has bytes.
-EXTRA_TOKENS: Final = 1_000
+# Of a hard budget of which more is used, the rest is left to what callers ask.
+MAX_BUDGET_USED_RATIO: Final = 0.5
 # Members with which a provider does, keeps or charges more than an answer.
 _UNSHARED: Final = frozenset({"store", "web_search_options", "prediction"})
 _NOTHING: Final = Features()
@@ -85,6 +85,9 @@ class ShadowSampler:
         percent = grant.tenant.shadow_percent if grant is not None else 0.0
         if not percent or gateway.draw() * 100 >= percent or not _is_eligible(exchange, answer):
             return
+        if not self._leaves_room(exchange):
+            gateway.stats.shadows["no_budget"] += 1
+            return
         is_busy = len(self._tasks) >= MAX_RUNNING or gateway.stats.in_flight > MAX_IN_FLIGHT
         if is_busy or gateway.is_draining:
             gateway.stats.shadows["busy"] += 1
@@ -92,6 +95,16 @@ class ShadowSampler:
         task = asyncio.get_running_loop().create_task(self._run(exchange, answer.body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _leaves_room(self, exchange: Exchange) -> bool:
+        """Say whether the key's hard budgets have so much left that no caller will miss what a shadow holds."""
+        grant, budgets = exchange.grant, self._gateway.budgets
+        if grant is None or not grant.budgets:
+            return grant is not None
+        if budgets is None:
+            return False
+        used_ratio = budgets.used_ratio(grant.budgets, at_unix_s=exchange.started_at_unix_s)
+        return used_ratio <= MAX_BUDGET_USED_RATIO
 
     async def close(self) -> None:
         """Stop what runs; each writes its outcome before this returns."""
@@ -176,7 +189,9 @@ class ShadowSampler:
                 and output_tokens
                 and self._gateway.health.problem(deployment) is None
             ):
-                worst = _worst_nanousd(len(parsed.body), output_tokens, price)
+                worst = most_nanousd(
+                    price, input_tokens=most_input_tokens(parsed), output_tokens=output_tokens
+                )
                 targets.setdefault(deployment.model.id, _Target(deployment, worst))
         if not targets:
             return None
@@ -229,9 +244,6 @@ def _is_eligible(exchange: Exchange, answer: JsonAnswer) -> bool:
         return False
     if features.has_images or features.has_audio or features.has_files:
         return False
-    # A hard budget holds what a request may cost before it is served; nobody holds anything for a shadow.
-    if exchange.grant is None or exchange.grant.budgets:
-        return False
     payload = parsed.payload
     tools = payload.get("tools") or []
     return (
@@ -247,17 +259,18 @@ def _expected_qualities(exchange: Exchange) -> dict[str, float]:
     return {score[0]: score[1] for score in decision.scores if len(score) > 2} if decision is not None else {}
 
 
-def _worst_nanousd(body_bytes: int, output_tokens: int, price: PriceVersion) -> int:
-    return worst_case_nanousd(
-        input_tokens=body_bytes + EXTRA_TOKENS, output_tokens=output_tokens, price=price
-    )
-
-
 async def _call(shadow: Exchange) -> JsonAnswer | None:
-    """Call the provider between intent and outcome. None: no answer, and the record says why."""
+    """Call the provider between intent and outcome. None: no answer, and the record, if there is one, says why."""
+    assert shadow.grant is not None
     try:
+        if shadow.grant.budgets:
+            await hold_budgets(shadow)
+            if shadow.output_limit is not None:  # less of an answer than the client got would fit
+                shadow.end_hold()
+                return None
         shadow.write_intent()
-    except GatewayUnready:
+    except GatewayError:
+        shadow.end_hold()
         return None
     try:
         answer = await first_answer(shadow)

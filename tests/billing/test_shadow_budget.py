@@ -12,11 +12,7 @@ import pytest
 from django.db import connections
 
 from billing.models import ShadowSpend
-from billing.pricebook import PriceVersion
-from billing.rating import total_nanousd
 from billing.shadow_budget import DatabaseShadowBudget, reserve, settle, spent_nanousd
-from billing.usage import Usage
-from billing.worst_case import worst_case_nanousd
 from policies import tenancy_changes
 from policies.models import Tenant
 from tests.make_configuration import ACTOR, make_tenant
@@ -77,25 +73,3 @@ def test_workers_that_reserve_at_once_share_one_budget() -> None:
 
     assert sum(asyncio.run(run())) == 10
     assert ShadowSpend.objects.get().spent_nanousd == USD
-
-
-@pytest.mark.parametrize(
-    "rates",
-    [
-        {"input_usd_per_mtok": "3", "output_usd_per_mtok": "15"},
-        {"input_usd_per_mtok": "3", "cache_write_usd_per_mtok": "3.75", "cache_read_usd_per_mtok": "0.3"},
-        {"output_usd_per_mtok": "1", "reasoning_usd_per_mtok": "9", "usd_per_request": "0.01"},
-        {"input_usd_per_mtok": "0.0007", "audio_output_usd_per_mtok": "80"},
-    ],
-)
-def test_no_usage_is_rated_above_the_worst_case(rates: dict[str, str]) -> None:
-    price = PriceVersion(77, 1, 0.0, {name: Decimal(rate) for name, rate in rates.items()})
-    worst = worst_case_nanousd(input_tokens=1001, output_tokens=333, price=price)
-    usage = Usage(kind="reported", input_tokens=1001, output_tokens=333)
-    for cached in (0, 500, 1001):
-        for reasoning in (0, 100, 333):
-            for rated in (
-                usage._replace(cache_read_tokens=cached, reasoning_tokens=reasoning),
-                usage._replace(cache_write_tokens=cached, audio_output_tokens=reasoning),
-            ):
-                assert 0 <= total_nanousd(rated, price) <= worst

@@ -11,11 +11,13 @@ import orjson
 import pytest
 
 from billing.journal_lines import read_shadow
+from gateway.dataplane.budgets import Lease, LeaseBook
 from gateway.dataplane.shadowing import MAX_RUNNING, ShadowSampler
 from policies.replaying import StoredRequest, recompute
 from policies.snapshot import TenantSnapshot
 from tests.gateway.dataplane.in_process import Answer, Plane, chat, refusal, stream
 from tests.gateway.dataplane.test_auto_requests import auto_plane, empty
+from tests.gateway.dataplane.test_budget_holds import TERMS
 from tests.make_routing import make_grant
 
 
@@ -264,3 +266,37 @@ async def test_a_full_journal_ends_it_before_anything_is_called() -> None:
     assert setting.plane.calls() == ["weak"]
     assert setting.purse.left_nanousd == 10**12
     assert setting.outcomes() == {"failed": 1}
+
+
+class Used:
+    """Leases of a hard budget of which so much is used."""
+
+    def __init__(self, used_ratio: float, book: LeaseBook) -> None:
+        self.ratio = used_ratio
+        self.book = book
+
+    def used_ratio(self, budgets: Any, /, *, at_unix_s: float) -> float:
+        return self.ratio
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.book, name)
+
+
+@pytest.mark.parametrize(("used_ratio", "calls"), [(0.4, ["weak", "fair"]), (0.6, ["weak"])])
+async def test_a_shadow_holds_of_hard_budgets_too_and_leaves_the_second_half_to_callers(
+    used_ratio: float, calls: list[str]
+) -> None:
+    setting = Shadowed(budgets=(TERMS,))
+    plane = setting.plane
+    book = LeaseBook(now_s=lambda: 0.0)
+    span = book.span_of(TERMS, 0.0)
+    lease = Lease("11111111-1111-4111-8111-111111111111", 1, span, 10**9, valid_until_s=1.0)
+    book.leases[1, span.starts_unix_s] = lease
+    plane.gateway.budgets = Used(used_ratio, book)  # type: ignore[assignment]
+    setting.sampler = plane.gateway.shadows = ShadowSampler(plane.gateway, setting.purse)
+    setting.answer(weak=chat("yes"), fair=chat("yes"))
+    await setting.ask()
+    assert plane.calls() == calls
+    holds = [line["hold"] for line in plane.lines("intent")]
+    assert len(holds) == len(calls) and all(holds)
+    assert (lease.held_nanousd, lease.spent_nanousd) == (0, 20_000 * len(calls))
