@@ -2,7 +2,18 @@
 
 from django.urls import path
 
-from billing.views import backtests, evaluation, keys, policies, prices, requests, router, spend, spend_keys
+from billing.views import (
+    backtests,
+    evaluation,
+    keys,
+    policies,
+    price_proposals,
+    prices,
+    requests,
+    router,
+    spend,
+    spend_keys,
+)
 
 urlpatterns = [
     path("requests", requests.list_page, name="requests"),
@@ -23,6 +34,10 @@ urlpatterns = [
     path("router/evaluations/runs/<int:pk>/cancel", evaluation.cancel_run, name="evaluation-cancel"),
     path("keys", keys.list_keys, name="keys"),
     path("keys/<int:pk>", keys.show_key, name="key"),
+    path("prices", price_proposals.list_prices, name="prices"),
+    path("prices/proposals/new", price_proposals.create_proposal, name="price-proposal-new"),
+    path("prices/proposals/<int:pk>", price_proposals.show_proposal, name="price-proposal"),
+    path("prices/proposals/<int:pk>/decide", price_proposals.decide, name="price-proposal-decide"),
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
     path("spend", spend.show_spend, name="spend"),
     path("spend/export.<str:file_format>", spend.export_spend, name="spend-export"),

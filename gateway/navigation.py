@@ -13,6 +13,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
+from billing.price_proposals import count_waiting
 from gateway.needs_attention import count_down_providers, count_unpriced_today
 from policies.permissions import Ability, may, role_of
 from policies.router_tables import find_waiting_number
@@ -58,7 +59,10 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
     ),
     (
         "Money",
-        (Page("Spend", "spend", "coin", shortcut="s"),),
+        (
+            Page("Spend", "spend", "coin", shortcut="s"),
+            Page("Prices", "prices", "tag", shortcut="c"),
+        ),
     ),
     (
         "Record",
@@ -104,6 +108,8 @@ def _badges() -> dict[str, tuple[str, str]]:
         badges["providers"] = ("red", f"{down} down")
     if unpriced := count_unpriced_today():
         badges["requests"] = ("yellow", f"{unpriced:,} unpriced")
+    if waiting := count_waiting():
+        badges["prices"] = ("azure", f"{waiting:,} to approve")
     if find_waiting_number() is not None:
         badges["router"] = ("azure", "new version")
     return badges

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from decimal import Decimal
 from functools import cache
 from typing import Any, Literal
 
@@ -189,6 +190,15 @@ def can(user: Any, ability: str) -> bool:
 def slice_end(text: object, length: int) -> str:
     """The last characters: of request ids the random ones, which tell them apart."""
     return str(text)[-length:]
+
+
+@register.filter
+def rate(usd: Decimal | None) -> str:
+    """Write a rate exactly, without exponent and closing zeros; None is not stated."""
+    if usd is None:
+        return "–"
+    text = f"{usd:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @register.filter

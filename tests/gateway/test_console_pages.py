@@ -25,28 +25,31 @@ from billing.backtest_tally import Latency, Tally, TenantSums
 from billing.evaluation_lines import Case
 from billing.evaluation_runs import finish_run, record_answer, start_run
 from billing.evaluation_sets import create_set
-from billing.models import Backtest, EvaluationAnswer, EvaluationRun, EvaluationState
+from billing.models import Backtest, EvaluationAnswer, EvaluationRun, EvaluationState, PriceProposal
+from billing.price_proposals import make_proposal
+from billing.price_sources import csv_file
 from policies import router_tables
-from policies.models import Provider
+from policies.models import Deployment, Provider
 from policies.permissions import ABILITIES, Ability, Role
 from tests import make
 from tests.console_people import client_of, operator
 
 pytestmark = pytest.mark.django_db
 
-# Page -> the most queries it may take, 3 of them for the session, the person and the role, 2 for the menu's badges.
+# Page -> the most queries it may take, 3 of them for the session, the person and the role, 3 for the menu's badges.
 CEILINGS = {
     "home": 14, "find": 12, "requests": 22, "request": 22, "keys": 14, "key": 14, "price-new": 8,
     "models": 10, "model": 13, "providers": 8, "provider": 10, "deployments": 8, "deployment": 10,
-    "policies": 8, "policy": 14, "tenants": 10, "tenant": 10, "people": 10, "audit": 8,
+    "policies": 9, "policy": 14, "tenants": 10, "tenant": 10, "people": 10, "audit": 8,
     "provider-new": 8, "provider-edit": 8, "provider-credential": 8, "model-new": 8, "model-edit": 8,
-    "deployment-new": 10, "deployment-edit": 10, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
+    "deployment-new": 10, "deployment-edit": 11, "tenant-new": 10, "tenant-edit": 12, "project-new": 8,
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
     "spend": 14, "spend-keys": 15,
-    "router": 22, "workload": 19, "router-table": 7,
-    "policy-backtests": 10, "backtest": 6,
+    "prices": 10, "price-proposal": 10, "price-proposal-new": 8,
+    "router": 22, "workload": 19, "router-table": 8,
+    "policy-backtests": 11, "backtest": 7,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
 }  # fmt: skip
 ABILITY_OF = {
@@ -56,6 +59,7 @@ ABILITY_OF = {
     ),
     **dict.fromkeys(["policy-about", "policy-publish", "policy-try"], Ability.CONFIGURE),
     "price-new": Ability.SET_PRICES,
+    "price-proposal-new": Ability.SET_PRICES,
     "key-new": Ability.ISSUE_KEYS,
     "key-rotate": Ability.ISSUE_KEYS,
     "people": Ability.MANAGE_PEOPLE,
@@ -120,6 +124,7 @@ def filled(tmp_path: Path) -> Filled:
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
     addresses["find"] += "?q=smol"
+    addresses["price-proposal"] = reverse("price-proposal", args=[_proposed(world).pk])
     addresses["evaluation-run"] = reverse("evaluation-run", args=[EvaluationRun.objects.get().pk])
     return Filled(world, request_id, addresses)
 
@@ -146,6 +151,16 @@ def _evaluated(world: make.World) -> EvaluationRun:
     record_answer(answer, case=answer.case, spent_nanousd=100)
     finish_run(run, EvaluationState.DONE)
     return run
+
+
+def _proposed(world: make.World) -> PriceProposal:
+    """A proposal with a row and a finding."""
+    other = Deployment.objects.create(
+        name="other@local", model=world.deployment.model, provider=world.deployment.provider, upstream_model="o"
+    )
+    text = f"deployment,input_usd_per_mtok,input_usd_per_mtok>200000\n{world.deployment.name},5,6\n".encode()
+    source = csv_file.read_file(text, name="contract.csv", deployments={world.deployment.name, other.name})
+    return make_proposal(source, actor="olga", now=timezone.now())
 
 
 def _backtested(world: make.World, request_id: uuid.UUID) -> Backtest:
@@ -243,7 +258,7 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
         for name in named_pages() - NOT_PAGES:
             if name in CEILINGS and ABILITY_OF[name] in (Ability.READ, Ability.SEE_AUDIT):
                 continue
-            if name == "price-new" and role is Role.FINANCE:
+            if name in ("price-new", "price-proposal-new", "price-proposal-decide") and role is Role.FINANCE:
                 continue
             address = filled.addresses.get(name) or address_of(name, filled)
             assert client.post(address, {"confirm_name": "x"}).status_code == 403, (name, role)
@@ -349,6 +364,7 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
         "router",
         "spend",
         "spend-keys",
+        "prices",
     ],
 )
 def test_an_empty_list_says_what_the_page_is_for(name: str) -> None:
