@@ -153,7 +153,7 @@ def most_nanousd(price: PriceVersion, *, input_tokens: int, output_tokens: int) 
 def most_output_tokens(price: PriceVersion, *, input_tokens: int, nanousd: int) -> int | None:
     """How many output tokens an amount pays for besides the input, at most 0; None: as many as one likes."""
     bounds = _bounds_of(price)
-    left = nanousd - math.ceil(bounds.request + input_tokens * bounds.input)
+    left = nanousd - bounds.request - input_tokens * bounds.input
     if left < 0:
         return 0
     return None if not bounds.output else math.floor(left / bounds.output)

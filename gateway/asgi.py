@@ -104,6 +104,7 @@ class Worker:
         leases = LeaseBook()
         home = home_of(data_dir / "journal")
         self._lease_keeper = LeaseKeeper(leases, WorkerName(home, self.journal.worker))
+        self._lease_keeper.start()
         self.gateway = Gateway(
             configuration=self.configuration,
             journal=self.journal,

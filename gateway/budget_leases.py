@@ -39,6 +39,9 @@ class LeaseKeeper:
         self._ticked_at_s = 0.0
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="budgets", daemon=True)
+
+    def start(self) -> None:
+        """Begin to lend."""
         self._thread.start()
 
     def close(self) -> None:

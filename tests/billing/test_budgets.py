@@ -1,0 +1,138 @@
+"""How does a budget come to be, change and go, and what counts for it?"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from billing import budgets, leasing
+from billing.budget_scopes import load_scopes
+from billing.models import Budget, BudgetWindow
+from policies import issuing
+from policies.errors import InvalidValueError, NameTakenError
+from policies.models import ApiKey, ChangeEvent, Tenant
+from tests.make import COST_NANOUSD, World, ingest, intent_line, outcome_line, request_id_at, world
+from tests.make_configuration import make_key, make_project, make_tenant
+
+pytestmark = pytest.mark.django_db
+
+USD = 1_000_000_000
+NOW = dt.datetime(2026, 3, 18, 12, tzinfo=dt.UTC)
+
+
+def make_budget(tenant: Tenant, **fields: object) -> Budget:
+    arguments = {"window": "month", "limit_nanousd": 5 * USD, "actor": "finance", "now": NOW, **fields}
+    return budgets.create_budget(tenant=tenant, **arguments)  # type: ignore[arg-type]
+
+
+def record(data_dir: Path, world: World, at: dt.datetime, **outcome: object) -> None:
+    request_id = request_id_at(at)
+    ingest(data_dir, [intent_line(world, request_id), outcome_line(world, request_id, **outcome)])
+
+
+def only_window(budget: Budget) -> BudgetWindow:
+    return BudgetWindow.objects.get(budget=budget)
+
+
+def test_a_new_budget_counts_what_its_window_has_cost_so_far(tmp_path: Path) -> None:
+    made = world()
+    record(tmp_path, made, NOW - dt.timedelta(days=2))
+    record(tmp_path, made, NOW - dt.timedelta(days=40))
+    month = make_budget(made.tenant)
+    day = make_budget(made.tenant, api_key=made.key, window="day")
+    assert only_window(month).spent_nanousd == COST_NANOUSD
+    assert only_window(month).starts_at == dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    assert only_window(day).spent_nanousd == 0
+
+
+def test_records_count_once_for_every_budget_of_their_key(tmp_path: Path) -> None:
+    made = world()
+    of_project = make_budget(made.tenant, project=made.project)
+    of_key = make_budget(made.tenant, api_key=made.key, is_hard=False, window="total")
+    other = make_budget(make_tenant())
+    request_id = request_id_at(NOW + dt.timedelta(hours=1))
+    lines = [intent_line(made, request_id), outcome_line(made, request_id)]
+    ingest(tmp_path, [*lines, *lines])
+    ingest(tmp_path, lines, worker="worker-2")
+    assert only_window(of_project).spent_nanousd == COST_NANOUSD
+    assert only_window(of_key).spent_nanousd == COST_NANOUSD
+    assert only_window(other).spent_nanousd == 0
+
+
+def test_the_next_window_begins_at_nothing_and_late_records_go_to_theirs(tmp_path: Path) -> None:
+    made = world()
+    budget = make_budget(made.tenant)
+    record(tmp_path, made, NOW + dt.timedelta(days=20))
+    record(tmp_path, made, NOW + dt.timedelta(days=1))
+    record(tmp_path, made, NOW - dt.timedelta(days=40))
+    windows = BudgetWindow.objects.filter(budget=budget).order_by("starts_at")
+    assert [(row.starts_at.month, row.spent_nanousd) for row in windows] == [
+        (3, COST_NANOUSD),
+        (4, COST_NANOUSD),
+    ]
+
+
+def test_a_budget_of_a_key_goes_with_it_when_it_is_rotated() -> None:
+    key, _ = make_key()
+    budget = make_budget(key.project.tenant, api_key=key)
+    new, _ = issuing.rotate_key(key=key, overlap=dt.timedelta(days=1), actor="a test")
+    scopes = load_scopes(only_in_force=True)
+    for key_id in (key.pk, new.pk):
+        found = scopes.find(key.project.tenant_id, key.project_id, key_id)
+        assert [terms.id for terms in found] == [budget.pk]
+
+
+def test_a_change_reaches_the_window_that_runs_and_the_audit_log() -> None:
+    budget = make_budget(make_tenant(), now=None)
+    budgets.change_budget(budget=budget, limit_nanousd=7 * USD, is_enabled=False, actor="finance")
+    assert only_window(budget).limit_nanousd == 7 * USD
+    event = ChangeEvent.objects.order_by("-id")[0]
+    assert (event.object_type, event.action, event.before, event.after) == (
+        "budget",
+        "change",
+        {"limit_usd": "5", "is_enabled": True},
+        {"limit_usd": "7", "is_enabled": False},
+    )
+    assert load_scopes(only_in_force=True).tenant_ids.isdisjoint({budget.tenant_id})
+    budgets.delete_budget(budget=budget, actor="finance")
+    assert not BudgetWindow.objects.filter(budget_id=budget.pk).exists()
+
+
+def test_a_lease_takes_only_what_is_left() -> None:
+    """Whatever was read before: another worker may have been quicker."""
+    window = only_window(make_budget(make_tenant(), limit_nanousd=100))
+    name = leasing.WorkerName("home", "worker")
+
+    def grow(nanousd: int) -> bool:
+        return leasing.grow_lease(name=name, lease_id=str(uuid.uuid4()), window_id=window.pk, nanousd=nanousd)
+
+    assert [grow(60), grow(41), grow(40), grow(1)] == [True, False, True, False]
+    BudgetWindow.objects.filter(pk=window.pk).update(
+        leased_nanousd=50, spent_nanousd=30, uncertain_nanousd=15
+    )
+    assert [grow(6), grow(5)] == [False, True]
+
+
+def test_what_is_wrong_is_said() -> None:
+    tenant = make_tenant()
+    make_budget(tenant)
+    with pytest.raises(NameTakenError, match="by month: change it"):
+        make_budget(tenant)
+    for wrong in (
+        {"limit_nanousd": 0},
+        {"window": "year"},
+        {"project": make_project(), "window": "day"},
+        {"api_key": ApiKey.objects.get(pk=make_key()[0].pk), "window": "day"},
+    ):
+        with pytest.raises(InvalidValueError):
+            make_budget(tenant, **wrong)
+
+
+def test_the_database_refuses_amounts_below_nothing() -> None:
+    window = only_window(make_budget(make_tenant()))
+    with pytest.raises(Exception, match="budget_window_amounts"), connection.cursor() as cursor:
+        cursor.execute("UPDATE billing_budgetwindow SET leased_nanousd = -1 WHERE id = %s", [window.pk])

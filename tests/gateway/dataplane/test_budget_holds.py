@@ -1,0 +1,196 @@
+"""What does a request hold of its budgets, what is refused, and what stays at its end? In process, over fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from billing.budget_arithmetic import Lease, WindowNumbers
+from gateway.dataplane.budget_holds import DEFAULT_OUTPUT_TOKENS, TEMPLATE_TOKENS
+from gateway.dataplane.budgets import BudgetShortError, LeaseBook, Want
+from gateway.dataplane.upstream_errors import UpstreamError
+from policies.snapshot import BudgetTerms
+from tests.gateway.dataplane.in_process import CHUNK, Client, Plane, chat, refusal, stream
+from tests.make_routing import make_grant, make_policy, make_snapshot
+
+TERMS = BudgetTerms(1, "acme each day", "total", "UTC", 100_000_000, 0)
+COST = 10 * 1000 + 5 * 2000
+BROKEN = UpstreamError("broken", "scripted")
+
+
+class LentOut:
+    """In the place of the lending thread: nothing more is lent, and who asks hears it at once."""
+
+    def __init__(self, book: LeaseBook, lease: Lease) -> None:
+        self.book, self.lease = book, lease
+
+    def set(self) -> None:
+        want: Want = self.book.wants.popleft()
+        lease = self.lease
+        numbers = WindowNumbers(lease.amount_nanousd, lease.spent_nanousd, 0, lease.held_nanousd)
+        want.answer(BudgetShortError(want.terms, want.span, numbers, lease.free_nanousd()))
+
+
+class BudgetPlane(Plane):
+    """A plane whose key has one budget, all of it leased already."""
+
+    def __init__(
+        self, *names: str, lease_nanousd: int = 100_000_000, terms: BudgetTerms = TERMS, **options: Any
+    ) -> None:
+        super().__init__(*names, **options)
+        self.deployments = {
+            name: replace(found, input_nanousd_per_mtok=10**9, output_nanousd_per_mtok=2 * 10**9)
+            for name, found in self.deployments.items()
+        }
+        policy = make_policy(
+            self.deployments, {"strategy": "priority", "deployments": [{"name": name} for name in names]}
+        )
+        configuration: Any = self.gateway.configuration
+        configuration.snapshot = make_snapshot(self.deployments, policy)
+        configuration.grant = replace(make_grant(), budgets=(terms,))
+        self.book = LeaseBook(now_s=lambda: 0.0)
+        span = self.book.span_of(terms, 0.0)
+        self.lease = Lease("11111111-1111-4111-8111-111111111111", 1, span, lease_nanousd, valid_until_s=1.0)
+        self.book.leases[1, span.starts_unix_s] = self.lease
+        self.book.is_wanted = LentOut(self.book, self.lease)  # type: ignore[assignment]
+        self.gateway.budgets = self.book
+
+    def held(self, max_tokens: int, client_body: bytes) -> int:
+        return (len(client_body) + TEMPLATE_TOKENS) * 1000 + max_tokens * 2000
+
+
+async def test_the_most_it_can_cost_is_held_before_the_call_and_settled_with_what_it_did_cost():
+    plane = BudgetPlane("a")
+    plane.upstream.answers["a"] = [chat()]
+    client = Client(plane, "a", max_tokens=100, n=2)
+    held: list[int] = []
+    plane.upstream.bodies = Watching(lambda: held.append(plane.lease.held_nanousd))  # type: ignore[assignment]
+    await client.run()
+    most = plane.held(200, client._payload)
+    assert (client.status, held) == (200, [most])
+    intent = plane.lines("intent")[0]
+    assert (intent["hold"], intent["leases"]) == (most, [plane.lease.id])
+    assert (plane.lease.held_nanousd, plane.lease.spent_nanousd) == (0, COST)
+    assert "uncertain" not in plane.lines("outcome")[0]
+
+
+class Watching(list[bytes]):
+    def __init__(self, note: Any) -> None:
+        super().__init__()
+        self.note = note
+
+    def append(self, item: bytes) -> None:
+        self.note()
+
+
+async def test_what_does_not_fit_is_refused_with_the_numbers_and_calls_nobody():
+    plane = BudgetPlane("a", lease_nanousd=2_000_000)
+    client = await plane.ask("a", max_tokens=1000)
+    assert (client.status, client.headers["x-should-retry"], plane.calls()) == (402, "false", [])
+    error = client.error()
+    assert (error["code"], error["limit_usd"], error["spent_usd"]) == ("budget_exceeded", "0.002", "0")
+    assert (error["held_usd"], error["resets_at"]) == ("0", None)
+    outcome = plane.lines("outcome")[0]
+    assert (outcome["status"], outcome["error"], outcome["cost"]) == ("refused", "budget_exceeded", 0)
+    assert (plane.lease.held_nanousd, plane.lease.spent_nanousd) == (0, 0)
+
+
+async def test_a_request_without_an_output_limit_gets_the_one_that_fits():
+    plane = BudgetPlane("a", lease_nanousd=2_000_000)
+    plane.upstream.answers["a"] = [chat()]
+    client = await plane.ask("a")
+    sent = orjson.loads(plane.upstream.bodies[0])["max_tokens"]
+    assert (client.status, sent) == (200, (2_000_000 - plane.held(0, client._payload)) // 2000)
+    assert 16 <= sent < DEFAULT_OUTPUT_TOKENS
+
+
+async def test_a_budget_that_does_not_allow_lower_limits_refuses():
+    plane = BudgetPlane("a", lease_nanousd=2_000_000, terms=TERMS._replace(may_lower_limit=False))
+    assert (await plane.ask("a")).status == 402
+
+
+async def test_where_the_models_own_limit_is_not_known_one_is_sent():
+    plane = BudgetPlane("a")
+    plane.upstream.answers["a"] = [chat()]
+    await plane.ask("a")
+    assert orjson.loads(plane.upstream.bodies[0])["max_tokens"] == DEFAULT_OUTPUT_TOKENS
+
+
+async def test_a_deployment_without_a_price_is_not_tried():
+    plane = BudgetPlane("a", "b")
+    unpriced = {**plane.deployments, "a": replace(plane.deployments["a"], input_nanousd_per_mtok=None)}
+    configuration: Any = plane.gateway.configuration
+    policy = make_policy(unpriced, {"strategy": "priority", "deployments": [{"name": "a"}, {"name": "b"}]})
+    configuration.snapshot = make_snapshot(unpriced, policy)
+    plane.upstream.answers["b"] = [chat()]
+    assert ((await plane.ask("acme/auto", max_tokens=5)).status, plane.calls()) == (200, ["b"])
+    assert plane.lines("intent")[0]["decision"]["dropped"] == [["a", "unpriced"]]
+
+
+async def test_an_attempt_that_broke_off_stays_uncertain_and_the_next_one_is_held_besides():
+    plane = BudgetPlane("a", "b")
+    plane.upstream.answers.update(a=[BROKEN], b=[chat()])
+    client = await plane.ask("acme/auto", max_tokens=100)
+    most = plane.held(100, client._payload)
+    assert (client.status, plane.lines("outcome")[0]["uncertain"]) == (200, most)
+    assert (plane.lease.held_nanousd, plane.lease.spent_nanousd) == (0, most + COST)
+
+
+async def test_an_attempt_that_broke_off_is_the_last_where_no_other_fits():
+    plane = BudgetPlane("a", "b", lease_nanousd=1_500_000)
+    plane.upstream.answers.update(a=[BROKEN], b=[chat()])
+    assert (await plane.ask("acme/auto", max_tokens=100)).status == 502
+    assert plane.calls() == ["a"]
+    assert plane.lease.held_nanousd == 0
+
+
+async def test_an_attempt_that_was_refused_used_nothing_so_the_hold_is_enough_for_the_next():
+    plane = BudgetPlane("a", "b", lease_nanousd=1_500_000)
+    plane.upstream.answers.update(a=[refusal(503)], b=[chat()])
+    assert (await plane.ask("acme/auto", max_tokens=100)).status == 200
+    assert (plane.lease.held_nanousd, plane.lease.spent_nanousd) == (0, COST)
+
+
+async def test_a_client_that_leaves_in_the_middle_pays_for_what_was_produced():
+    plane = BudgetPlane("a")
+    plane.upstream.answers["a"] = [stream(CHUNK, CHUNK, 60.0)]
+    client = Client(plane, "a", is_stream=True, max_tokens=100)
+    task = asyncio.create_task(client.run())
+    while client.body.count(b"word") < 2:
+        await asyncio.sleep(0)
+    assert plane.lease.held_nanousd == plane.held(100, client._payload)
+    client.connection.on_hangup()
+    await task
+    spent = plane.lease.spent_nanousd
+    assert plane.lease.held_nanousd == 0
+    assert plane.lines("outcome")[0]["cost"] == spent
+    assert 0 < spent < plane.held(100, client._payload) // 2
+
+
+async def test_without_a_journal_nothing_stays_held():
+    plane = BudgetPlane("a")
+    plane.is_journal_full = True
+    assert (await plane.ask("a", max_tokens=5)).status == 503
+    assert (plane.lease.held_nanousd, plane.lease.spent_nanousd, plane.calls()) == (0, 0, [])
+
+
+async def test_a_worker_that_cannot_ask_says_that_it_does_not_know():
+    plane = BudgetPlane("a")
+    plane.gateway.budgets = None
+    client = await plane.ask("a", max_tokens=5)
+    assert (client.status, client.error()["code"]) == (503, "budget_unavailable")
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+async def test_the_callers_own_limit_is_sent_as_it_is(field: str):
+    plane = BudgetPlane("a")
+    plane.upstream.answers["a"] = [chat()]
+    await plane.ask("a", **{field: 7})
+    sent = orjson.loads(plane.upstream.bodies[0])
+    assert {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent} == {
+        field: 7
+    }
