@@ -11,7 +11,7 @@ Pure. Codes, in the order in which they are looked at; "" for an answer that sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -41,7 +41,8 @@ def check_answer(answer: Mapping[str, Any], request: Mapping[str, Any]) -> str:
         # With a limit of its own the caller asked for that; without one, the model ran out.
         return "" if _has_limit(request) else "cut_off"
     if isinstance(calls, list) and calls:
-        return "" if all(_is_sound_call(call, request) for call in calls) else "bad_tool_call"
+        names = _tool_names(request.get("tools"))
+        return "" if all(_is_sound_call(call, names) for call in calls) else "bad_tool_call"
     if isinstance(content, str) and not _fits_format(content, request.get("response_format")):
         return "schema_invalid"
     return ""
@@ -57,13 +58,13 @@ def _has_limit(request: Mapping[str, Any]) -> bool:
     return request.get("max_tokens") is not None or request.get("max_completion_tokens") is not None
 
 
-def _is_sound_call(call: object, request: Mapping[str, Any]) -> bool:
+def _is_sound_call(call: object, names: Collection[str]) -> bool:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         # Custom tools and what comes after them: not ours to judge.
         return isinstance(call, dict) and call.get("type") not in (None, "function")
-    names = _tool_names(request.get("tools"))
-    if names and function.get("name") not in names:
+    name = function.get("name")
+    if names and not (isinstance(name, str) and name in names):
         return False
     arguments = function.get("arguments")
     if arguments == "":  # some providers say "" for no arguments
@@ -74,14 +75,12 @@ def _is_sound_call(call: object, request: Mapping[str, Any]) -> bool:
         return False
 
 
-def _tool_names(tools: object) -> set[object]:
+def _tool_names(tools: object) -> frozenset[str]:
     if not isinstance(tools, list):
-        return set()
-    return {
-        tool["function"].get("name")
-        for tool in tools
-        if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
-    }
+        return frozenset()
+    functions = (tool.get("function") for tool in tools if isinstance(tool, dict))
+    names = (function.get("name") for function in functions if isinstance(function, dict))
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _fits_format(content: str, wanted: object) -> bool:

@@ -37,7 +37,7 @@ def answer(finish: str = "stop", **message: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}]}
 
 
-def call(name: str, arguments: Any) -> dict[str, Any]:
+def call(name: Any, arguments: Any) -> dict[str, Any]:
     return {
         "tool_calls": [{"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}]
     }
@@ -67,6 +67,8 @@ def call(name: str, arguments: Any) -> dict[str, Any]:
         (answer("tool_calls", **call("add", "{a:1}")), TOOLS, "bad_tool_call"),
         (answer("tool_calls", **call("add", "[1]")), TOOLS, "bad_tool_call"),
         (answer("tool_calls", **call("sub", "{}")), TOOLS, "bad_tool_call"),
+        (answer("tool_calls", **call(["add"], "{}")), TOOLS, "bad_tool_call"),
+        (answer("tool_calls", **call("add", "{}")), {"tools": [{"function": {"name": ["add"]}}]}, ""),
         (answer(content='{"age":3}'), SCHEMA, ""),
         (answer(content='{"age":"3"}'), SCHEMA, "schema_invalid"),
         (answer(content="{}"), SCHEMA, "schema_invalid"),
