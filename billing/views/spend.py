@@ -5,6 +5,7 @@ Reads: the rollups by `billing.spend`, names. All roles that may read may open i
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,10 +15,13 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import reports
+from billing.catalog_ratings import read_router_now
 from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
 from billing.spend import NO_NAME, Row, Spend, read_spend
+from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
 from billing.spend_questions import GROUPINGS, PERIODS, Grouping, Question, read_question
+from billing.spend_savings import ASSUMPTIONS, can_compare, read_savings
 from billing.spend_sheets import spend_sheet
 from billing.spreadsheets import Sheet, as_csv, as_xlsx
 from policies.permissions import Ability, needs
@@ -30,7 +34,8 @@ XLSX_TYPE: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.
 @require_safe
 def show_spend(request: HttpRequest) -> HttpResponse:
     """One question's answer: figures, a chart with its table, and the rows, each a link into itself."""
-    question = read_question(request.GET, today=timezone.now().date())
+    today = timezone.now().date()
+    question = read_question(request.GET, today=today)
     spend = read_spend(question)
     page = page_of(request, len(spend.rows))
     shown = spend.rows[(page - 1) * ROWS_SHOWN : page * ROWS_SHOWN]
@@ -46,20 +51,37 @@ def show_spend(request: HttpRequest) -> HttpResponse:
         "chips": list_chips(question, names_of_filters(question)),
         "groupings": [(name, question.link(by=name)) for name in GROUPINGS],
         "periods": list_periods(question),
-        "kept": {
-            name: value
-            for name, value in question.parameters().items()
-            if name not in ("period", "from", "to")
-        },
+        "kept": _kept(question),
+        "forecast": _forecast(spend, today),
         "keys_query": question.link(by=None),
         "all_requests": question.requests_link(),
         "chart": chart_data(spend),
         "chart_text": chart_text(spend),
         "chart_rows": chart_rows(spend),
-        "today": timezone.now().date(),
+        "today": today,
         "has_any": bool(spend.rows) or UsageByDay.objects.exists(),
     }
     return render(request, "spend/spend.html", context)
+
+
+@needs(Ability.READ)
+@require_safe
+def show_savings(request: HttpRequest) -> HttpResponse:
+    """What routing saved against each policy's baseline, and what that assumes."""
+    now = timezone.now()
+    question = read_question(request.GET, today=now.date())
+    is_comparable = can_compare(question)
+    context = {
+        "question": question,
+        "can_compare": is_comparable,
+        "savings": read_savings(question, read_router_now(now), today=now.date()) if is_comparable else None,
+        "chips": list_chips(question, names_of_filters(question)),
+        "periods": list_periods(question),
+        "kept": _kept(question),
+        "assumptions": ASSUMPTIONS,
+        "today": now.date(),
+    }
+    return render(request, "spend/savings.html", context)
 
 
 @needs(Ability.READ)
@@ -152,6 +174,23 @@ def chart_rows(spend: Spend) -> list[dict[str, Any]]:
         }
         for place, day in reversed(list(enumerate(spend.days)))
     ]
+
+
+def _kept(question: Question) -> dict[str, str]:
+    """The parameters that choosing other days keeps."""
+    return {
+        name: value for name, value in question.parameters().items() if name not in ("period", "from", "to")
+    }
+
+
+def _forecast(spend: Spend, today: dt.date) -> Forecast | None:
+    """To the end of the month, where the month until now is what is asked for."""
+    period = spend.question.period
+    if period.first_day != today.replace(day=1) or period.last_day != today:
+        return None
+    since = today - dt.timedelta(days=LOOK_BACK_DAYS)
+    points = reports.series_by_day(first_day=since, last_day=today, scope=spend.question.scope)
+    return forecast_month(points, spent_nanousd=spend.total.totals.cost_nanousd, today=today)
 
 
 def _shown(row: Row, question: Question) -> dict[str, Any]:
