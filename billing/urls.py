@@ -41,6 +41,7 @@ urlpatterns = [
     path("deployments/<int:pk>/prices/new", prices.add_price, name="price-new"),
     path("spend", spend.show_spend, name="spend"),
     path("spend/export.<str:file_format>", spend.export_spend, name="spend-export"),
+    path("spend/savings", spend.show_savings, name="spend-savings"),
     path("spend/keys", spend_keys.show_key_spend, name="spend-keys"),
     path("spend/keys/export.<str:file_format>", spend_keys.export_key_spend, name="spend-keys-export"),
     path("router", router.show_router, name="router"),

@@ -46,7 +46,7 @@ CEILINGS = {
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
-    "spend": 14, "spend-keys": 15,
+    "spend": 14, "spend-keys": 15, "spend-savings": 14,
     "prices": 10, "price-proposal": 10, "price-proposal-new": 8,
     "router": 22, "workload": 19, "router-table": 8,
     "policy-backtests": 11, "backtest": 7,
@@ -123,6 +123,7 @@ def filled(tmp_path: Path) -> Filled:
             addresses[name] = reverse(name)
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
+    addresses["spend-savings"] = reverse("spend-savings")
     addresses["find"] += "?q=smol"
     addresses["price-proposal"] = reverse("price-proposal", args=[_proposed(world).pk])
     addresses["evaluation-run"] = reverse("evaluation-run", args=[EvaluationRun.objects.get().pk])
