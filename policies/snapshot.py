@@ -80,7 +80,8 @@ class AutoSettings:
     """How the automatic router weighs a rule's deployments.
 
     `slider` runs from 0 (quality alone) to 10 (the cheapest that will do). `quality_floor` in 0..1 puts weaker models
-    last; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model if it failed.
+    last; None: no floor. `check_answers`: look at a whole answer before it is sent, and try the next model if that
+    failed.
     """
 
     slider: float = 5.0

@@ -33,6 +33,7 @@ from policies.decision import Ask, Decision, HealthView, RoutingError, RuleOutco
 from policies.documents import Problem, build_policy, check_document, has_errors
 from policies.explaining import decision_record, reason_text, sentences
 from policies.features import Features
+from policies.naming import name_instead, names_of
 from policies.reachability import takes
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.strategies import expected_cost_nanousd
@@ -146,22 +147,23 @@ def explain_request(
 ) -> Explanation:
     """Explain one request over what is live, or over `document` in the place of the policy `public_id`.
 
-    With a document, the request is taken to ask for that policy, and the tenant to be allowed to use it; `notes` say
-    where that is not so. `is_for_caller`: for who holds a key, not for an operator: a policy that several tenants use
-    may name the others in its conditions, so the texts of conditions are left out. Raises UnsoundDraftError when the
-    document has errors that keep it from being built.
+    With a document, the request is taken to ask for that policy (by a preset, where it does), and the tenant to be
+    allowed to use it; `notes` say where that is not so. `is_for_caller`: for who holds a key, not for an operator: a
+    policy that several tenants use may name the others in its conditions, so the texts of conditions are left out.
+    Raises UnsoundDraftError when the document has errors that keep it from being built.
     """
     notes: tuple[str, ...] = ()
     if document is not None:
-        notes = tuple(_draft_notes(ask, grant, public_id))
         snapshot = with_draft(snapshot, document=document, public_id=public_id)
+        name = _own_name(ask.requested_model, snapshot.policies[public_id])
+        notes = tuple(_draft_notes(ask, grant, public_id, name))
         grant = replace(
             grant,
             tenant=replace(grant.tenant, policy_ids=grant.tenant.policy_ids | {public_id}),
             allowed_models=grant.allowed_models and grant.allowed_models | {public_id},
         )
-        ask = ask._replace(requested_model=public_id)
-        features = features._replace(requested_model=public_id)
+        ask = ask._replace(requested_model=name)
+        features = features._replace(requested_model=name)
     try:
         decision = decide(ask, features, snapshot, grant, health, draw=draw)
     except RoutingError as refused:
@@ -298,13 +300,20 @@ def _shown(row: Row, value: Any) -> str:
     return f"“{value[:100]}”" if isinstance(value, str) else str(value)
 
 
-def _draft_notes(ask: Ask, grant: KeyGrant, public_id: str) -> Iterator[str]:
+def _own_name(asked: str, policy: PolicySnapshot) -> str:
+    """The name that was asked for where it leads to this policy, else the policy's id."""
+    public_id = policy.public_id
+    is_preset = policy.has_auto and name_instead(asked, of=public_id, policy=policy) != asked
+    return asked if is_preset or asked in names_of(policy) else public_id
+
+
+def _draft_notes(ask: Ask, grant: KeyGrant, public_id: str, name: str) -> Iterator[str]:
     if public_id not in grant.tenant.policy_ids:
         yield f"The tenant {grant.tenant.name} may not use this policy yet; here it is taken as allowed."
     elif grant.allowed_models and public_id not in grant.allowed_models:
         yield f"The key {grant.key_name} may not use this policy; here it is taken as allowed."
-    if ask.requested_model not in ("", public_id):
-        yield f"The request asked for {ask.requested_model[:200]}; here it is taken to ask for {public_id}."
+    if ask.requested_model not in ("", name):
+        yield f"The request asked for {ask.requested_model[:200]}; here it is taken to ask for {name}."
 
 
 def _explained_rules(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from policies.condition_rows import read_group, rows_to_cel
 from policies.decision import Ask, ModelNotFound, decide
 from policies.features import Features
+from policies.naming import PRESETS
 from policies.snapshot import ModelSnapshot
 from policies.trying import Explanation, UnsoundDraftError, explain_request, holds, list_reasons
 from tests.make_routing import FakeHealth, make_deployments, make_grant, make_policy, make_snapshot
@@ -102,6 +103,20 @@ def test_a_tenant_that_may_not_use_the_policy_yet_is_noted() -> None:
     assert "acme may not use this policy yet" in found.notes[0]
     assert "asked for gpt-4" in found.notes[1]
     assert not explain().notes
+
+
+def test_a_preset_is_tried_as_one_where_the_draft_has_it() -> None:
+    auto = {"name": "rest", "strategy": "auto", "deployments": ["small@a", "large@a"], "slider": 2}
+    asked, other = Ask("acme/auto:cost"), Ask("acme/other:cost")
+    found = explain(auto, ask=asked)
+    assert found.decision is not None
+    assert (found.decision.slider, found.notes, found.ask) == (PRESETS["cost"], (), asked)
+    for document, ask in ((auto, other), (RULES[-1], asked)):
+        found = explain(document, ask=ask)
+        assert found.ask.requested_model == found.features.requested_model == "acme/auto"
+        assert "taken to ask for acme/auto." in found.notes[0]
+    short = explain(auto, ask=Ask("auto:quality"), public_id="pointsman/auto")
+    assert short.decision is not None and short.decision.slider == PRESETS["quality"]
 
 
 def test_a_request_that_would_be_refused_says_how() -> None:
