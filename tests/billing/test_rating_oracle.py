@@ -1,0 +1,160 @@
+"""Does `rate` charge what genai-prices calculates, for every model of its list? Thousands of usages, to the nano-USD.
+
+Both begin from one list and share no code for the sum. No sample differs; what would (units that this gateway does not
+count) is in NOT_COUNTED with its reason, and each proposed price says so in its notes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections import Counter
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, NamedTuple
+
+import genai_prices
+import pytest
+
+from billing.price_sources import genai
+from billing.pricebook import PriceVersion, read_rate_key
+from billing.rating import rate
+from billing.usage import Usage
+
+NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
+BATCH = {"processing": "batch"}
+# Their units of which no usage of ours speaks: a difference wherever a request uses them.
+NOT_COUNTED = {
+    "web_searches_kcount": "searches of the provider's own; no OpenAI-format usage counts them",
+    "storage_searches_kcount": "searches of files kept at the provider",
+    "audio_hours": "transcription by the hour: no such endpoint here",
+    "input_audio_hours": "transcription by the hour: no such endpoint here",
+    "input_text_messages_kcount": "speech by the message: no such endpoint here",
+    "input_mchars": "speech by the character: no such endpoint here",
+    "input_document_kpages": "text recognition by the page: no such endpoint here",
+    "input_annotated_document_kpages": "text recognition by the page: no such endpoint here",
+    "cache_audio_read_mtok": "usage does not say what of the cached input was audio: charged as cached",
+    "cache_image_read_mtok": "usage does not say what of the cached input was an image: charged as cached",
+    "input_image_mtok": "usage does not say what of the input was an image: charged as input",
+    "input_video_mtok": "usage does not say what of the input was video: charged as input",
+    "output_image_mtok": "usage does not say what of the output was an image: charged as output",
+    "output_video_mtok": "usage does not say what of the output was video: charged as output",
+    "output_citation_mtok": "Perplexity's citations: usage counts them inside the output",
+}
+
+
+class Sample(NamedTuple):
+    """A usage of one model, and what both say of it."""
+
+    entry: str
+    usage: Usage
+    ours: int
+    theirs: int
+    rate_names: frozenset[str]
+
+
+def draw_usage(draw: random.Random, names: frozenset[str]) -> Usage:
+    """A usage with every class of tokens, near a limit of the price where it has limits."""
+    limits = sorted({key.start_tokens for name in names if (key := read_rate_key(name)).limit})
+    tiers = sorted({read_rate_key(name).service_tier for name in names} | {""})
+    read, write, audio = (draw.choice((0, draw.randrange(60_000))) for _ in range(3))
+    least = read + write + audio
+    sent = least + draw.randrange(100_000)
+    if limits and draw.random() < 0.7:
+        sent = max(least, draw.choice(limits) + draw.choice((-1, 0, 1, 50_000)))
+    reasoning, audio_out = (draw.choice((0, draw.randrange(20_000))) for _ in range(2))
+    return Usage(
+        "reported",
+        input_tokens=sent,
+        output_tokens=reasoning + audio_out + draw.randrange(30_000),
+        cache_read_tokens=read,
+        cache_write_tokens=write,
+        reasoning_tokens=reasoning,
+        audio_input_tokens=audio,
+        audio_output_tokens=audio_out,
+        service_tier=draw.choice(tiers),
+        cache_write_1h_tokens=draw.choice((0, write)),
+    )
+
+
+def their_total(provider: Any, model: Any, usage: Usage) -> int:
+    """What genai-prices calculates, in nano-USD."""
+    counted = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        output_reasoning_tokens=usage.reasoning_tokens,
+        input_audio_tokens=usage.audio_input_tokens,
+        output_audio_tokens=usage.audio_output_tokens,
+        cache_audio_read_tokens=0,  # we count no audio among what a cache gave back
+    )
+    tier = usage.service_tier
+    context = BATCH if tier == "batch" else {"service_tier": tier} if tier else None
+    price = model.calc_price(counted, provider, genai_request_timestamp=NOW, price_context=context)
+    return int((price.total_price * 10**9).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    draw = random.Random(20261120)
+    found: list[Sample] = []
+    for provider in genai.GenaiPrices().providers.values():
+        for model in provider.models:
+            answer = genai.read_model(provider, model, now=NOW)
+            if not answer.listings:
+                continue
+            listing = answer.listings[0]
+            price = PriceVersion(len(found), 0, 0.0, dict(listing.rates))
+            names = frozenset(listing.rates)
+            for _ in range(1 if len(names) < 4 else 4 if any(map(is_limited, names)) else 2):
+                usage = draw_usage(draw, names)
+                ours = rate(usage, price).total_nanousd
+                theirs = their_total(provider, model, usage)
+                found.append(Sample(listing.listed_as, usage, ours, theirs, names))
+    return found
+
+
+def is_limited(name: str) -> bool:
+    key = read_rate_key(name)
+    return bool(key.limit or key.service_tier)
+
+
+def test_every_model_of_the_list_costs_what_genai_prices_says(samples: list[Sample]) -> None:
+    differing = [sample for sample in samples if sample.ours != sample.theirs]
+    assert differing == []
+    assert len(samples) >= 2_000
+
+
+def test_what_they_price_and_we_do_not_count_is_told_with_every_price() -> None:
+    found = set()
+    for provider in genai.GenaiPrices().providers.values():
+        for model in provider.models:
+            answer = genai.read_model(provider, model, now=NOW)
+            for listing in answer.listings[:1]:
+                priced = {key for key, price in model.get_prices(NOW).__dict__.items() if price is not None}
+                unknown = priced - genai.RATE_OF.keys() - {genai.A_THOUSAND_REQUESTS}
+                assert {note.split()[0] for note in listing.notes} >= unknown
+                found |= unknown
+    assert found <= NOT_COUNTED.keys()
+
+
+def test_the_samples_cover_what_prices_depend_on(samples: list[Sample]) -> None:
+    covered: Counter[str] = Counter()
+    for sample in samples:
+        usage, keys = sample.usage, [read_rate_key(name) for name in sample.rate_names]
+        own = {key.name for key in keys}
+        covered["cache read"] += bool(usage.cache_read_tokens) and "cache_read_usd_per_mtok" in own
+        covered["cache write"] += bool(usage.cache_write_tokens) and "cache_write_usd_per_mtok" in own
+        covered["1 h"] += bool(usage.cache_write_1h_tokens) and "cache_write_1h_usd_per_mtok" in own
+        covered["audio"] += bool(usage.audio_input_tokens) and "audio_input_usd_per_mtok" in own
+        covered["reasoning"] += bool(usage.reasoning_tokens) and "reasoning_usd_per_mtok" in own
+        covered["reasoning as output"] += bool(usage.reasoning_tokens) and "reasoning_usd_per_mtok" not in own
+        covered["each request"] += "usd_per_request" in own
+        covered["above a size"] += any(
+            key.limit and (usage.input_tokens or 0) > key.start_tokens for key in keys
+        )
+        covered["at a size"] += any(key.limit and usage.input_tokens == key.start_tokens for key in keys)
+        covered["service tier"] += bool(usage.service_tier)
+    few = {"reasoning": 1, "each request": 2, "audio": 5}
+    assert all(count >= few.get(name, 20) for name, count in covered.items()), covered
