@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from billing import pricing
 from billing.models import Price
+from gateway.configuration_file.budget_entries import Scope, apply_budgets
 from gateway.configuration_file.documents import canonical_document, describe_difference
 from gateway.configuration_file.format import ConfigurationFile, Entry, FileError, Problem, join
 from policies import cataloguing, credentials, issuing, publishing, tenancy_changes
@@ -322,8 +323,12 @@ class _Applier:
                     tenancy_changes.set_tenant_policies(
                         tenant=tenant, public_ids=entry["policies"], actor=self.owner
                     )
+        self.budgets(entry, Scope(tenant))
         for project in entry.get("projects", ()):
             self.project(tenant, project)
+
+    def budgets(self, entry: Entry, scope: Scope) -> None:
+        apply_budgets(entry, scope, owner=self.owner, note=self.note, at=at)
 
     def project(self, tenant: Tenant, entry: Entry) -> None:
         row = Project.objects.filter(tenant=tenant, name=entry["name"]).first()
@@ -340,10 +345,11 @@ class _Applier:
             assert isinstance(project, Project)
             if row is None and wanted.get("is_enabled") is False:
                 project = tenancy_changes.change_project(project=project, actor=self.owner, is_enabled=False)
+        self.budgets(entry, Scope(tenant, project))
         for key in entry.get("keys", ()):
-            self.key(project, key)
+            self.budgets(key, Scope(tenant, project, self.key(project, key)))
 
-    def key(self, project: Project, entry: Entry) -> None:
+    def key(self, project: Project, entry: Entry) -> ApiKey:
         """Issue the key, or replace it when its secret changed, or change its settings."""
         name = f"{project}/{entry['name']}"
         secret: str | None = None
@@ -358,13 +364,13 @@ class _Applier:
         ).first()
         with at(entry.path):
             if row is None:
-                _, made = issuing.issue_key(
+                new, made = issuing.issue_key(
                     project=project, name=entry["name"], actor=self.owner, secret=secret, **settings
                 )
                 self.note("issue", "api_key", name)
                 if secret is None:
                     self.outcome.secrets[name] = made
-                return
+                return new
             if secret is not None and not issuing.is_secret_of(row, secret):
                 overlap = dt.timedelta(seconds=entry.get("overlap_s", 0))
                 row, _ = issuing.rotate_key(key=row, overlap=overlap, actor=self.owner, secret=secret)
@@ -377,6 +383,7 @@ class _Applier:
                 create=_never,
                 change=lambda row, **fields: issuing.change_key(key=row, **fields),
             )
+        return row
 
 
 def _never(**fields: Any) -> models.Model:

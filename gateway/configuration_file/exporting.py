@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from billing.models import Price
+from gateway.configuration_file.budget_entries import Scope, list_stated
 from gateway.configuration_file.documents import canonical_document
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
@@ -127,6 +128,8 @@ def _tenant(row: Tenant) -> dict[str, Any]:
         entry["shadow_daily_budget_usd"] = str(row.shadow_daily_budget_usd)
     if policies := sorted(row.policies.values_list("public_id", flat=True)):
         entry["policies"] = policies
+    if budgets := list_stated(Scope(row)):
+        entry["budgets"] = budgets
     if projects := [_project(project) for project in row.projects.order_by("name")]:
         entry["projects"] = projects
     return entry
@@ -134,6 +137,8 @@ def _tenant(row: Tenant) -> dict[str, Any]:
 
 def _project(row: Project) -> dict[str, Any]:
     entry = _with_changes(row, ("name",), ("is_enabled",))
+    if budgets := list_stated(Scope(row.tenant, row)):
+        entry["budgets"] = budgets
     if keys := [_key(key) for key in row.api_keys.filter(_current_keys()).order_by("name")]:
         entry["keys"] = keys
     return entry
@@ -143,6 +148,8 @@ def _key(row: ApiKey) -> dict[str, Any]:
     entry = _with_changes(row, ("name",), ("owner", "is_pinned", "allowed_models"))
     if row.expires_at is not None:
         entry["expires_at"] = row.expires_at.isoformat()
+    if budgets := list_stated(Scope(row.project.tenant, row.project, row)):
+        entry["budgets"] = budgets
     return entry
 
 

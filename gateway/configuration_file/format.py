@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from billing.money import MoneyError, parse_usd
 from billing.pricebook import RATE_NAMES, PriceError, is_limited_rate, parse_rates, read_rate_key
 
 
@@ -260,6 +261,36 @@ def _usd(reader: _Reader, raw: Any, path: str) -> Decimal | None:
     return None
 
 
+def _limit_usd(reader: _Reader, raw: Any, path: str) -> int | None:
+    """A limit, in nano-USD. A float is taken as it is written: 0.1 is 0.1."""
+    if isinstance(raw, (int, float, str)) and not isinstance(raw, bool):
+        try:
+            nanousd = parse_usd(str(raw))
+        except MoneyError:
+            nanousd = 0
+        if nanousd > 0:
+            return nanousd
+    reader.complain(path, "an amount in USD above 0 is needed, for example 12.50")
+    return None
+
+
+def _budgets(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
+    if not isinstance(raw, list):
+        reader.complain(path, "a list is needed")
+        return None
+    found = tuple(
+        reader.entry(item, f"{path}[{n}]", _BUDGET, required=["window", "limit_usd"])
+        for n, item in enumerate(raw)
+    )
+    seen: set[tuple[Any, bool]] = set()
+    for entry in found:
+        kind = (entry.get("window"), entry.get("is_hard", True))
+        if kind in seen:
+            reader.complain(entry.path, f"there is already a budget by {kind[0]} of this kind")
+        seen.add(kind)
+    return found
+
+
 def _prices(reader: _Reader, raw: Any, path: str) -> list[Entry] | None:
     if not isinstance(raw, list):
         reader.complain(path, "a list of prices is needed")
@@ -350,6 +381,13 @@ _POLICY: dict[str, _Field] = {
     "session_stickiness": _boolean,
     "rules": _list_of(_RULE, key="name"),
 }
+_BUDGET: dict[str, _Field] = {
+    "window": _text,
+    "limit_usd": _limit_usd,
+    "is_hard": _boolean,
+    "may_lower_limit": _boolean,
+    "is_enabled": _boolean,
+}
 _KEY: dict[str, _Field] = {
     "name": _text,
     "secret": _reference,
@@ -358,8 +396,14 @@ _KEY: dict[str, _Field] = {
     "is_pinned": _boolean,
     "allowed_models": _texts,
     "expires_at": _moment,
+    "budgets": _budgets,
 }
-_PROJECT: dict[str, _Field] = {"name": _text, "is_enabled": _boolean, "keys": _list_of(_KEY, key="name")}
+_PROJECT: dict[str, _Field] = {
+    "name": _text,
+    "is_enabled": _boolean,
+    "keys": _list_of(_KEY, key="name"),
+    "budgets": _budgets,
+}
 _TENANT: dict[str, _Field] = {
     "name": _text,
     "time_zone": _text,
@@ -369,6 +413,7 @@ _TENANT: dict[str, _Field] = {
     "is_enabled": _boolean,
     "policies": _texts,
     "projects": _list_of(_PROJECT, key="name"),
+    "budgets": _budgets,
 }
 _FILE: dict[str, _Field] = {
     "providers": _list_of(_PROVIDER, key="name"),

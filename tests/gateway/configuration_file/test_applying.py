@@ -271,3 +271,36 @@ def test_ratings_are_applied_exported_and_refused_where_they_are_none() -> None:
     for wrong in ("rating: 72", "rating: high", "rating_date: May"):
         with pytest.raises(FileError, match=r"models\[0\].rating"):
             apply(f"models: [{{name: m, {wrong}}}]")
+
+
+BUDGETS = """
+tenants: [{name: acme, budgets: [{window: month, limit_usd: 500}, {window: month, limit_usd: 400, is_hard: false}],
+           projects: [{name: web, keys: [{name: dev, budgets: [{window: day, limit_usd: "0.000001",
+                                                               may_lower_limit: false}]}]}]}]
+"""
+
+
+def test_budgets_stand_under_whom_they_are_for() -> None:
+    assert [line for line in changes_of(apply(BUDGETS)) if "budget" in line] == [
+        "create   budget     acme by month  500",
+        "create   budget     acme by month  400",
+        "create   budget     acme/web/dev by day  0.000001",
+    ]
+    assert changes_of(apply(BUDGETS)) == []
+    assert changes_of(apply(export_text())) == []
+    assert changes_of(apply(BUDGETS.replace("500", "600"))) == [
+        "change   budget     acme by month  limit_usd: 500 -> 600"
+    ]
+    without = apply(BUDGETS.replace("{window: month, limit_usd: 500}, ", ""), with_prune=True)
+    assert changes_of(without) == ["delete   budget     acme by month"]
+
+
+def test_a_budget_that_makes_no_sense_is_refused_with_its_place() -> None:
+    for wrong, path in (
+        ("{window: month, limit_usd: 0}", "tenants[0].budgets[0].limit_usd"),
+        ("{window: year, limit_usd: 1}", "tenants[0].budgets[0].window"),
+        ("{window: day, limit_usd: 1}, {window: day, limit_usd: 2}", "tenants[0].budgets[1]"),
+    ):
+        with pytest.raises(FileError) as refusal:
+            apply(f"tenants: [{{name: acme, budgets: [{wrong}]}}]")
+        assert [problem.path for problem in refusal.value.problems] == [path]
