@@ -1,9 +1,9 @@
 """What does the automatic router do for each workload: which models, how sure, and what does it save?
 
 Reads: workload_usage, evidence, the router tables in force, prices. A saving compares what was paid with what the
-policy's baseline model would have cost for the same requests, at today's prices (`router_savings`), less what the
-evaluation cost. Lost caches are inside: what was paid includes them, and the baseline is granted the best share of
-cached input that any model reached.
+policy's baseline model would have cost for the same requests, at today's prices (`router_savings`), less what
+evaluations and shadow requests cost (`learning_costs`). Lost caches are inside: what was paid includes them, and the
+baseline is granted the best share of cached input that any model reached.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from django.db.models import Count, F, Max, Q, Sum
 
 from billing.catalog_ratings import RouterNow
+from billing.learning_costs import learning_nanousd
 from billing.models import Evidence, WorkloadDay, WorkloadUsage
 from billing.router_savings import ServedSum, baseline_nanousd
 from policies.autorouter.estimating import estimate_qualities
@@ -99,7 +100,7 @@ class WorkloadRow:
 
     @property
     def saved_nanousd(self) -> int | None:
-        """Net of what its evaluation cost; negative when the router cost more than the baseline."""
+        """Net of what its evaluation and its shadows cost; negative when the router cost more than the baseline."""
         if self.baseline_nanousd is None:
             return None
         return self.baseline_nanousd - self.cost_nanousd - self.evaluation_nanousd
@@ -114,7 +115,8 @@ class WorkloadRow:
 class RouterReport:
     """All workloads, busiest first. `workload_count` counts also those that are not listed.
 
-    `evaluation_nanousd` includes what was evaluated for no workload in particular; it is taken off the total once.
+    `evaluation_nanousd` includes what was evaluated for no workload in particular, and all shadow requests, also those
+    that told nothing; it is taken off the total once.
     """
 
     workloads: tuple[WorkloadRow, ...]
@@ -189,9 +191,7 @@ def read_report(
         ),
         workload_count=count,
         collected_at=WorkloadDay.objects.aggregate(at=Max("collected_at"))["at"],
-        evaluation_nanousd=int(
-            Evidence.objects.filter(at__date__gte=since).aggregate(cost=Sum("cost_nanousd"))["cost"] or 0
-        ),
+        evaluation_nanousd=learning_nanousd(since),
     )
 
 

@@ -15,9 +15,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
-from django.db.models import Sum
-
-from billing.models import ShadowSpend
 
 T = TypeVar("T")
 
@@ -47,14 +44,6 @@ def settle(tenant_id: int, day: dt.date, *, reserved_nanousd: int, cost_nanousd:
             "UPDATE billing_shadowspend SET spent_nanousd = spent_nanousd + %s WHERE tenant_id = %s AND day = %s",
             [cost_nanousd - reserved_nanousd, tenant_id, day],
         )
-
-
-def spent_nanousd(*, since: dt.date, tenant_id: int | None = None) -> int:
-    """Return what shadow requests have cost since a day, of one tenant or of all."""
-    rows = ShadowSpend.objects.filter(day__gte=since)
-    if tenant_id is not None:
-        rows = rows.filter(tenant_id=tenant_id)
-    return int(rows.aggregate(total=Sum("spent_nanousd"))["total"] or 0)
 
 
 class DatabaseShadowBudget:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from django.db import connections
 
+from billing.learning_costs import learning_nanousd
 from billing.models import ShadowSpend
-from billing.shadow_budget import DatabaseShadowBudget, reserve, settle, spent_nanousd
+from billing.shadow_budget import DatabaseShadowBudget, reserve, settle
 from policies import tenancy_changes
 from policies.models import Tenant
 from tests.make_configuration import ACTOR, make_tenant
@@ -33,8 +34,12 @@ def test_the_budget_of_a_day_holds_what_fits_and_no_more() -> None:
     assert reserve(tenant.pk, DAY + dt.timedelta(days=1), 2 * USD)
     settle(tenant.pk, DAY, reserved_nanousd=2 * USD, cost_nanousd=USD // 2)
     assert reserve(tenant.pk, DAY, 3 * USD // 2)
-    assert spent_nanousd(since=DAY) == 4 * USD
-    assert spent_nanousd(since=DAY + dt.timedelta(days=1), tenant_id=tenant.pk) == 2 * USD
+    next_day = DAY + dt.timedelta(days=1)
+    assert (learning_nanousd(DAY), learning_nanousd(next_day), learning_nanousd(DAY, DAY)) == (
+        4 * USD,
+        2 * USD,
+        2 * USD,
+    )
 
 
 @pytest.mark.django_db

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
+from billing import shadow_budget
+from billing.catalog_ratings import read_router_now
 from billing.ingesting import Ingester
 from billing.models import Evidence, RequestRecord, WorkloadUsage
+from billing.router_report import read_report
 from billing.workload_usage import collect_workloads
 from gateway.dataplane.request_ids import make_request_id
 from policies.autorouter import learning
 from policies.autorouter.tables import empty_tables
 from policies.models import Deployment
 from tests import make
+from tests.console_people import viewer
+from tests.make_configuration import make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -116,3 +123,26 @@ def test_the_router_learns_differences_from_shadows_with_less_weight_than_from_p
     learnt = learning.learn(rows, priors=empty_tables(), now_unix_s=0.0).workloads["w"]
     assert learnt.models["a"].difference - learnt.models["b"].difference == pytest.approx(0.3)
     assert learnt.models["a"].n == pytest.approx(10)
+
+
+def test_savings_are_net_of_all_shadow_requests_also_of_those_that_told_nothing(tmp_path: Path) -> None:
+    deployments = two_deployments()
+    tenant = make_tenant(shadow_percent=5, shadow_daily_budget_usd=Decimal(1))
+    now = timezone.now()
+    make.ingest(tmp_path, [shadow_line([one.pk for one in deployments])])
+    assert shadow_budget.reserve(tenant.pk, now.date(), 400)
+    shadow_budget.settle(tenant.pk, now.date(), reserved_nanousd=400, cost_nanousd=100)
+    report = read_report(read_router_now(now), since=now.date())
+    assert report.evaluation_nanousd == 100
+
+
+def test_a_shadows_page_leads_to_the_request_that_it_is_the_shadow_of(tmp_path: Path) -> None:
+    world, ids = make.world(), [make_request_id(), make_request_id()]
+    for request_id, seen in zip(ids, ({}, {"shadow_of": ids[0]}), strict=True):
+        lines = [
+            make.intent_line(world, request_id, features=seen),
+            make.outcome_line(world, request_id),
+        ]
+        make.ingest(tmp_path, lines, worker=request_id)
+    page = viewer().get(reverse("request", args=[ids[1]])).content.decode()
+    assert f'href="{reverse("request", args=[ids[0]])}"' in page
