@@ -38,6 +38,7 @@ from gateway.dataplane.shadowing import ShadowSampler  # noqa: E402
 from gateway.dataplane.simulated import SimulatedClient  # noqa: E402
 from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402
 from gateway.journal import SegmentJournal  # noqa: E402
+from gateway.kept_configuration import KeptConfiguration  # noqa: E402
 from gateway.snapshots import WorkerConfiguration  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,13 @@ class Worker:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self.configuration = WorkerConfiguration()
+        self.configuration = WorkerConfiguration(
+            kept=KeptConfiguration(
+                data_dir,
+                credential_keys=settings.POINTSMAN_CREDENTIAL_KEYS,
+                is_writer=os.environ.get("POINTSMAN_WORKER_INDEX", "0") == "0",
+            )
+        )
         self.journal = SegmentJournal(data_dir)
         self._conversations = ConversationBoard(data_dir)
         client = PooledUpstreamClient()

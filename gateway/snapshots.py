@@ -17,13 +17,14 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db.models import Max, Q
 from django.utils import timezone
 
 from billing.budget_scopes import load_scopes
 from billing.models import Price
 from billing.pricebook import PriceError, PriceVersion, parse_rates, price_at
+from gateway.kept_configuration import KeptConfiguration
 from policies.autorouter.tables import RouterTables, empty_tables
 from policies.conditions import ConditionError
 from policies.credentials import resolve_credential
@@ -88,11 +89,15 @@ class WorkerConfiguration:
     """The `Configuration` port: attribute reads only. Starts its thread at once; call `close` at the end.
 
     Waits up to `start_wait_s` for the first load, so that a worker that starts beside a living database is ready
-    when it begins to listen.
+    when it begins to listen. Where the database is away by then, what `kept` holds is in force until it is back.
     """
 
     def __init__(
-        self, *, start_wait_s: float = START_WAIT_S, poll_interval_s: float = POLL_INTERVAL_S
+        self,
+        *,
+        start_wait_s: float = START_WAIT_S,
+        poll_interval_s: float = POLL_INTERVAL_S,
+        kept: KeptConfiguration | None = None,
     ) -> None:
         self.snapshot = RoutingSnapshot(revision=0)
         self.is_ready = False
@@ -104,6 +109,7 @@ class WorkerConfiguration:
         self._seen: dict[str, KeyGrant] = {}
         self._prices: Prices = {}
         self._loaded: Loaded | None = None
+        self._kept = kept
         self._next_price_unix_s: float | None = None
         self._is_closing = threading.Event()
         self._is_loaded = threading.Event()
@@ -154,6 +160,8 @@ class WorkerConfiguration:
                     self.snapshot.revision,
                     str(error).strip().partition("\n")[0],
                 )
+                if not is_away and isinstance(error, (InterfaceError, OperationalError)):
+                    self._fall_back_on_kept()
                 is_listening, is_away = False, True
                 connection.close()
                 self._is_closing.wait(self._poll_interval_s)
@@ -191,6 +199,17 @@ class WorkerConfiguration:
             loaded.routing, loaded.prices = _load_routing(revision, prices, loaded.routing), prices
             self._put_in_force(loaded)
         self.checked_at_unix_s = now_unix_s
+        if self._kept is not None and self._loaded is not None:
+            self._kept.keep(self._loaded, now_s=now_unix_s)
+
+    def _fall_back_on_kept(self) -> None:
+        """Put what was kept into force where nothing was ever loaded. It stays until the database has been read."""
+        if self.is_ready or self._kept is None:
+            return
+        loaded = self._kept.read(now_s=time.time())
+        if loaded is not None:
+            self._put_in_force(loaded)
+            self._loaded = None  # everything is read anew when the database is back
 
     def _put_in_force(self, loaded: Loaded) -> None:
         # Attributes one after the other, each whole. Keys go last: a new key finds its policies already there.
