@@ -1,0 +1,123 @@
+"""Real workers on one budget, all at once, one of them killed: is nothing overspent, and nearly all of it served?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from billing.money import usd_text
+from tests.fake_provider import FakeProvider, chat_answer, fake_provider
+from tests.running_gateway import AUTHORIZATION, RunningGateway, running_gateway, simple_config
+
+pytestmark = pytest.mark.slow
+
+WORKERS = 3
+REQUESTS = 500
+AFFORDABLE = 300
+# The provider says 10 tokens in and 1,000 out; a token out costs 2,000 nano-USD, one in 1,000.
+COST_NANOUSD = 10 * 1_000 + 1_000 * 2_000
+# 1,000 tokens out are asked for, the input is held by its bytes: half as much again.
+LIMIT_NANOUSD = AFFORDABLE * COST_NANOUSD
+LEASES_BACK_WITHIN_S = 60
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[FakeProvider]:
+    with fake_provider() as running:
+        usage = {"prompt_tokens": 10, "completion_tokens": 1_000, "total_tokens": 1_010}
+        running.default = [0.1, *chat_answer(usage=usage)]
+        yield running
+
+
+def start(provider: FakeProvider) -> Any:
+    config = simple_config(provider.url, ["m"])
+    config["tenants"][0]["budgets"] = [{"window": "month", "limit_usd": usd_text(LIMIT_NANOUSD)}]
+    return running_gateway(config, workers=WORKERS)
+
+
+async def send(url: str, count: int, statuses: Counter[int], *, in_flight: int) -> None:
+    limit = asyncio.Semaphore(in_flight)
+
+    async def one(client: httpx.AsyncClient) -> None:
+        async with limit:
+            body = {"model": "m", "max_tokens": 1_000, "messages": [{"role": "user", "content": "hi"}]}
+            try:
+                answer = await client.post(f"{url}/chat/completions", json=body, headers=AUTHORIZATION)
+                statuses[answer.status_code] += 1
+            except httpx.TransportError:
+                statuses[0] += 1
+
+    limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        await asyncio.gather(*(one(client) for _ in range(count)))
+
+
+def window_of(gateway: RunningGateway) -> tuple[int, int, int, int]:
+    rows = gateway.query(
+        "SELECT spent_nanousd, uncertain_nanousd, leased_nanousd,"
+        " (SELECT count(*) FROM billing_budgetlease) FROM billing_budgetwindow"
+    )
+    return rows[0]  # type: ignore[return-value]
+
+
+def wait_until_settled(gateway: RunningGateway, served: int, within_s: float) -> tuple[int, int, int, int]:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        window = window_of(gateway)
+        if window[0] >= served * COST_NANOUSD and not window[3]:
+            return window
+        time.sleep(0.2)
+    raise AssertionError(f"{window} with {served} served\n{gateway.logs()}")
+
+
+def test_five_hundred_at_once_spend_what_there_is_and_no_more(provider: FakeProvider) -> None:
+    with start(provider) as gateway:
+        before = len(provider.requests)
+        statuses: Counter[int] = Counter()
+        asyncio.run(send(gateway.url, REQUESTS, statuses, in_flight=REQUESTS))
+        # What was held has come back: who asks now gets what is left.
+        for _ in range(3):
+            asyncio.run(send(gateway.url, 40, statuses, in_flight=5))
+        served = statuses[200]
+        called = len(provider.requests) - before
+        print(f"served {served} of {AFFORDABLE} affordable, {dict(statuses)}")
+        assert set(statuses) == {200, 402}
+        assert called == served <= AFFORDABLE
+        assert served >= AFFORDABLE * 9 // 10
+        spent, uncertain, leased, _ = wait_until_settled(gateway, served, LEASES_BACK_WITHIN_S)
+        assert (spent, uncertain, leased) == (served * COST_NANOUSD, 0, 0)
+        gateway.manage("verify_usage")
+
+
+def test_a_killed_worker_overspends_nothing_and_its_lease_comes_back(provider: FakeProvider) -> None:
+    with start(provider) as gateway:
+        before = len(provider.requests)
+        statuses: Counter[int] = Counter()
+
+        async def load_and_kill() -> None:
+            load = asyncio.create_task(send(gateway.url, REQUESTS, statuses, in_flight=120))
+            await asyncio.sleep(0.6)
+            await asyncio.to_thread(gateway.kill, "serve-0")
+            await load
+
+        asyncio.run(load_and_kill())
+        killed_at_s = time.monotonic()
+        called = len(provider.requests) - before
+        assert statuses[0] > 0, statuses
+        assert called * COST_NANOUSD <= LIMIT_NANOUSD
+        name_of_dead = "SELECT count(*) FROM billing_requestrecord WHERE status = 'interrupted'"
+        while gateway.query(name_of_dead)[0][0] == 0 and time.monotonic() < killed_at_s + 60:
+            time.sleep(0.2)
+        spent, uncertain, leased, _ = wait_until_settled(gateway, statuses[200], LEASES_BACK_WITHIN_S)
+        interrupted = gateway.query(name_of_dead)[0][0]
+        print(f"served {statuses[200]}, interrupted {interrupted}, {dict(statuses)}, uncertain {uncertain}")
+        assert leased == 0
+        assert spent + uncertain <= LIMIT_NANOUSD
+        assert uncertain >= interrupted * COST_NANOUSD
+        assert spent == gateway.query("SELECT sum(cost_nanousd) FROM billing_requestrecord")[0][0]
