@@ -63,7 +63,7 @@ class ProposalForm(ConsoleForm):
                 self.add_error(about, str(refusal).split("\n"))
         return data
 
-    def _read(self, kind: str, file: UploadedFile | None, matches: str) -> Source:
+    def _read(self, kind: str, file: UploadedFile[bytes] | None, matches: str) -> Source:
         if kind == genai.KIND:
             return genai.GenaiPrices(_read_matches(matches))
         if file is None:

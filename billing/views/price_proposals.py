@@ -77,7 +77,7 @@ def list_prices(request: HttpRequest) -> HttpResponse:
         waiting=Count("rows", filter=Q(rows__state=WAITING)),
         approved=Count("rows", filter=Q(rows__state=ProposedPrice.State.APPROVED)),
         total=Count("rows"),
-    )[:PROPOSALS_SHOWN]
+    ).order_by("-id")[:PROPOSALS_SHOWN]
     unpriced_count = sum(row["price"] is None for row in rows)
     context = {"rows": rows, "proposals": proposals, "unpriced_count": unpriced_count}
     return render(request, "prices/list.html", context)
