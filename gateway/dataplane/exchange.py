@@ -15,6 +15,7 @@ from billing.usage import UNKNOWN_USAGE, Usage
 from gateway.dataplane.budgets import Hold
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
+from gateway.dataplane.limits import Room
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
@@ -46,7 +47,6 @@ class Exchange:
         "gateway",
         "grant",
         "has_intent",
-        "held_bytes",
         "hold",
         "is_client_gone",
         "is_committed",
@@ -55,6 +55,7 @@ class Exchange:
         "output_limit",
         "parsed",
         "request_id",
+        "room",
         "served",
         "served_model",
         "shadow_of",
@@ -81,7 +82,7 @@ class Exchange:
         self.served_model = ""
         self.finish_reason = ""
         self.first_token_ms: float | None = None
-        self.held_bytes = 0
+        self.room = Room(gateway.stats)
         # Of budgets, for keys that have one: what is held, the most that one attempt can cost, and the output limit
         # with which that is so, where the request came without one.
         self.hold: Hold | None = None

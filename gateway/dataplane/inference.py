@@ -29,11 +29,9 @@ from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.hangups import HangupWatch
 from gateway.dataplane.limits import (
-    LARGE_BODY_BYTES,
     Receive,
     check_content_type,
     check_declared_size,
-    check_room,
     read_body,
 )
 from gateway.dataplane.streaming import error_event, relay, settle
@@ -100,7 +98,7 @@ async def serve(
         gateway.stats.in_flight -= 1
         if exchange.hold is not None:  # no outcome could be written
             exchange.end_hold()
-        gateway.stats.held_bytes -= exchange.held_bytes
+        exchange.room.leave()
         if watch is not None:
             watch.stop()
 
@@ -120,10 +118,8 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     exchange.grant = grant
     exchange.client_ids = read_client_ids(headers)
     check_content_type(headers)
-    if declared_bytes >= LARGE_BODY_BYTES:
-        exchange.held_bytes = check_room(declared_bytes, gateway.stats.held_bytes)
-        gateway.stats.held_bytes += exchange.held_bytes
-    body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
+    exchange.room.take(declared_bytes)
+    body = await read_body(receive, timeout_s=gateway.timeouts.body_s, room=exchange.room)
     parsed = parse_request(body, exchange.endpoint)
     exchange.parsed = parsed
     exchange.is_pinned = grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin"))

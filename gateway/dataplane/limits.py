@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.dataplane.errors import (
     BadRequest,
@@ -36,21 +36,44 @@ def check_declared_size(headers: Mapping[bytes, bytes], *, max_bytes: int = MAX_
     return size
 
 
-def check_room(declared_bytes: int, held_bytes: int) -> int:
-    """Refuse a large body while many are held; returns how many bytes to count for it, 0 for an ordinary one.
+class HeldBytes(Protocol):
+    """What a worker holds of large bodies."""
+
+    held_bytes: int
+
+
+class Room:
+    """How much one request's body takes of what a worker may hold of large ones. `leave` gives it back.
 
     A request's body lives as long as its answer takes: a few hundred of 32 MiB would take the machine's memory from
-    everybody. Ordinary requests are never turned away for it.
+    everybody. Ordinary requests are never turned away for it. Bodies that come in chunks say no size: they are counted
+    while they grow.
     """
-    if declared_bytes < LARGE_BODY_BYTES:
-        return 0
-    if held_bytes + declared_bytes > MAX_HELD_BYTES:
-        raise GatewayUnready(
-            "Too many large requests are being served; try again in a moment.",
-            code="too_many_large_requests",
-            headers=[(b"retry-after", b"2")],
-        )
-    return declared_bytes
+
+    __slots__ = ("_stats", "taken_bytes")
+
+    def __init__(self, stats: HeldBytes) -> None:
+        self._stats = stats
+        self.taken_bytes = 0
+
+    def take(self, size: int) -> None:
+        """Make room for a body of so many bytes in all. Raises GatewayUnready while too many are held."""
+        more = size - self.taken_bytes
+        if size < LARGE_BODY_BYTES or more <= 0:
+            return
+        if self._stats.held_bytes + more > MAX_HELD_BYTES:
+            raise GatewayUnready(
+                "Too many large requests are being served; try again in a moment.",
+                code="too_many_large_requests",
+                headers=[(b"retry-after", b"2")],
+            )
+        self._stats.held_bytes += more
+        self.taken_bytes = size
+
+    def leave(self) -> None:
+        """The body is not needed any more."""
+        self._stats.held_bytes -= self.taken_bytes
+        self.taken_bytes = 0
 
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:
@@ -65,9 +88,16 @@ def check_content_type(headers: Mapping[bytes, bytes]) -> None:
 
 
 async def read_body(
-    receive: Receive, *, max_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S
+    receive: Receive,
+    *,
+    max_bytes: int = MAX_BODY_BYTES,
+    timeout_s: float = BODY_TIMEOUT_S,
+    room: Room | None = None,
 ) -> bytes:
-    """Return the whole body. Raises RequestTooLarge, ClientTooSlow, or ClientGone when the client hung up."""
+    """Return the whole body. Raises RequestTooLarge, ClientTooSlow, or ClientGone when the client hung up.
+
+    With `room`, GatewayUnready when the body grows into a large one and too many of those are held.
+    """
     # No timer here: nearly every body is whole by now, and a connection that brings nothing is the server's to close.
     message = await receive()
     if message["type"] == "http.disconnect":
@@ -79,14 +109,14 @@ async def read_body(
         return body
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_rest(receive, body, max_bytes)
+            return await _read_rest(receive, body, max_bytes, room)
     except TimeoutError:
         raise ClientTooSlow(
             f"The request body did not arrive within {timeout_s:g} seconds.", code="request_timeout"
         ) from None
 
 
-async def _read_rest(receive: Receive, body: bytes, max_bytes: int) -> bytes:
+async def _read_rest(receive: Receive, body: bytes, max_bytes: int, room: Room | None) -> bytes:
     parts = [body]
     size = len(body)
     has_more = True
@@ -98,6 +128,8 @@ async def _read_rest(receive: Receive, body: bytes, max_bytes: int) -> bytes:
         size += len(message["body"])
         if size > max_bytes:
             raise _too_large(max_bytes)
+        if room is not None:
+            room.take(size)
         has_more = message.get("more_body", False)
     return b"".join(parts)
 

@@ -19,7 +19,7 @@ from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError, Gatew
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import is_yes, routing_error, send_error, with_conversation
-from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, check_room, read_body
+from gateway.dataplane.limits import Receive, Room, check_content_type, check_declared_size, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint, parse_request
 from policies.snapshot import KeyGrant
@@ -53,13 +53,13 @@ async def _explain(gateway: Gateway, headers: Mapping[bytes, bytes], receive: Re
     now_unix_s = gateway.now_unix_s()
     grant = authenticate(headers, gateway.configuration, now_unix_s=now_unix_s)
     check_content_type(headers)
-    held_bytes = check_room(declared_bytes, gateway.stats.held_bytes)
-    gateway.stats.held_bytes += held_bytes
+    room = Room(gateway.stats)
     try:
-        body = await read_body(receive, timeout_s=gateway.timeouts.body_s)
+        room.take(declared_bytes)
+        body = await read_body(receive, timeout_s=gateway.timeouts.body_s, room=room)
         return await _explain_body(gateway, headers, grant, body, now_unix_s)
     finally:
-        gateway.stats.held_bytes -= held_bytes
+        room.leave()
 
 
 async def _explain_body(
