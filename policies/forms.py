@@ -234,10 +234,10 @@ class TenantForm(ConsoleForm):
         initial=0,
         required=False,
         label="Shadow sampling: share of requests, in per cent",
-        help_text="0: off. Of the requests to automatic rules that are not streamed, this share is sent a second time,"
-        " in the background, to another model that the rule could have chosen: the prompt goes to that model's"
-        " provider as well, and this tenant pays for the call. The two answers are compared where that can be done"
-        " exactly (labels, numbers, such JSON, tool calls); neither is stored.",
+        help_text="0: off. Of the requests to automatic rules whose answer can be compared exactly (a label, a number,"
+        " JSON of such, a tool call; not streamed), this share is sent a second time, in the background, to another"
+        " model that the rule could have chosen: the prompt goes to that model's provider as well, and this tenant pays"
+        " for the call. Neither answer is stored, only whether the two say the same.",
     )
     shadow_daily_budget_usd = forms.DecimalField(
         min_value=0,
