@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 
 from billing.models import UsageByDay, WorkloadDay, WorkloadUsage
+from billing.retention import find_records_since
 
 KEEP_DAYS: Final = 90
 DAY: Final = dt.timedelta(days=1)
@@ -70,8 +71,10 @@ def collect_workloads(*, now: dt.datetime, again_after: dt.timedelta = dt.timede
     """
     today = now.astimezone(dt.UTC).date()
     first_day = today - DAY * KEEP_DAYS
+    # Of days whose records were dropped, what was summed stays: summing again would count late records alone.
+    records_since = find_records_since()
     counted = dict(
-        UsageByDay.objects.filter(day__gte=first_day, day__lte=today)
+        UsageByDay.objects.filter(day__gte=max(first_day, records_since or first_day), day__lte=today)
         .values_list("day")
         .annotate(count=Sum("request_count"))
         .order_by("day")

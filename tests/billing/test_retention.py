@@ -16,9 +16,10 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from billing import retention, tasks
-from billing.models import AttemptRecord, RequestRecord, UsageByDay
+from billing.models import AttemptRecord, RequestRecord, UsageByDay, WorkloadUsage
 from billing.partitions import add_months, drop_months_before, ensure_months, list_months, month_of
 from billing.retention import MonthBusyError, drop_old_months, find_records_since, list_old_months
+from billing.workload_usage import collect_workloads
 from policies.errors import InvalidValueError
 from policies.models import ChangeEvent
 from tests import make
@@ -94,6 +95,30 @@ def test_what_cannot_be_verified_any_more_is_named_and_the_rest_is_right(
     result = json.loads((tmp_path / "run" / "verify.json").read_text())
     assert result["unchecked_months"] == [f"{month_before(4):%Y-%m}"]
     assert find_records_since() == month_before(3)
+
+
+def test_a_late_record_of_a_dropped_month_does_not_replace_its_sums_by_workload(
+    world: make.World, tmp_path: Path
+) -> None:
+    old = dt.datetime.combine(month_before(2), dt.time(12), tzinfo=dt.UTC)
+    now = old + dt.timedelta(days=75)
+
+    def recorded(at: dt.datetime) -> None:
+        lines = make.request_lines(world, request_id=make.request_id_at(at))
+        lines[0]["features"] = {"workload": "00112233445566ff"}
+        make.ingest(tmp_path, lines, worker=f"worker-{at.minute}")
+
+    recorded(old)
+    recorded(old.replace(minute=1))
+    collect_workloads(now=now)
+    before = list(WorkloadUsage.objects.filter(day=old.date()).values("request_count", "cost_nanousd"))
+    assert [row["request_count"] for row in before] == [2]
+    run(keep_months=1)
+    recorded(old.replace(minute=2))
+    collect_workloads(now=now)
+    assert (
+        list(WorkloadUsage.objects.filter(day=old.date()).values("request_count", "cost_nanousd")) == before
+    )
 
 
 def test_a_month_that_went_some_other_way_is_no_difference_but_named(
