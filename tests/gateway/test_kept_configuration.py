@@ -133,11 +133,11 @@ def test_a_worker_that_starts_without_the_database_serves_and_catches_up(
     transactional_db: None, tmp_path: Path, database: dict[str, bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = a_world()
-    first = WorkerConfiguration(kept=keeper(tmp_path))
+    first = WorkerConfiguration(kept=keeper(tmp_path), poll_interval_s=0.05)
     assert within_s(LIVE_WITHIN_S, lambda: copies(tmp_path))
     first.close()
     database["is_away"] = True
-    second = WorkerConfiguration(kept=keeper(tmp_path))
+    second = WorkerConfiguration(kept=keeper(tmp_path), poll_interval_s=0.05)
     try:
         assert second.is_ready
         assert second.find_key(secret) is not None
