@@ -4,6 +4,7 @@ from django.urls import path
 
 from billing.views import (
     backtests,
+    budgets,
     evaluation,
     keys,
     policies,
@@ -32,6 +33,11 @@ urlpatterns = [
     path("router/evaluations/<int:pk>/delete", evaluation.delete_set, name="evaluation-delete"),
     path("router/evaluations/runs/<int:pk>", evaluation.show_run, name="evaluation-run"),
     path("router/evaluations/runs/<int:pk>/cancel", evaluation.cancel_run, name="evaluation-cancel"),
+    path("budgets", budgets.list_budgets, name="budgets"),
+    path("budgets/new", budgets.create_budget, name="budget-new"),
+    path("budgets/<int:pk>", budgets.show_budget, name="budget"),
+    path("budgets/<int:pk>/edit", budgets.change_budget, name="budget-edit"),
+    path("budgets/<int:pk>/delete", budgets.delete_budget, name="budget-delete"),
     path("keys", keys.list_keys, name="keys"),
     path("keys/<int:pk>", keys.show_key, name="key"),
     path("prices", price_proposals.list_prices, name="prices"),

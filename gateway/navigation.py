@@ -61,6 +61,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
         "Money",
         (
             Page("Spend", "spend", "coin", shortcut="s"),
+            Page("Budgets", "budgets", "gauge", shortcut="b"),
             Page("Prices", "prices", "tag", shortcut="c"),
         ),
     ),

@@ -41,6 +41,7 @@ class Ability(StrEnum):
     READ = "see requests, catalog, keys, tenants and policies"
     SEE_AUDIT = "see who changed what"
     SET_PRICES = "add prices"
+    SET_BUDGETS = "make and change budgets"
     ISSUE_KEYS = "issue, rotate and revoke API keys"
     CONFIGURE = "change the catalog, tenants and policies"
     MANAGE_PEOPLE = "manage people"
@@ -49,12 +50,12 @@ class Ability(StrEnum):
 
 ABILITIES: dict[Role, frozenset[Ability]] = {
     Role.OPERATOR: frozenset(Ability),
-    Role.FINANCE: frozenset({Ability.READ, Ability.SEE_AUDIT, Ability.SET_PRICES}),
+    Role.FINANCE: frozenset({Ability.READ, Ability.SEE_AUDIT, Ability.SET_PRICES, Ability.SET_BUDGETS}),
     Role.VIEWER: frozenset({Ability.READ}),
 }
 ROLE_DESCRIPTIONS: dict[Role, str] = {
     Role.OPERATOR: "Everything: catalog, policies, keys, people.",
-    Role.FINANCE: "Reads everything, sees the audit log, adds prices.",
+    Role.FINANCE: "Reads everything, sees the audit log, adds prices, makes budgets.",
     Role.VIEWER: "Reads requests, catalog and policies. Changes nothing.",
 }
 

@@ -17,7 +17,7 @@ from policies.permissions import Ability, needs
 
 PAGE_SIZE = 50
 OBJECT_TYPES = (
-    "api_key", "deployment", "model", "person", "policy", "price", "project", "provider",
+    "api_key", "budget", "deployment", "model", "person", "policy", "price", "project", "provider",
     "request_records", "tenant",
 )  # fmt: skip
 

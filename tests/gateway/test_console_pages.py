@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from billing import workload_usage
+from billing import budgets, workload_usage
 from billing.backtest_expectations import Expected
 from billing.backtest_results import build_result
 from billing.backtest_tally import Latency, Tally, TenantSums
@@ -46,7 +46,8 @@ CEILINGS = {
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
-    "spend": 14, "spend-keys": 15, "spend-savings": 14,
+    "spend": 14, "spend-keys": 15, "spend-savings": 15,
+    "budgets": 9, "budget": 12, "budget-new": 8, "budget-edit": 8,
     "prices": 10, "price-proposal": 10, "price-proposal-new": 8,
     "router": 22, "workload": 19, "router-table": 8,
     "policy-backtests": 11, "backtest": 7,
@@ -60,6 +61,8 @@ ABILITY_OF = {
     **dict.fromkeys(["policy-about", "policy-publish", "policy-try"], Ability.CONFIGURE),
     "price-new": Ability.SET_PRICES,
     "price-proposal-new": Ability.SET_PRICES,
+    "budget-new": Ability.SET_BUDGETS,
+    "budget-edit": Ability.SET_BUDGETS,
     "key-new": Ability.ISSUE_KEYS,
     "key-rotate": Ability.ISSUE_KEYS,
     "people": Ability.MANAGE_PEOPLE,
@@ -101,6 +104,9 @@ def filled(tmp_path: Path) -> Filled:
         "provider": world.deployment.provider_id,
         "deployment": world.deployment.pk,
         "policy": world.policy.pk,
+        "budget": budgets.create_budget(
+            tenant=world.tenant, window="month", limit_nanousd=10**9, actor="fin"
+        ).pk,
         "tenant": world.tenant.pk,
         "project": world.project.pk,
         "request": request_id,
@@ -157,7 +163,10 @@ def _evaluated(world: make.World) -> EvaluationRun:
 def _proposed(world: make.World) -> PriceProposal:
     """A proposal with a row and a finding."""
     other = Deployment.objects.create(
-        name="other@local", model=world.deployment.model, provider=world.deployment.provider, upstream_model="o"
+        name="other@local",
+        model=world.deployment.model,
+        provider=world.deployment.provider,
+        upstream_model="o",
     )
     text = f"deployment,input_usd_per_mtok,input_usd_per_mtok>200000\n{world.deployment.name},5,6\n".encode()
     source = csv_file.read_file(text, name="contract.csv", deployments={world.deployment.name, other.name})
@@ -259,7 +268,7 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
         for name in named_pages() - NOT_PAGES:
             if name in CEILINGS and ABILITY_OF[name] in (Ability.READ, Ability.SEE_AUDIT):
                 continue
-            if name in ("price-new", "price-proposal-new", "price-proposal-decide") and role is Role.FINANCE:
+            if name.startswith(("price-", "budget-")) and role is Role.FINANCE:
                 continue
             address = filled.addresses.get(name) or address_of(name, filled)
             assert client.post(address, {"confirm_name": "x"}).status_code == 403, (name, role)

@@ -1,0 +1,91 @@
+"""What may be typed into the console's forms over budgets? The verbs check everything again.
+
+Reads: tenants, projects and keys, by their names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from billing.models import Budget
+from billing.money import MoneyError, parse_usd
+from policies.forms import ConsoleForm
+from policies.models import ApiKey, Project, Tenant
+
+LOWER_HELP = (
+    "A request that came without an output limit gets the one that still fits. Otherwise it is refused."
+)
+
+
+class BudgetChangeForm(ConsoleForm):
+    """What of a budget can change."""
+
+    limit_usd = forms.CharField(
+        max_length=30,
+        label="Limit, USD",
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "num"}),
+    )
+    may_lower_limit = forms.BooleanField(
+        required=False, initial=True, label="Lower output limits near the end", help_text=LOWER_HELP
+    )
+    is_enabled = forms.BooleanField(
+        required=False,
+        initial=True,
+        label="In force",
+        help_text="Switched off, it goes on counting and refuses nothing.",
+    )
+
+    def clean_limit_usd(self) -> int:
+        try:
+            return parse_usd(self.cleaned_data["limit_usd"])
+        except MoneyError:
+            raise ValidationError("An amount in USD, for example 250 or 12.50.") from None
+
+
+class BudgetForm(BudgetChangeForm):
+    """A new budget."""
+
+    field_order = ["scope", "window", "limit_usd", "is_hard", "may_lower_limit"]
+    scope = forms.CharField(
+        max_length=320,
+        label="Whose",
+        help_text="acme for a tenant, acme/web for a project, acme/web/dev for a key.",
+    )
+    window = forms.ChoiceField(
+        choices=Budget.Window.choices,
+        initial=Budget.Window.MONTH,
+        label="Counted",
+        help_text="On the calendar of the tenant's time zone. In total: from now on, without an end.",
+    )
+    is_hard = forms.TypedChoiceField(
+        choices=[("yes", "Hard: what does not fit is refused"), ("no", "Soft: only shown here")],
+        coerce=lambda text: text == "yes",
+        label="Kind",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.fields["is_enabled"]
+
+    def clean_scope(self) -> dict[str, Tenant | Project | ApiKey]:
+        """The rows that the names stand for. A name of a key may hold a slash."""
+        names = self.cleaned_data["scope"].strip().split("/", 2)
+        tenant = Tenant.objects.filter(name=names[0]).first()
+        if tenant is None:
+            raise ValidationError(f"There is no tenant {names[0]}.")
+        found: dict[str, Tenant | Project | ApiKey] = {"tenant": tenant}
+        if len(names) > 1:
+            project = Project.objects.filter(tenant=tenant, name=names[1]).first()
+            if project is None:
+                raise ValidationError(f"{tenant} has no project {names[1]}.")
+            found["project"] = project
+        if len(names) > 2:
+            keys = ApiKey.objects.filter(project=found["project"].pk, name=names[2], revoked_at__isnull=True)
+            key = keys.filter(replaced_by__isnull=True).select_related("project__tenant").first()
+            if key is None:
+                raise ValidationError(f"{'/'.join(names[:2])} has no key {names[2]} in use.")
+            found["api_key"] = key
+        return found
