@@ -117,6 +117,18 @@ class ProviderView(ManagementView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+class CredentialRetryView(ManagementView):
+    tag = "providers"
+    queryset = Provider.objects.all()
+    serializer_class = ProviderSerializer
+    operations = {"POST": Operation("retry_credential", "Try a refused credential again", CHANGE_CATALOG)}
+    takes_no_body = True
+
+    def post(self, request: Request, pk: int) -> Response:
+        """Put a credential that the provider refused back into use, in every worker within 2 s."""
+        return self.show(cataloguing.retry_credential(provider=self.find_row(), actor=self.actor))
+
+
 class ModelSerializer(StrictSerializer):
     """The name a client asks for, and what stands behind it can do."""
 

@@ -17,6 +17,9 @@ urlpatterns = [
     path("keys/<int:pk>/revoke", keys.KeyRevocationView.as_view(), name="key-revoke"),
     path("providers", catalog.ProvidersView.as_view(), name="providers"),
     path("providers/<int:pk>", catalog.ProviderView.as_view(), name="provider"),
+    path(
+        "providers/<int:pk>/retry-credential", catalog.CredentialRetryView.as_view(), name="credential-retry"
+    ),
     path("models", catalog.ModelsView.as_view(), name="models"),
     path("models/<int:pk>", catalog.ModelView.as_view(), name="model"),
     path("deployments", catalog.DeploymentsView.as_view(), name="deployments"),

@@ -15,6 +15,7 @@ from policies.models import ChangeEvent
 from tests.console_people import operator, viewer
 from tests.gateway.test_snapshots import LIVE_WITHIN_S, within_s
 from tests.make_configuration import make_deployment, make_provider
+from tests.policies.api.callers import caller_with
 
 BUTTON = "Try it again"
 
@@ -55,6 +56,17 @@ def test_one_press_puts_it_back_in_every_worker(workers: list[WorkerConfiguratio
     event = ChangeEvent.objects.get(action="retry_credential")
     assert (event.object_type, event.object_id, event.after) == ("provider", provider.pk, None)
     assert event.actor.startswith("operator")
+
+
+@pytest.mark.django_db
+def test_a_program_can_do_it_too() -> None:
+    provider = make_provider()
+    path = f"providers/{provider.pk}/retry-credential"
+    assert caller_with("read").send("POST", path).status_code == 403
+    assert caller_with("catalog").send("POST", path).json()["id"] == provider.pk
+    provider.refresh_from_db()
+    assert provider.credential_revision == 1
+    assert ChangeEvent.objects.get(action="retry_credential").actor.startswith("token:")
 
 
 @pytest.mark.django_db
