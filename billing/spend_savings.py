@@ -1,6 +1,6 @@
 """What did routing save, against the baseline model that each policy names?
 
-Reads: workload_usage, evidence (what evaluations cost), usage_by_day, prices. `router_savings` does the arithmetic, the
+Reads: workload_usage, usage_by_day, what learning cost, prices. `router_savings` does the arithmetic, the
 page prints `ASSUMPTIONS`. A policy without a priced baseline has nothing to be compared with: it is listed, not summed.
 """
 
@@ -15,7 +15,8 @@ from django.db.models import Sum
 
 from billing import reports
 from billing.catalog_ratings import RouterNow
-from billing.models import Evidence, WorkloadUsage
+from billing.learning_costs import learning_nanousd
+from billing.models import WorkloadUsage
 from billing.pricebook import PriceVersion
 from billing.router_savings import ServedSum, baseline_nanousd
 from billing.spend_questions import Question
@@ -29,7 +30,8 @@ ASSUMPTIONS: Final = (
     "The baseline is granted the best share of cached input that any model reached in the workload: a cache that was "
     "lost by changing models is not counted as saved.",
     "The baseline is rated at its price in force today, of its cheapest deployment; what was paid is what was paid.",
-    "Requests without a price are left out on both sides. What evaluations cost is taken off the total.",
+    "Requests without a price are left out on both sides. What evaluations and shadow requests cost is taken off the "
+    "total.",
 )
 # Which filters can be asked of the sums by workload.
 _COLUMNS: Final[Mapping[str, str]] = {
@@ -134,7 +136,9 @@ def read_savings(question: Question, router: RouterNow, *, today: dt.date) -> Sa
             for group in asked
             if group.id in policies
         ),
-        evaluation_nanousd=None if question.filters else _evaluation_nanousd(question),
+        evaluation_nanousd=None
+        if question.filters
+        else learning_nanousd(question.period.first_day, question.period.last_day),
         days_kept_since=today - dt.timedelta(days=KEEP_DAYS),
     )
 
@@ -162,10 +166,3 @@ def _compare(
         paid_nanousd=sum(one.cost_nanousd for one in served),
         baseline_nanousd=expected,
     )
-
-
-def _evaluation_nanousd(question: Question) -> int:
-    begins_at = dt.datetime.combine(question.period.first_day, dt.time(), dt.UTC)
-    ends_at = dt.datetime.combine(question.period.last_day, dt.time(), dt.UTC) + dt.timedelta(days=1)
-    evidence = Evidence.objects.filter(at__gte=begins_at, at__lt=ends_at)
-    return int(evidence.aggregate(cost=Sum("cost_nanousd"))["cost"] or 0)

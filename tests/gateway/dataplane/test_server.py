@@ -22,6 +22,7 @@ from tests.running_gateway import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 FAST = ClientLimits(head_s=0.3, keep_alive_s=0.4, body_gap_s=0.3, write_s=0.4, linger_s=0.3)
+BEGUN = b"POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nx"
 GET = b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -97,6 +98,24 @@ async def served() -> AsyncIterator[Served]:
         await asyncio.sleep(0.01)
     yield Served(application, listener.getsockname()[1], server)
     server.should_exit = True
+    await task
+
+
+async def test_the_application_is_told_that_the_stop_begins_while_requests_still_run() -> None:
+    application, told = Application(), asyncio.Event()
+    listener = bind_listener("127.0.0.1", 0)
+    server = WorkerServer(build_config(application, limits=FAST), drain_s=1.0, on_stopping=told.set)
+    task = asyncio.create_task(server._serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    assert not told.is_set()
+    client = asyncio.create_task(Served(application, listener.getsockname()[1], server).talk(BEGUN))
+    while not server.server_state.tasks:
+        await asyncio.sleep(0.01)
+    server.should_exit = True
+    await asyncio.wait_for(told.wait(), 2)
+    assert server.server_state.tasks
+    await client
     await task
 
 
