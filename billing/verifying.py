@@ -1,8 +1,8 @@
 """Is every stored cost what usage and price say, and are the rollups what the records say?
 
-Reads: attempt_record, request_record, price, usage_by_day, usage_by_hour. Streams over server-side cursors, a
-month at a time: memory does not grow with the history. Months whose records were dropped (billing.retention) cannot
-be checked any more: their rollups are left alone and named.
+Reads: attempt_record, request_record, adjustment, price, usage_by_day, usage_by_hour. Streams over server-side
+cursors, a month at a time: memory does not grow with the history. Months whose records were dropped
+(billing.retention) cannot be checked any more: their rollups are left alone and named.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import orjson
 from django.db import connection, transaction
 from django.db.models.functions import TruncMonth
 
-from billing.models import AttemptRecord, Price, UsageByDay
+from billing.models import Adjustment, AttemptRecord, Price, UsageByDay
 from billing.partitions import add_months, list_months
 from billing.pricebook import PriceVersion, parse_rates
 from billing.rating import UsageUnknownError, rate
+from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums
 from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS
@@ -111,6 +112,7 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
         if expected != cost:
             yield Difference("attempt cost", f"{request_id} #{number}", _shown(cost), _shown(expected))
     yield from _request_differences(begin, end)
+    yield from _adjustment_differences(begin, end, prices)
     yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
     yield from _rollup_differences("usage_by_hour", "billing_usagebyhour", HOUR_KEYS, HOUR_SUMS, month)
 
@@ -159,6 +161,31 @@ def _request_differences(begin: dt.datetime, end: dt.datetime) -> Iterator[Diffe
                 yield Difference("request cost", str(request_id), _shown(stored), _shown(expected))
 
 
+def _adjustment_differences(
+    begin: dt.datetime, end: dt.datetime, prices: dict[int, PriceVersion]
+) -> Iterator[Difference]:
+    """Replacements that are not what their attempts' usage and prices say, or that have no reversal."""
+    found = Adjustment.objects.filter(
+        started_at__gte=begin, started_at__lt=end, number=REPLACEMENT
+    ).order_by()
+    columns = found.values_list("request_id", "started_at", "attempts", "cost_nanousd")
+    for request_id, started_at, attempts, cost in columns.iterator(chunk_size=CHUNK):
+        usages = dict(
+            AttemptRecord.objects.filter(request_id=request_id, started_at=started_at).values_list(
+                "number", "usage"
+            )
+        )
+        for number, price_id, stored in attempts:
+            expected = _expected_cost(usages.get(number) or {}, price_id, prices)
+            if expected != stored:
+                yield Difference("adjusted cost", f"{request_id} #{number}", _shown(stored), _shown(expected))
+        total = sum(stored for _, _, stored in attempts)
+        if total != cost:
+            yield Difference("adjusted cost", str(request_id), _shown(cost), _shown(total))
+        if not Adjustment.objects.filter(request_id=request_id, number=REVERSAL).exists():
+            yield Difference("adjustment", str(request_id), "no reversal", "a reversal")
+
+
 def _rollup_differences(
     name: str,
     table: str,
@@ -179,6 +206,7 @@ def _rollup_differences(
     stored_sums = ", ".join(f"sum({column}) FILTER (WHERE sign < 0)" for column in sum_names)
     expected_sums = ", ".join(f"sum({column}) FILTER (WHERE sign > 0)" for column in sum_names)
     columns = ", ".join([*key_names, *sum_names])
+    adjusted = ", ".join([*(expression for _, expression in keys), adjustment_sums(sums)])
     statement = f"""
         SELECT {", ".join(key_names)}, {stored_sums}, {expected_sums} FROM (
             SELECT 1 AS sign, recomputed.* FROM (
@@ -186,12 +214,17 @@ def _rollup_differences(
                 WHERE started_at >= %s AND started_at < %s GROUP BY {positions}
             ) recomputed
             UNION ALL
+            SELECT 1, adjusted.* FROM (
+                SELECT {adjusted} FROM billing_adjustment
+                WHERE started_at >= %s AND started_at < %s GROUP BY {positions}
+            ) adjusted
+            UNION ALL
             SELECT -1, {columns} FROM {table} WHERE {key_names[0]} >= %s AND {key_names[0]} < %s
         ) both_sides GROUP BY {positions} HAVING {differs}
     """  # noqa: S608  (names are constants of billing.storing)
     first, last = (month, add_months(month, 1)) if key_names[0] == "day" else (begin, end)
     with connection.chunked_cursor() as cursor:
-        cursor.execute(statement, [begin, end, first, last])
+        cursor.execute(statement, [begin, end, begin, end, first, last])
         while rows := cursor.fetchmany(CHUNK):
             for row in rows:
                 what = ", ".join(

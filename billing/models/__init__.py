@@ -13,11 +13,13 @@ from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsa
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
+from billing.models.rerating import Adjustment, ReratingRun
 from billing.models.requests import AttemptRecord, RequestRecord
 from billing.models.shadow import ShadowSpend
 from billing.models.usage import UsageByDay, UsageByHour
 
 __all__ = [
+    "Adjustment",
     "AttemptRecord",
     "Backtest",
     "BacktestState",
@@ -37,6 +39,7 @@ __all__ = [
     "PriceProposal",
     "ProposedPrice",
     "RequestRecord",
+    "ReratingRun",
     "ShadowSpend",
     "UsageByDay",
     "UsageByHour",

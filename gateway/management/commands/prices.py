@@ -1,10 +1,12 @@
-"""How does an operator bring list prices in, and see where lists disagree? `prices sync` and `prices compare`.
+"""How does an operator bring list prices in, compare lists, and price old requests? `prices sync|compare|rerate`.
 
-Reads: a file or the package genai-prices. Writes: a proposal, through billing.price_proposals; never a price.
+Reads: a file or the package genai-prices, unpriced records. Writes: a proposal, through billing.price_proposals, never
+a price; adjustments, through billing.rerating.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from billing import price_proposals
+from billing import price_proposals, rerating
 from billing.comparing_prices import compare_sources
 from billing.models import PriceProposal
+from billing.money import format_usd
 from billing.price_sources import csv_file, genai, litellm
 from billing.price_sources.listing import Source, SourceError
 from billing.rate_changes import list_changes
+from billing.rerating import Question
 from gateway.database_access import with_database
+from policies.errors import InvalidValueError
 from policies.models import Deployment
 
 NEEDS_FILE = (litellm.KIND, csv_file.KIND)
@@ -40,6 +45,20 @@ class Command(BaseCommand):
         )
         compare.add_argument("--litellm-json", type=Path, help="compare with this file too")
         compare.add_argument("--csv", type=Path, help="compare with this file too")
+        rerate = commands.add_parser(
+            "rerate", help="price requests that had no price; shows what it would do"
+        )
+        rerate.add_argument(
+            "--from-day", required=True, type=dt.date.fromisoformat, help="UTC, like 2026-01-31"
+        )
+        rerate.add_argument("--to-day", type=dt.date.fromisoformat, help="with this day; left out: today")
+        rerate.add_argument(
+            "--take-later-price",
+            action="store_true",
+            help="requests from before their deployment's first price are charged at that one",
+        )
+        rerate.add_argument("--apply", action="store_true", help="do it")
+        rerate.add_argument("--reason", default="", help="stands with every adjustment; needed with --apply")
         for command in (sync, compare):
             command.add_argument(
                 "--match",
@@ -52,7 +71,9 @@ class Command(BaseCommand):
     @with_database
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            if options["command"] == "sync":
+            if options["command"] == "rerate":
+                self._rerate(options)
+            elif options["command"] == "sync":
                 self._sync(_read_source(options["kind"], options["file"], options["match"]))
             else:
                 files = {litellm.KIND: options["litellm_json"], csv_file.KIND: options["csv"]}
@@ -85,6 +106,35 @@ class Command(BaseCommand):
             )
         else:
             self.stdout.write("Nothing to approve.")
+
+    def _rerate(self, options: dict[str, Any]) -> None:
+        now = timezone.now()
+        last_day = options["to_day"] or now.date()
+        if last_day < options["from_day"]:
+            raise CommandError("--to-day is before --from-day")
+        question = Question(options["from_day"], last_day, options["take_later_price"])
+        if options["apply"]:
+            try:
+                run = rerating.rerate(
+                    question, actor="manage.py prices rerate", reason=options["reason"], now=now
+                )
+            except InvalidValueError as refusal:
+                raise CommandError(str(refusal)) from None
+            self.stdout.write(
+                f"Run {run.pk} priced {run.request_count:,} requests, {format_usd(run.cost_nanousd)};"
+                f" {run.left_count:,} still have no price."
+            )
+            return
+        outcome = rerating.preview(question)
+        names = dict(Deployment.objects.values_list("pk", "name"))
+        for pk, (count, cost) in outcome.by_deployment.items():
+            self.stdout.write(f"{names.get(pk or 0, pk)}: {count:,} requests, {format_usd(cost)}")
+        if outcome.later_count:
+            self.stdout.write(f"{outcome.later_count:,} of them at a price that began after them")
+        self.stdout.write(
+            f"{outcome.request_count:,} requests would cost {format_usd(outcome.cost_nanousd)}; {outcome.left_count:,}"
+            " would stay without a price. Nothing has changed: add --apply --reason TEXT."
+        )
 
     def _say_findings(self, proposal: PriceProposal) -> None:
         for finding in proposal.findings:

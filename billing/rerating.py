@@ -1,0 +1,312 @@
+"""How do requests that had no price get one afterwards? By adjustment pairs; records are never changed.
+
+Writes: rerating_run, adjustment, usage_by_day, usage_by_hour, change_event. Reads: records, attempts, prices.
+
+A pair is a reversal (the record, negated) and a replacement (the record at its price); both go into the rollups of the
+request's own day and hour in the transaction that writes them, so reports include them. What budgets have spent stays.
+A request is priced when all its attempts with known usage have a price; else it is left, and counted.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Sum
+
+from billing.models import Adjustment, AttemptRecord, Price, RequestRecord, ReratingRun, UsageByDay
+from billing.pricebook import PriceVersion, parse_rates, price_at
+from billing.rating import UsageUnknownError, total_nanousd
+from billing.stored_usage import usage_from_json
+from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS
+from policies import changes
+from policies.errors import InvalidValueError
+
+BATCH = 1_000
+REVERSAL, REPLACEMENT = 1, 2
+# One run at a time writes: the same request must not be priced twice.
+RUN_LOCK = 0x72657261
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which days, and whether a request from before the first price of its deployment takes that first one."""
+
+    first_day: dt.date
+    last_day: dt.date
+    takes_later_price: bool = False
+
+
+class Priced(NamedTuple):
+    """A record, its attempts' prices and costs, and the sum. `is_later`: by a price that began after it."""
+
+    record: RequestRecord
+    attempts: list[tuple[int, int, int]]
+    cost_nanousd: int
+    is_later: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run does, or would: requests and cost by deployment (id), and how many stay without a price."""
+
+    request_count: int = 0
+    later_count: int = 0
+    left_count: int = 0
+    cost_nanousd: int = 0
+    by_deployment: dict[int | None, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, priced: Priced) -> None:
+        count, cost = self.by_deployment.get(priced.record.deployment_id, (0, 0))
+        self.by_deployment[priced.record.deployment_id] = (count + 1, cost + priced.cost_nanousd)
+        self.request_count += 1
+        self.later_count += priced.is_later
+        self.cost_nanousd += priced.cost_nanousd
+
+
+def count_unpriced(first_day: dt.date, last_day: dt.date) -> int:
+    """Requests of these days without a price, after all adjustments. Reads the rollups alone."""
+    days = UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day)
+    return int(days.aggregate(sum=Sum("unpriced_count"))["sum"] or 0)
+
+
+def preview(question: Question) -> Outcome:
+    """What `rerate` would do now. Reads every unpriced record of the days."""
+    outcome = Outcome()
+    prices = _load_prices()
+    for batch in _batches(question):
+        for priced in _price(batch, prices, question):
+            if priced is None:
+                outcome.left_count += 1
+            else:
+                outcome.add(priced)
+    return outcome
+
+
+def rerate(question: Question, *, actor: str, reason: str, now: dt.datetime) -> ReratingRun:
+    """Price what can be priced. Safe to repeat and to break off: each batch is one transaction, done or not.
+
+    Raises InvalidValueError without a reason.
+    """
+    reason = reason.strip()
+    if not reason:
+        raise InvalidValueError({"reason": ["say why: it stands with every adjustment"]})
+    run = ReratingRun.objects.create(
+        first_day=question.first_day,
+        last_day=question.last_day,
+        takes_later_price=question.takes_later_price,
+        reason=reason[:300],
+        made_at=now,
+        made_by=actor[:150],
+    )
+    outcome = Outcome()
+    prices = _load_prices()
+    for batch in _batches(question):
+        with transaction.atomic():
+            _store(run, batch, prices, question, outcome)
+            run.request_count, run.left_count = outcome.request_count, outcome.left_count
+            run.cost_nanousd = outcome.cost_nanousd
+            run.save(update_fields=["request_count", "left_count", "cost_nanousd"])
+    with transaction.atomic():
+        run.finished_at = now
+        run.save(update_fields=["finished_at"])
+        changes.record_change(
+            actor=actor,
+            action="rerate",
+            object_type="rerating_run",
+            object_id=run.pk,
+            object_name=f"{question.first_day} to {question.last_day}",
+            after={
+                "requests": run.request_count,
+                "left": run.left_count,
+                "cost_nanousd": run.cost_nanousd,
+                "takes_later_price": run.takes_later_price,
+                "reason": run.reason,
+            },
+        )
+    return run
+
+
+def find_replacement(record: RequestRecord) -> Adjustment | None:
+    """What a record is charged since it was priced afterwards."""
+    if not record.is_unpriced:
+        return None
+    found = Adjustment.objects.select_related("run", "price")
+    return found.filter(request_id=record.pk, number=REPLACEMENT).first()
+
+
+def _batches(question: Question) -> Iterator[list[RequestRecord]]:
+    """Unpriced records without adjustments, of days that have some, oldest first."""
+    days = (
+        UsageByDay.objects.filter(
+            day__gte=question.first_day, day__lte=question.last_day, unpriced_count__gt=0
+        )
+        .order_by("day")
+        .values_list("day", flat=True)
+        .distinct()
+    )
+    for day in list(days):
+        begin = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+        after: tuple[dt.datetime, UUID | None] = (begin, None)
+        while True:
+            rows = RequestRecord.objects.filter(
+                ~Exists(Adjustment.objects.filter(request_id=OuterRef("pk"))),
+                started_at__gte=after[0],
+                started_at__lt=begin + dt.timedelta(days=1),
+                is_unpriced=True,
+            ).order_by("started_at", "id")
+            if after[1] is not None:
+                rows = rows.exclude(started_at=after[0], id__lte=after[1])
+            batch = list(rows[:BATCH])
+            if batch:
+                yield batch
+            if len(batch) < BATCH:
+                break
+            after = (batch[-1].started_at, batch[-1].pk)
+
+
+def _price(
+    batch: Sequence[RequestRecord], prices: Mapping[int, Sequence[PriceVersion]], question: Question
+) -> Iterator[Priced | None]:
+    """Each record priced, None for those that cannot be."""
+    attempts: dict[object, list[AttemptRecord]] = {}
+    found = AttemptRecord.objects.filter(
+        request_id__in=[record.pk for record in batch],
+        started_at__gte=batch[0].started_at,
+        started_at__lte=batch[-1].started_at,
+    )
+    for attempt in found.order_by("request_id", "number"):
+        attempts.setdefault(attempt.request_id, []).append(attempt)
+    for record in batch:
+        yield _price_one(record, attempts.get(record.pk, []), prices, question)
+
+
+def _price_one(
+    record: RequestRecord,
+    attempts: Sequence[AttemptRecord],
+    prices: Mapping[int, Sequence[PriceVersion]],
+    question: Question,
+) -> Priced | None:
+    charged: list[tuple[int, int, int]] = []
+    is_later = False
+    for attempt in attempts:
+        if attempt.cost_nanousd is not None and attempt.price_id is not None:
+            charged.append((attempt.number, attempt.price_id, attempt.cost_nanousd))
+            continue
+        usage = usage_from_json(attempt.usage)
+        if usage.kind == "unknown":
+            continue  # it used nothing, or nobody knows what: as the gateway sums it
+        versions = prices.get(attempt.deployment_id, ())
+        price = price_at(versions, record.started_at.timestamp())
+        if price is None and versions and question.takes_later_price:
+            price, is_later = versions[0], True
+        if price is None:
+            return None
+        try:
+            charged.append((attempt.number, price.id, total_nanousd(usage, price)))
+        except UsageUnknownError:
+            return None
+    if not charged or record.usage_kind == "unknown":
+        return None
+    return Priced(record, charged, sum(cost for _, _, cost in charged), is_later)
+
+
+def _store(
+    run: ReratingRun,
+    batch: Sequence[RequestRecord],
+    prices: Mapping[int, Sequence[PriceVersion]],
+    question: Question,
+    outcome: Outcome,
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RUN_LOCK])
+    # Another run may have come between reading the batch and the lock.
+    done = set(
+        Adjustment.objects.filter(request_id__in=[record.pk for record in batch]).values_list(
+            "request_id", flat=True
+        )
+    )
+    rows: list[Adjustment] = []
+    for record, priced in zip(batch, _price(batch, prices, question), strict=True):
+        if record.pk in done:
+            continue
+        if priced is None:
+            outcome.left_count += 1
+            continue
+        outcome.add(priced)
+        rows += [
+            _half(run, record, REVERSAL, -1),
+            _half(run, record, REPLACEMENT, 1, priced),
+        ]
+    if not rows:
+        return
+    Adjustment.objects.bulk_create(rows, batch_size=500)
+    first_id = min(row.pk for row in rows)
+    with connection.cursor() as cursor:
+        cursor.execute(ADD_TO_DAYS, [run.pk, first_id])
+        cursor.execute(ADD_TO_HOURS, [run.pk, first_id])
+
+
+def _half(
+    run: ReratingRun, record: RequestRecord, number: int, sign: int, priced: Priced | None = None
+) -> Adjustment:
+    return Adjustment(
+        run=run,
+        request_id=record.pk,
+        number=number,
+        started_at=record.started_at,
+        tenant_id=record.tenant_id,
+        project_id=record.project_id,
+        api_key_id=record.api_key_id,
+        policy_id=record.policy_id,
+        deployment_id=record.deployment_id,
+        price_id=priced.attempts[-1][1] if priced else record.price_id,
+        attempts=priced.attempts if priced else [],
+        request_count=sign,
+        error_count=sign * (record.status not in ("ok", "cancelled")),
+        unpriced_count=0 if priced else sign,
+        estimated_count=sign * (record.usage_kind == "estimated"),
+        unknown_count=sign * (record.usage_kind == "unknown"),
+        input_tokens=sign * (record.input_tokens or 0),
+        output_tokens=sign * (record.output_tokens or 0),
+        cache_read_tokens=sign * (record.cache_read_tokens or 0),
+        cache_write_tokens=sign * (record.cache_write_tokens or 0),
+        reasoning_tokens=sign * (record.reasoning_tokens or 0),
+        cost_nanousd=priced.cost_nanousd if priced else sign * (record.cost_nanousd or 0),
+    )
+
+
+def _load_prices() -> dict[int, list[PriceVersion]]:
+    """All cost prices by deployment, oldest first."""
+    prices: dict[int, list[PriceVersion]] = {}
+    rows = Price.objects.filter(book=Price.Book.COST, tenant=None).order_by("effective_from", "id")
+    for row in rows:
+        version = PriceVersion(
+            row.pk, row.deployment_id, row.effective_from.timestamp(), parse_rates(row.rates)
+        )
+        prices.setdefault(row.deployment_id, []).append(version)
+    return prices
+
+
+def adjustment_sums(sums: Sequence[tuple[str, str]]) -> str:
+    """What adjustments add to these columns of a rollup. Durations do not change: both halves have the same."""
+    columns = {column.name for column in Adjustment._meta.fields}
+    return ", ".join(f"sum({name})" if name in columns else f"0 AS {name}" for name, _ in sums)
+
+
+def _add_to(table: str, keys: Sequence[tuple[str, str]], sums: Sequence[tuple[str, str]]) -> str:
+    key_names = ", ".join(name for name, _ in keys)
+    positions = ", ".join(str(index + 1) for index in range(len(keys)))
+    added = ", ".join(f"{name} = kept.{name} + excluded.{name}" for name, _ in sums)
+    return f"""INSERT INTO {table} AS kept ({key_names}, {", ".join(name for name, _ in sums)})
+    SELECT {", ".join(expression for _, expression in keys)}, {adjustment_sums(sums)}
+    FROM billing_adjustment WHERE run_id = %s AND id >= %s GROUP BY {positions} ORDER BY {positions}
+    ON CONFLICT ({key_names}) DO UPDATE SET {added}"""  # noqa: S608  (all names are constants of billing.storing)
+
+
+ADD_TO_DAYS = _add_to("billing_usagebyday", DAY_KEYS, DAY_SUMS)
+ADD_TO_HOURS = _add_to("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)
