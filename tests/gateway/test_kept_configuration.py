@@ -8,6 +8,7 @@ import stat
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from gateway import kept_configuration, snapshots
 from gateway.kept_configuration import MAX_AGE_S, WRITE_EVERY_S, KeptConfiguration, release_fingerprint
 from gateway.snapshots import Loaded, WorkerConfiguration, load_everything
 from policies import issuing, publishing, tenancy_changes
+from policies.autorouter.difficulty import FORM_NAMES, DifficultyModel
+from policies.autorouter.tables import Amount, Estimate, Latency, Workload
+from policies.conditions import compile_condition
 from policies.decision import Ask, decide
 from policies.features import Features
 from policies.keys import hash_secret
+from policies.snapshot import BudgetTerms
 from tests.gateway.test_snapshots import LIVE_WITHIN_S, within_s
 from tests.make_configuration import (
     ACTOR,
@@ -112,6 +117,37 @@ def test_what_comes_back_decides_as_what_was_kept(world: tuple[str, Loaded], tmp
         assert [d.name for d in new.candidates] == [d.name for d in old.candidates]
         assert old.candidates
         assert first is None or new.candidates[0].name == first
+
+
+def test_everything_that_a_configuration_can_hold_comes_back(
+    world: tuple[str, Loaded], tmp_path: Path
+) -> None:
+    _, loaded = world
+    terms = BudgetTerms(1, "acme", "month", "UTC", 10**12, 0)
+    for grant_hash, grant in loaded.grants.items():
+        loaded.grants[grant_hash] = replace(grant, budgets=(terms,), allowed_models=frozenset({"acme/auto"}))
+    tables = replace(
+        loaded.routing.router,
+        difficulty=DifficultyModel((0.5,) * (2 + len(FORM_NAMES)), 0.25, {"m": -0.5}),
+        types={"code": Workload(3.0, 0.8, {"m": Estimate(2.0, 0.1, 0.05)})},
+        type_output_tokens={("code", "m"): Amount(100.0, 3.0)},
+        latencies={("all", "m"): Latency(1.0, 2.0, 3.0)},
+    )
+    tables.remember("key", compile_condition)  # a function has no place in a copy, and no use
+    policies = {
+        name: replace(policy, canary=policy, canary_percent=5.0)
+        for name, policy in loaded.routing.policies.items()
+    }
+    loaded.routing = replace(loaded.routing, router=tables, policies=policies)
+    keeper(tmp_path).keep(loaded, now_s=0.0)
+    back = keeper(tmp_path).read(now_s=time.time())
+    assert back is not None
+    assert back.grants == loaded.grants
+    assert back.routing.router.to_document() == tables.to_document()
+    assert back.routing.router.memo == {}
+    canary = back.routing.policies["acme/auto"].canary
+    assert canary is not None
+    assert canary.rules[0].condition is not None
 
 
 def test_a_copy_shows_nothing_to_who_has_no_key(
