@@ -14,8 +14,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeVar
 
 from django.db import connection, transaction
+from django.db.models import BigIntegerField, Sum
 from django.db.models import Model as Table
-from django.db.models import Q, Sum
+from django.db.models.functions import Cast
 
 from billing.models import UsageByDay, UsageByHour
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
@@ -41,26 +42,18 @@ DIMENSIONS: Mapping[Dimension, tuple[str, type[Table]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over records. `error_count`: what clients saw fail (not answered and not cancelled).
+class Spent:
+    """What was spent, by how many requests, and how much of that is sure.
 
     `cost_nanousd` is the sum of what is known: `unpriced_count` requests had no price and `unknown_count` no
     usage, and neither is in it. `estimated_count` are in it with counts of our own.
     """
 
     request_count: int = 0
-    error_count: int = 0
     unpriced_count: int = 0
     estimated_count: int = 0
     unknown_count: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
     cost_nanousd: int = 0
-
-    @property
-    def error_ratio(self) -> float | None:
-        """Errors per request, None without requests."""
-        return self._share(self.error_count)
 
     @property
     def unpriced_ratio(self) -> float | None:
@@ -81,7 +74,21 @@ class Totals:
         return count / self.request_count if self.request_count else None
 
 
-T = TypeVar("T", bound=Totals)
+@dataclass(frozen=True, slots=True)
+class Totals(Spent):
+    """Sums over records. `error_count`: what clients saw fail (not answered and not cancelled)."""
+
+    error_count: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Errors per request, None without requests."""
+        return self._share(self.error_count)
+
+
+T = TypeVar("T", bound=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,7 @@ class Scope:
 
 
 EVERYBODY = Scope()
+_SCOPE_COLUMNS: Final = {"model_id": "deployment__model_id", "provider_id": "deployment__provider_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,23 +343,26 @@ def days_of(first_day: dt.date, last_day: dt.date, scope: Scope) -> Any:
     return rows.order_by()
 
 
-_SCOPE_COLUMNS: Final = {"model_id": "deployment__model_id", "provider_id": "deployment__provider_id"}
+def sums_of(kind: type[Spent]) -> dict[str, Any]:
+    """Annotations that `read_sums` reads."""
+    # An annotation may not be called like a column. PostgreSQL sums big integers as numerics, which are slow to read;
+    # back to big integers: a sum past 9 billion USD is an error, never a wrong number.
+    return {
+        f"sum_{name}": Sum(name) if is_float else Cast(Sum(name), BigIntegerField())
+        for name, is_float in _MEMBERS[kind]
+    }
 
 
-def sums_of(kind: type[Totals], *, prefix: str = "sum", only: Q | None = None) -> dict[str, Any]:
-    """Annotations that `read_sums` reads; `only`: of these rows."""
-    # An annotation may not be called like a column.
-    return {f"{prefix}_{f.name}": Sum(f.name, filter=only) for f in fields(kind)}
+def read_sums(kind: type[T], row: Mapping[str, Any]) -> T:
+    """The sums of a row that `sums_of` annotated; of no rows they are zero."""
+    return kind(**{name: row[f"sum_{name}"] or 0 for name, _ in _MEMBERS[kind]})
 
 
-def read_sums(kind: type[T], row: Mapping[str, Any], *, prefix: str = "sum") -> T:
-    """The sums of a row that `sums_of` annotated."""
-    return kind(**{f.name: _whole(f.type, row[f"{prefix}_{f.name}"]) for f in fields(kind)})
-
-
-def _whole(kind: Any, value: Any) -> Any:
-    """PostgreSQL sums big integers as numerics: back to int; no rows is zero."""
-    return float(value or 0) if kind == "float" else int(value or 0)
+# Names of the sums, and whether they are floats (times; never money or counts).
+_MEMBERS: Final[Mapping[type[Spent], tuple[tuple[str, bool], ...]]] = {
+    kind: tuple((f.name, f.type == "float") for f in fields(kind))
+    for kind in (Spent, Totals, DayTotals, HourTotals)
+}
 
 
 def add_up(kind: type[T], parts: Iterable[T]) -> T:
@@ -380,7 +391,9 @@ def names_of(table: type[Table], ids: Collection[int]) -> dict[int, str]:
     """What these rows are called, by id. One query."""
     rows = table._default_manager.filter(pk__in=ids)
     if table is ApiKey:
-        rows = rows.select_related("project__tenant")
-    elif table is Project:
+        # Reports name thousands of keys: as objects that would take longer than all sums.
+        named = rows.order_by().values_list("pk", "project__tenant__name", "project__name", "name")
+        return {pk: f"{tenant}/{project}/{name}" for pk, tenant, project, name in named}
+    if table is Project:
         rows = rows.select_related("tenant")
     return {row.pk: str(row) for row in rows}

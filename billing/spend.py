@@ -7,14 +7,14 @@ Reads: usage_by_day (by `billing.reports`) and names. The page, the CSV and the 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from django.db.models import Case, F, Q, Sum, Value, When
+from django.db.models import Case, F, Sum, Value, When
 
 from billing import reports
-from billing.reports import DayTotals, Totals
+from billing.reports import DayTotals, Spent
 from billing.spend_questions import DAY, Question
 
 SERIES_SHOWN: Final = 7
@@ -26,6 +26,7 @@ NO_NAME: Final = {
 }
 # In the chart's query: everything that is in no series of its own. Ids of rows begin at 1, `NONE` is 0.
 _OTHERS: Final = -1
+NOTHING: Final = Spent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Row:
     id: int | None
     name: str
     totals: DayTotals
-    before: Totals
+    before: Spent
     day: dt.date | None = None
 
     @property
@@ -76,7 +77,7 @@ class Spend:
 
 
 def read_spend(question: Question) -> Spend:
-    """Answer in five queries at most, whatever the number of keys."""
+    """Answer in four queries at most, whatever the number of keys. Rows have no names yet: `with_names`."""
     with reports.one_moment():
         if question.by == "day":
             return _by_day(question)
@@ -85,50 +86,53 @@ def read_spend(question: Question) -> Spend:
     return Spend(question, rows, total_of(rows), days, series)
 
 
-def read_rows(question: Question, *, names: Mapping[int, str] | None = None) -> tuple[Row, ...]:
-    """What each one spent, now and before, dearest first; who did nothing in both periods is not there.
-
-    `names` are looked up unless they are given.
-    """
+def read_rows(question: Question) -> tuple[Row, ...]:
+    """What each one spent, now and before, dearest first; who did nothing in both periods is not there."""
     assert question.by != "day"
-    column, table = reports.DIMENSIONS[question.by]
-    period = question.period
-    now, before = (
-        _during(period.first_day, period.last_day),
-        _during(period.before_first_day, period.before_last_day),
-    )
-    found = (
-        reports.days_of(period.before_first_day, period.last_day, question.scope)
+    column = reports.DIMENSIONS[question.by][0]
+    period, scope = question.period, question.scope
+    # Two queries that sum what they need cost half of one with a condition in every sum.
+    before = {
+        row[column]: reports.read_sums(Spent, row)
+        for row in reports.days_of(period.before_first_day, period.before_last_day, scope)
         .values(column)
-        .annotate(
-            **reports.sums_of(DayTotals, only=now),
-            **reports.sums_of(Totals, prefix="before", only=before),
-        )
-        .filter(Q(sum_request_count__gt=0) | Q(before_request_count__gt=0))
-    )
-    rows = list(found)
-    if names is None:
-        names = reports.names_of(table, [row[column] for row in rows if row[column] is not None])
-    listed = [
-        Row(
-            id=row[column],
-            name=_name(question, row[column], names),
-            totals=reports.read_sums(DayTotals, row),
-            before=reports.read_sums(Totals, row, prefix="before"),
-        )
-        for row in rows
+        .annotate(**reports.sums_of(Spent))
+    }
+    found = [
+        Row(row[column], "", reports.read_sums(DayTotals, row), before.pop(row[column], NOTHING))
+        for row in reports.days_of(period.first_day, period.last_day, scope)
+        .values(column)
+        .annotate(**reports.sums_of(DayTotals))
     ]
-    listed.sort(key=lambda row: (-row.totals.cost_nanousd, -row.totals.request_count, row.name))
-    return tuple(listed)
+    found += [Row(row_id, "", DayTotals(), spent) for row_id, spent in before.items()]
+    found.sort(
+        key=lambda row: (
+            -row.totals.cost_nanousd,
+            -row.totals.request_count,
+            -row.before.cost_nanousd,
+            row.id or 0,
+        )
+    )
+    return tuple(found)
 
 
-def total_of(rows: tuple[Row, ...]) -> Row:
+def with_names(question: Question, rows: Sequence[Row]) -> list[Row]:
+    """The same rows with what they are called; one query. A page asks for those that it shows."""
+    if question.by == "day":
+        return list(rows)
+    names = reports.names_of(
+        reports.DIMENSIONS[question.by][1], [row.id for row in rows if row.id is not None]
+    )
+    return [replace(row, name=_name(question, row.id, names)) for row in rows]
+
+
+def total_of(rows: Sequence[Row]) -> Row:
     """The sum of rows, in both periods."""
     return Row(
         id=None,
         name="Total",
         totals=reports.add_up(DayTotals, [row.totals for row in rows]),
-        before=reports.add_up(Totals, [row.before for row in rows]),
+        before=reports.add_up(Spent, [row.before for row in rows]),
     )
 
 
@@ -136,7 +140,7 @@ def _by_day(question: Question) -> Spend:
     period, scope = question.period, question.scope
     points = reports.series_by_day(first_day=period.first_day, last_day=period.last_day, scope=scope)
     rows = tuple(
-        Row(None, point.day.isoformat(), point.totals, Totals(), point.day) for point in reversed(points)
+        Row(None, point.day.isoformat(), point.totals, NOTHING, point.day) for point in reversed(points)
     )
     before = reports.totals(first_day=period.before_first_day, last_day=period.before_last_day, scope=scope)
     total = Row(None, "Total", reports.add_up(DayTotals, [point.totals for point in points]), before)
@@ -149,7 +153,7 @@ def _series(question: Question, rows: tuple[Row, ...]) -> tuple[tuple[dt.date, .
     period = question.period
     days = tuple(period.first_day + DAY * index for index in range(period.day_count))
     spending = [row for row in rows if row.totals.cost_nanousd]
-    shown = spending[:SERIES_SHOWN]
+    shown = with_names(question, spending[:SERIES_SHOWN])
     costs = _costs_by_day(question, [row.id for row in shown])
     buckets = [(row.name, reports.NONE if row.id is None else row.id) for row in shown]
     if len(spending) > len(shown):
@@ -174,10 +178,6 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
         .annotate(cost=Sum("cost_nanousd"))
     )
     return {(row["day"], row["bucket"]): int(row["cost"]) for row in rows}
-
-
-def _during(first_day: dt.date, last_day: dt.date) -> Q:
-    return Q(day__gte=first_day, day__lte=last_day)
 
 
 def _name(question: Question, row_id: int | None, names: Mapping[int, str]) -> str:

@@ -1,6 +1,6 @@
 """Which rows and columns does the file of a spend report have? A report -> a `Sheet`.
 
-Pure. The file holds what the page shows, whole: the page may show a part of many rows, the total is the same.
+Reads: names. The file holds what the page shows, whole: the page may show a part of many rows, the total is the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from billing.spend import Row, Spend
+from billing.spend import Row, Spend, with_names
 from billing.spend_keys import GROWTH_RULE, KeySpend
 from billing.spend_questions import Question
 from billing.spreadsheets import Column, Sheet
@@ -51,7 +51,7 @@ def spend_sheet(spend: Spend, *, filters: Mapping[str, str], now: dt.datetime) -
         [row.name, row.day, row.day, *sums_of_row(row, has_before=False)]
         if is_daily
         else [row.name, row.id, first, last, *sums_of_row(row)]
-        for row in spend.rows
+        for row in with_names(question, spend.rows)
     ]
     total = ["Total", first, last] if is_daily else ["Total", None, first, last]
     return Sheet(
@@ -84,7 +84,7 @@ def key_sheet(
     )
     rows = [
         [
-            key.project.tenant.name, key.project.name, key.name, key.owner, key.secret_hint, states[key.pk], key.pk,
+            key.tenant, key.project, key.name, key.owner, key.secret_hint, states[key.pk], key.pk,
             first, last, *sums_of_row(one.row), one.growth, last_used.get(key.pk),
         ]
         for one in report.rows

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_safe
 
 from billing import reports
 from billing.key_usage import last_used_days
+from billing.spend_keys import Key
 from policies.models import ApiKey, ChangeEvent, Project, Tenant
 from policies.permissions import Ability, needs
 
@@ -99,7 +100,7 @@ def show_key(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "keys/detail.html", context)
 
 
-def state_of(key: ApiKey, now: dt.datetime) -> str:
+def state_of(key: ApiKey | Key, now: dt.datetime) -> str:
     """active, expiring (ends within a week), expired or revoked."""
     if key.revoked_at is not None:
         return "revoked"

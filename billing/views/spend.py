@@ -18,7 +18,7 @@ from billing import reports
 from billing.catalog_ratings import read_router_now
 from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
-from billing.spend import NO_NAME, Row, Spend, read_spend
+from billing.spend import NO_NAME, Row, Spend, read_spend, with_names
 from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
 from billing.spend_questions import GROUPINGS, PERIODS, Grouping, Question, read_question
 from billing.spend_savings import ASSUMPTIONS, can_compare, read_savings
@@ -42,7 +42,7 @@ def show_spend(request: HttpRequest) -> HttpResponse:
     context = {
         "question": question,
         "spend": spend,
-        "rows": [_shown(row, question) for row in shown],
+        "rows": [_shown(row, question) for row in with_names(question, shown)],
         "page": page,
         "first_shown": (page - 1) * ROWS_SHOWN + 1,
         "last_shown": (page - 1) * ROWS_SHOWN + len(shown),

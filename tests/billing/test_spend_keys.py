@@ -15,7 +15,7 @@ from django.utils import timezone
 from billing import reports, workload_usage
 from billing.catalog_ratings import read_router_now
 from billing.models import Evidence, Price
-from billing.reports import DayPoint, DayTotals, Totals
+from billing.reports import DayPoint, DayTotals, Spent
 from billing.spend import Row
 from billing.spend_forecast import forecast_month
 from billing.spend_keys import growth_of, read_key_spend
@@ -102,7 +102,7 @@ def test_every_key_is_there_with_both_periods_and_what_grew_is_marked(keys: dict
 def test_sorting_searching_and_showing_only_what_grew_change_neither_sums_nor_judgement(
     keys: dict[str, make.World], django_assert_max_num_queries: Any
 ) -> None:
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(6):
         by_owner = read_key_spend(ask(), now=at(TODAY), sort="owner", descending=False)
     assert [row.key.name for row in by_owner.rows][:2] == ["steady", "doubled"]
     (found,) = read_key_spend(ask(), now=at(TODAY), q="BOB").rows
@@ -114,7 +114,7 @@ def test_sorting_searching_and_showing_only_what_grew_change_neither_sums_nor_ju
 
 
 def growth(now: int, before: int, *, all_now: int = 1000, all_before: int = 1000, days: str = "7d") -> str:
-    everything = Row(None, "", DayTotals(cost_nanousd=all_now), Totals(request_count=all_before))
+    everything = Row(None, "", DayTotals(cost_nanousd=all_now), Spent(request_count=all_before))
     return growth_of(
         now_nanousd=now,
         before_nanousd=before,
