@@ -103,6 +103,9 @@ def _write(by_lease: Changes, by_span: Changes, window_of_lease: dict[UUID, tupl
         released: dict[int, int] = defaultdict(int)
         if leases:
             cursor.execute(
+                "SELECT id FROM billing_budgetlease WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [leases]
+            )
+            cursor.execute(
                 "UPDATE billing_budgetlease l SET settled_nanousd = settled_nanousd + d.used"
                 " FROM unnest(%s::uuid[], %s::bigint[]) AS d (id, used) WHERE l.id = d.id"
                 " RETURNING l.window_id, greatest(0, amount_nanousd - settled_nanousd + d.used)"

@@ -156,7 +156,9 @@ def renew(name: WorkerName) -> None:
     """Let a worker's leases be valid for another while."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE billing_budgetlease SET expires_at = now() + make_interval(secs => %s) WHERE worker = %s",
+            # In the order in which the ingester locks them, so that neither waits for the other for ever.
+            "UPDATE billing_budgetlease SET expires_at = now() + make_interval(secs => %s) WHERE id IN"
+            " (SELECT id FROM billing_budgetlease WHERE worker = %s ORDER BY id FOR UPDATE)",
             [LEASE_S, name.worker],
         )
 

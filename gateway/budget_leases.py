@@ -14,7 +14,14 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from billing import leasing
 from billing.leasing import LeaseState, WorkerName
-from gateway.dataplane.budgets import OTHERS_WAIT_S, BudgetShortError, BudgetUnknownError, LeaseBook, Want
+from gateway.dataplane.budgets import (
+    MAX_SPANS,
+    OTHERS_WAIT_S,
+    BudgetShortError,
+    BudgetUnknownError,
+    LeaseBook,
+    Want,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +121,8 @@ class LeaseKeeper:
             return
         numbers = granted.window.numbers
         key = wants[0].key
+        if len(book.numbers) >= MAX_SPANS:
+            book.numbers.clear()
         book.numbers[key] = numbers
         served = [wants[place] for place in granted.served]
         book.grow(lease, granted.grown_nanousd, valid_until_s=now_s + VALID_S, wants=served)
@@ -125,13 +134,14 @@ class LeaseKeeper:
                 continue
             free = max(0, book.free_nanousd(lease))
             fits = free + max(0, numbers.room_nanousd() - granted.grown_nanousd)
+            held = numbers._replace(leased_nanousd=numbers.leased_nanousd + granted.grown_nanousd - free)
             if want.nanousd <= fits + of_others and now_s - want.asked_at_s < OTHERS_WAIT_S:
                 self._waiting.append(want)
                 if not has_asked:
                     leasing.ask_others(granted.window.id)
                     has_asked = True
             else:
-                want.answer(BudgetShortError(want.terms, want.span, numbers, fits))
+                want.answer(BudgetShortError(want.terms, want.span, held, fits))
 
     def look_after(self, now_s: float) -> None:
         """Renew leases, give back what is not needed, forget what is settled or gone."""

@@ -25,6 +25,7 @@ MEDIA_TOKENS = 50_000
 DEFAULT_OUTPUT_TOKENS = 4_096
 # A lowered limit below this would be no answer.
 LEAST_OUTPUT_TOKENS = 16
+AMPLE_OUTPUT_TOKENS = 1_024
 MAX_LOWERINGS = 3
 MAX_CHOICES = 128
 
@@ -134,7 +135,14 @@ class _Plan:
         return min(limit for limit in (known, output_limit, 10**9) if limit is not None)
 
     def limit_that_fits(self, nanousd: int) -> int | None:
-        """The output limit with which every candidate costs no more than an amount; None: there is none."""
+        """The output limit with which every candidate costs no more than an amount; None: there is none.
+
+        Where half of what is left is enough for an answer of some length, the other half is left to other requests.
+        """
+        half = self._limit_within(nanousd // 2)
+        return half if half is not None and half >= AMPLE_OUTPUT_TOKENS else self._limit_within(nanousd)
+
+    def _limit_within(self, nanousd: int) -> int | None:
         if self._asked or not self._writes:
             return None
         fitting = [

@@ -122,7 +122,7 @@ class LeaseBook:
             if numbers is not None:
                 used = numbers.spent_nanousd + numbers.uncertain_nanousd
                 ratio = max(ratio, used / numbers.limit_nanousd)
-        return ratio
+        return round(ratio, 4)
 
     def span_of(self, terms: BudgetTerms, at_unix_s: float) -> Span:
         """The window of a budget at a time; remembered, as calendars are slow."""

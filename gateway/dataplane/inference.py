@@ -125,6 +125,9 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     exchange.is_pinned = grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin"))
     snapshot = configuration.snapshot
     features = read_features(parsed, headers, grant, snapshot, now_unix_s=exchange.started_at_unix_s)
+    if grant.budgets and gateway.budgets is not None:
+        ratio = gateway.budgets.used_ratio(grant.budgets, at_unix_s=exchange.started_at_unix_s)
+        features = features._replace(budget_used_ratio=ratio)
     exchange.features = features
     ask = read_ask(parsed, is_pinned=exchange.is_pinned)
     if features.conversation and gateway.conversations is not None:

@@ -57,9 +57,11 @@ def test_records_count_once_for_every_budget_of_their_key(tmp_path: Path) -> Non
     request_id = request_id_at(NOW + dt.timedelta(hours=1))
     lines = [intent_line(made, request_id), outcome_line(made, request_id)]
     ingest(tmp_path, [*lines, *lines])
-    ingest(tmp_path, lines, worker="worker-2")
-    assert only_window(of_project).spent_nanousd == COST_NANOUSD
-    assert only_window(of_key).spent_nanousd == COST_NANOUSD
+    other_id = request_id_at(NOW + dt.timedelta(hours=2))
+    # Once more, in one batch with a new one.
+    ingest(tmp_path, [*lines, intent_line(made, other_id), outcome_line(made, other_id)], worker="worker-2")
+    assert only_window(of_project).spent_nanousd == 2 * COST_NANOUSD
+    assert only_window(of_key).spent_nanousd == 2 * COST_NANOUSD
     assert only_window(other).spent_nanousd == 0
 
 

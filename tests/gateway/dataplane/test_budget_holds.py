@@ -108,6 +108,14 @@ async def test_a_request_without_an_output_limit_gets_the_one_that_fits():
     assert 16 <= sent < DEFAULT_OUTPUT_TOKENS
 
 
+async def test_a_request_without_an_output_limit_leaves_half_of_what_is_left_to_others():
+    plane = BudgetPlane("a", lease_nanousd=8_000_000)
+    plane.upstream.answers["a"] = [chat()]
+    client = await plane.ask("a")
+    sent = orjson.loads(plane.upstream.bodies[0])["max_tokens"]
+    assert sent == (4_000_000 - plane.held(0, client._payload)) // 2000
+
+
 async def test_a_budget_that_does_not_allow_lower_limits_refuses():
     plane = BudgetPlane("a", lease_nanousd=2_000_000, terms=TERMS._replace(may_lower_limit=False))
     assert (await plane.ask("a")).status == 402
@@ -129,6 +137,28 @@ async def test_a_deployment_without_a_price_is_not_tried():
     plane.upstream.answers["b"] = [chat()]
     assert ((await plane.ask("acme/auto", max_tokens=5)).status, plane.calls()) == (200, ["b"])
     assert plane.lines("intent")[0]["decision"]["dropped"] == [["a", "unpriced"]]
+
+
+@pytest.mark.parametrize(("spent", "called"), [(79, "a"), (81, "b")])
+async def test_a_policy_can_downgrade_before_the_budget_is_used_up(spent: int, called: str):
+    plane = BudgetPlane("a", "b")
+    policy = make_policy(
+        plane.deployments,
+        {
+            "name": "save",
+            "when": "budget_used_ratio >= 0.8",
+            "strategy": "fixed",
+            "deployments": [{"name": "b"}],
+        },
+        {"strategy": "fixed", "deployments": [{"name": "a"}]},
+    )
+    configuration: Any = plane.gateway.configuration
+    configuration.snapshot = make_snapshot(plane.deployments, policy)
+    plane.book.numbers[1, 0] = WindowNumbers(100, spent, 0, 0)
+    plane.upstream.answers.update(a=[chat()], b=[chat()])
+    await plane.ask("acme/auto", max_tokens=5)
+    assert plane.calls() == [called]
+    assert plane.lines("intent")[0]["features"]["budget_used_ratio"] == spent / 100
 
 
 async def test_an_attempt_that_broke_off_stays_uncertain_and_the_next_one_is_held_besides():
