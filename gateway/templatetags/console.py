@@ -48,6 +48,8 @@ STATES = {
     "expired": ("secondary", "expired"),
     "expiring": ("yellow", "ends soon"),
     "active": ("green", "active"),
+    "near_limit": ("yellow", "near the limit"),
+    "used_up": ("red", "used up"),
     "unpriced": ("yellow", "unpriced"),
     "estimated": ("azure", "estimated"),
     "unknown": ("yellow", "usage unknown"),

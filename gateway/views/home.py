@@ -16,7 +16,9 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
+from billing.budget_standing import list_near
 from billing.models import UsageByDay
+from billing.money import format_usd
 from billing.reports import HourTotals, TodaySummary, today_summary
 from gateway.health_board import read_reports
 from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments
@@ -24,6 +26,7 @@ from policies.models import ApiKey, Deployment, Model, Policy
 from policies.permissions import Ability, needs
 
 CHART_HEIGHT = 100
+BUDGETS_SHOWN = 5
 BACKLOG_WORTH_A_LOOK_BYTES = 5_000_000
 
 
@@ -166,6 +169,18 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "title": f"{unpriced:,} request{'s' if unpriced != 1 else ''} without a price today",
                 "text": "They are left out of every sum until their deployment has a price.",
                 "url": reverse("requests") + "?unpriced=1",
+            }
+        )
+    for standing in list_near(now=timezone.now(), limit=BUDGETS_SHOWN):
+        is_used_up = standing.used_ratio >= 1
+        refuses = "More is refused." if standing.budget.is_hard else "It is soft: nothing is refused."
+        items.append(
+            {
+                "state": "used_up" if is_used_up else "near_limit",
+                "title": f"{standing.budget.scope()} has used {standing.used_percent} % of its budget",
+                "text": f"{format_usd(standing.used_nanousd)} of {format_usd(standing.numbers.limit_nanousd)},"
+                f" {standing.budget.get_window_display()}." + (f" {refuses}" if is_used_up else ""),
+                "url": reverse("budget", args=[standing.budget.pk]),
             }
         )
     backlog = count_journal_backlog_bytes(data_dir)

@@ -82,6 +82,20 @@ def test_what_is_wrong_is_said_at_its_field(field: str, text: str, said: str) ->
     assert said in answer.text
 
 
+def test_the_home_page_says_which_budgets_are_nearly_used(tmp_path: Path) -> None:
+    made = world()
+    ingest(tmp_path, request_lines(made, cost=USD))
+    for window, limit in (("day", USD), ("week", USD * 11 // 10), ("month", 2 * USD)):
+        budgets.create_budget(
+            tenant=made.tenant, window=window, limit_nanousd=limit, is_hard=window != "week", actor="a test"
+        )
+    page = finance().get("/").text
+    assert f"{made.tenant} has used 100 % of its budget" in page
+    assert "More is refused." in page
+    assert f"{made.tenant} has used 90 % of its budget" in page
+    assert page.count("of its budget") == 2
+
+
 def test_viewers_see_budgets_and_change_none() -> None:
     browser = client_of(Role.VIEWER)
     assert "Finance or an operator makes it" in browser.get("/budgets").text
