@@ -9,9 +9,9 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from billing.models import RequestRecord
+from billing.models import Adjustment, RequestRecord
 from billing.request_times import ForeignIdError, started_at_of
 from billing.request_view import load_names
 from policies.models import Deployment
@@ -118,6 +118,8 @@ def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
         "started_at__lt": filters.until,
     }
     rows = rows.filter(**{name: value for name, value in exact.items() if value is not None})
+    if filters.is_unpriced:
+        rows = rows.exclude(Exists(Adjustment.objects.filter(request_id=OuterRef("pk"))))  # priced afterwards
     if filters.policy_id == NO_ID:
         rows = rows.filter(policy_id__isnull=True)
     if NO_ID in (filters.deployment_id, filters.provider_id, filters.served_model_id):

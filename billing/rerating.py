@@ -50,28 +50,48 @@ class Priced(NamedTuple):
     is_later: bool
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What a run does, or would: requests and cost by deployment (id), and how many stay without a price."""
+class Sums(NamedTuple):
+    """Requests and their cost; `later_` are those of them at a price that began after them."""
 
     request_count: int = 0
-    later_count: int = 0
-    left_count: int = 0
     cost_nanousd: int = 0
-    by_deployment: dict[int | None, tuple[int, int]] = field(default_factory=dict)
+    later_count: int = 0
+    later_nanousd: int = 0
+
+    def plus(self, cost_nanousd: int, is_later: bool) -> Sums:
+        later = cost_nanousd if is_later else 0
+        return Sums(self[0] + 1, self[1] + cost_nanousd, self[2] + is_later, self[3] + later)
+
+
+NO_SUMS = Sums()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run does, or would: in all, by deployment (id), and how many stay without a price."""
+
+    all: Sums = NO_SUMS
+    left_count: int = 0
+    by_deployment: dict[int | None, Sums] = field(default_factory=dict)
 
     def add(self, priced: Priced) -> None:
-        count, cost = self.by_deployment.get(priced.record.deployment_id, (0, 0))
-        self.by_deployment[priced.record.deployment_id] = (count + 1, cost + priced.cost_nanousd)
-        self.request_count += 1
-        self.later_count += priced.is_later
-        self.cost_nanousd += priced.cost_nanousd
+        sums = self.by_deployment.get(priced.record.deployment_id, Sums())
+        self.by_deployment[priced.record.deployment_id] = sums.plus(priced.cost_nanousd, priced.is_later)
+        self.all = self.all.plus(priced.cost_nanousd, priced.is_later)
 
 
 def count_unpriced(first_day: dt.date, last_day: dt.date) -> int:
     """Requests of these days without a price, after all adjustments. Reads the rollups alone."""
     days = UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day)
     return int(days.aggregate(sum=Sum("unpriced_count"))["sum"] or 0)
+
+
+def count_records_to_read(question: Question) -> int:
+    """At most how many records a run or its preview looks through. Reads the rollups alone."""
+    days = UsageByDay.objects.filter(day__gte=question.first_day, day__lte=question.last_day)
+    with_some = list(days.filter(unpriced_count__gt=0).values_list("day", "api_key").distinct())
+    read = days.filter(day__in={day for day, _ in with_some}, api_key__in={key for _, key in with_some})
+    return int(read.aggregate(sum=Sum("request_count"))["sum"] or 0)
 
 
 def preview(question: Question) -> Outcome:
@@ -108,8 +128,8 @@ def rerate(question: Question, *, actor: str, reason: str, now: dt.datetime) -> 
     for batch in _batches(question):
         with transaction.atomic():
             _store(run, batch, prices, question, outcome)
-            run.request_count, run.left_count = outcome.request_count, outcome.left_count
-            run.cost_nanousd = outcome.cost_nanousd
+            run.request_count, run.cost_nanousd = outcome.all[:2]
+            run.left_count = outcome.left_count
             run.save(update_fields=["request_count", "left_count", "cost_nanousd"])
     with transaction.atomic():
         run.finished_at = now
@@ -131,25 +151,25 @@ def rerate(question: Question, *, actor: str, reason: str, now: dt.datetime) -> 
     return run
 
 
-def find_replacement(record: RequestRecord) -> Adjustment | None:
-    """What a record is charged since it was priced afterwards."""
-    if not record.is_unpriced:
-        return None
+def find_replacement(request_id: UUID) -> Adjustment | None:
+    """What a request is charged since it was priced afterwards."""
     found = Adjustment.objects.select_related("run", "price")
-    return found.filter(request_id=record.pk, number=REPLACEMENT).first()
+    return found.filter(request_id=request_id, number=REPLACEMENT).first()
 
 
 def _batches(question: Question) -> Iterator[list[RequestRecord]]:
     """Unpriced records without adjustments, of days that have some, oldest first."""
-    days = (
+    keys_of: dict[dt.date, list[int]] = {}
+    for day, key in (
         UsageByDay.objects.filter(
             day__gte=question.first_day, day__lte=question.last_day, unpriced_count__gt=0
         )
-        .order_by("day")
-        .values_list("day", flat=True)
+        .order_by("day", "api_key")
+        .values_list("day", "api_key")
         .distinct()
-    )
-    for day in list(days):
+    ):
+        keys_of.setdefault(day, []).append(key)
+    for day, keys in keys_of.items():
         begin = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
         after: tuple[dt.datetime, UUID | None] = (begin, None)
         while True:
@@ -157,6 +177,7 @@ def _batches(question: Question) -> Iterator[list[RequestRecord]]:
                 ~Exists(Adjustment.objects.filter(request_id=OuterRef("pk"))),
                 started_at__gte=after[0],
                 started_at__lt=begin + dt.timedelta(days=1),
+                api_key_id__in=keys,  # there is an index by key and time, none by price
                 is_unpriced=True,
             ).order_by("started_at", "id")
             if after[1] is not None:

@@ -13,8 +13,8 @@ from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsa
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
-from billing.models.rerating import Adjustment, ReratingRun
 from billing.models.requests import AttemptRecord, RequestRecord
+from billing.models.rerating import Adjustment, ReratingRun
 from billing.models.shadow import ShadowSpend
 from billing.models.usage import UsageByDay, UsageByHour
 

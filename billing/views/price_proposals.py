@@ -5,6 +5,7 @@ Reads: prices, proposals, rollups of 30 days. Writes: nothing itself, calls `bil
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from billing.price_estimates import DAYS, Estimate, estimate, sum_last_days
 from billing.price_forms import ProposalForm
 from billing.rate_changes import RateChange, list_changes
 from billing.reports import DayTotals
+from billing.rerating import count_unpriced
+from billing.views.rerating import DAYS as UNPRICED_DAYS
 from policies.errors import ConfigurationError
 from policies.models import Deployment
 from policies.permissions import Ability, actor_name, needs
@@ -79,7 +82,14 @@ def list_prices(request: HttpRequest) -> HttpResponse:
         total=Count("rows"),
     ).order_by("-id")[:PROPOSALS_SHOWN]
     unpriced_count = sum(row["price"] is None for row in rows)
-    context = {"rows": rows, "proposals": proposals, "unpriced_count": unpriced_count}
+    today = now.astimezone(dt.UTC).date()
+    context = {
+        "rows": rows,
+        "proposals": proposals,
+        "unpriced_count": unpriced_count,
+        "unpriced_requests": count_unpriced(today - dt.timedelta(days=UNPRICED_DAYS - 1), today),
+        "unpriced_days": UNPRICED_DAYS,
+    }
     return render(request, "prices/list.html", context)
 
 

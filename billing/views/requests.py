@@ -27,6 +27,7 @@ from billing.models import RequestRecord
 from billing.models.requests import RequestStatus
 from billing.request_listing import Page, RequestFilters, list_requests
 from billing.request_view import IN_FLIGHT, find_request
+from billing.rerating import find_replacement
 from policies.explaining import candidates_of, rules_of, sentences
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 from policies.permissions import Ability, needs
@@ -136,6 +137,7 @@ def show_request(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
         "candidates": candidates_of(decision),
         "tried": {attempt["deployment"] for attempt in record["attempts"]},
         "charges": charge_lines(record["attempts"]),
+        "replacement": find_replacement(request_id) if record.get("is_unpriced") else None,
     }
     is_fragment = bool(request.headers.get("HX-Request"))
     return render(request, "requests/_detail.html" if is_fragment else "requests/detail.html", context)

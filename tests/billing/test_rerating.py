@@ -18,7 +18,9 @@ from billing.rerating import Question, count_unpriced, find_replacement, preview
 from billing.verifying import verify
 from policies.errors import InvalidValueError
 from policies.models import ChangeEvent
+from policies.permissions import Role
 from tests import make
+from tests.console_people import client_of
 from tests.make_configuration import make_deployment, make_price
 
 pytestmark = pytest.mark.django_db
@@ -43,8 +45,12 @@ def test_unpriced_requests_are_priced_by_pairs_and_all_totals_follow(tmp_path: P
     before = reports.totals(first_day=DAYS.first_day, last_day=TODAY)
     assert (before.unpriced_count, before.cost_nanousd) == (3, make.COST_NANOUSD)
     shown = preview(DAYS)
-    assert (shown.request_count, shown.left_count, shown.cost_nanousd) == (3, 0, 3 * make.COST_NANOUSD)
-    assert shown.by_deployment == {world.deployment.pk: (3, 3 * make.COST_NANOUSD)}
+    assert (shown.all.request_count, shown.left_count, shown.all.cost_nanousd) == (
+        3,
+        0,
+        3 * make.COST_NANOUSD,
+    )
+    assert shown.by_deployment == {world.deployment.pk: (3, 3 * make.COST_NANOUSD, 0, 0)}
     assert not Adjustment.objects.exists()
     made = run()
     assert (made.request_count, made.left_count, made.cost_nanousd) == (3, 0, 3 * make.COST_NANOUSD)
@@ -58,7 +64,7 @@ def test_unpriced_requests_are_priced_by_pairs_and_all_totals_follow(tmp_path: P
     event = ChangeEvent.objects.get(object_type="rerating_run")
     assert event.after is not None
     assert (event.actor, event.after["reason"]) == ("fiona", "the list came late")
-    replacement = find_replacement(RequestRecord.objects.filter(is_unpriced=True)[0])
+    replacement = find_replacement(RequestRecord.objects.filter(is_unpriced=True)[0].pk)
     assert replacement is not None
     assert (replacement.price, replacement.run, replacement.cost_nanousd) == (
         world.price,
@@ -86,10 +92,10 @@ def test_what_has_no_price_or_no_known_usage_is_left_and_counted(tmp_path: Path)
     ingest(tmp_path, world, 1)
     make.ingest(tmp_path, make.request_lines(other, **UNPRICED), worker="worker-2")
     shown = preview(DAYS)
-    assert (shown.request_count, shown.left_count) == (1, 1)
+    assert (shown.all.request_count, shown.left_count) == (1, 1)
     assert run().left_count == 1
     later = Question(DAYS.first_day, TODAY, takes_later_price=True)
-    assert preview(later).later_count == 1
+    assert preview(later).all.later_count == 1
     assert run(later).request_count == 1
     assert verify(now=NOW).is_ok
 
@@ -167,3 +173,39 @@ def test_the_command_shows_first_and_prices_only_when_told(tmp_path: Path) -> No
     assert "priced 3 requests" in said("--from-day", str(DAYS.first_day), "--apply", "--reason", "late list")
     with pytest.raises(CommandError, match="before"):
         said("--from-day", "2026-02-01", "--to-day", "2026-01-01")
+
+
+def test_finance_sees_what_has_no_price_and_prices_it_in_the_browser(tmp_path: Path) -> None:
+    world, late = make.world(), make.world()
+    late.deployment = make_deployment()
+    make_price(deployment=late.deployment, effective_from=NOW + dt.timedelta(days=1))
+    ingest(tmp_path, world)
+    lines = make.request_lines(late, **UNPRICED)
+    make.ingest(tmp_path, lines, worker="worker-2")
+    finance = client_of(Role.FINANCE)
+    assert "4 requests</b> of the last 90 days have no price" in finance.get("/prices").content.decode()
+    page = finance.get("/prices/unpriced").content.decode()
+    assert "Price 3 requests, ticked 4" in page
+    assert finance.post("/prices/unpriced/price", {"reason": ""}).status_code == 422
+    assert not Adjustment.objects.exists()
+    done = finance.post("/prices/unpriced/price", {"reason": "late list"}, follow=True).content.decode()
+    assert "3 requests priced; every total follows." in done
+    assert "late list" in done
+    body = {"reason": "first price", "takes_later_price": "on"}
+    assert "1 request priced" in finance.post("/prices/unpriced/price", body, follow=True).content.decode()
+    detail = finance.get(f"/requests/{lines[0]['id']}").content.decode()
+    assert "Recorded without a price" in detail
+    assert "first price" in detail
+    assert "Every request has its price" in finance.get("/prices/unpriced").content.decode()
+    assert lines[0]["id"] not in finance.get("/requests?unpriced=1").content.decode()
+    assert verify(now=NOW).is_ok
+
+
+def test_too_many_requests_are_left_to_the_command(tmp_path: Path) -> None:
+    ingest(tmp_path, make.world())
+    finance = client_of(Role.FINANCE)
+    with mock.patch("billing.views.rerating.MAX_READ", 2):
+        assert "manage.py prices rerate" in finance.get("/prices/unpriced").content.decode()
+        refused = finance.post("/prices/unpriced/price", {"reason": "x"}, follow=True).content.decode()
+    assert "too many requests" in refused
+    assert not Adjustment.objects.exists()

@@ -48,7 +48,7 @@ CEILINGS = {
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
     "spend": 14, "spend-keys": 15, "spend-savings": 15,
     "budgets": 9, "budget": 12, "budget-new": 8, "budget-edit": 8,
-    "prices": 10, "price-proposal": 10, "price-proposal-new": 8,
+    "prices": 11, "unpriced": 17, "price-proposal": 10, "price-proposal-new": 8,
     "router": 22, "workload": 19, "router-table": 8,
     "policy-backtests": 11, "backtest": 7,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
@@ -123,7 +123,7 @@ def filled(tmp_path: Path) -> Filled:
             addresses[name] = reverse(name, args=[world.tenant.pk])
         elif (
             (name.endswith("s") and not name.startswith("policy-"))
-            or name in ("home", "find", "people", "audit", "router", "spend")
+            or name in ("home", "find", "people", "audit", "router", "unpriced", "spend")
             or is_new
         ):
             addresses[name] = reverse(name)

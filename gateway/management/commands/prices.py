@@ -127,13 +127,14 @@ class Command(BaseCommand):
             return
         outcome = rerating.preview(question)
         names = dict(Deployment.objects.values_list("pk", "name"))
-        for pk, (count, cost) in outcome.by_deployment.items():
-            self.stdout.write(f"{names.get(pk or 0, pk)}: {count:,} requests, {format_usd(cost)}")
-        if outcome.later_count:
-            self.stdout.write(f"{outcome.later_count:,} of them at a price that began after them")
+        for pk, sums in outcome.by_deployment.items():
+            said = f"{sums.request_count:,} requests, {format_usd(sums.cost_nanousd)}"
+            self.stdout.write(f"{names.get(pk or 0, pk)}: {said}")
+        if outcome.all.later_count:
+            self.stdout.write(f"{outcome.all.later_count:,} of them at a price that began after them")
         self.stdout.write(
-            f"{outcome.request_count:,} requests would cost {format_usd(outcome.cost_nanousd)}; {outcome.left_count:,}"
-            " would stay without a price. Nothing has changed: add --apply --reason TEXT."
+            f"{outcome.all.request_count:,} requests would cost {format_usd(outcome.all.cost_nanousd)};"
+            f" {outcome.left_count:,} would stay without a price. Nothing has changed: add --apply --reason TEXT."
         )
 
     def _say_findings(self, proposal: PriceProposal) -> None:
