@@ -131,14 +131,14 @@ class Lease:
         return self.amount_nanousd
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """The dearest rates of a price, exact: nano-USD a token and a request."""
+class _Bounds(NamedTuple):
+    """The dearest rates of a price as integers: nano-USD a token and a request, times `scale`."""
 
     source: object
-    input: Fraction
-    output: Fraction
-    request: Fraction
+    scale: int
+    input: int
+    output: int
+    request: int
 
 
 _cache: dict[int, _Bounds] = {}
@@ -146,17 +146,17 @@ _cache: dict[int, _Bounds] = {}
 
 def most_nanousd(price: PriceVersion, *, input_tokens: int, output_tokens: int) -> int:
     """The most that one attempt with so many tokens can cost: every token at the dearest rate of its direction."""
-    bounds = _bounds_of(price)
-    return math.ceil(bounds.request + input_tokens * bounds.input + output_tokens * bounds.output)
+    _, scale, sent, generated, request = _bounds_of(price)
+    return -(-(request + input_tokens * sent + output_tokens * generated) // scale)
 
 
 def most_output_tokens(price: PriceVersion, *, input_tokens: int, nanousd: int) -> int | None:
-    """How many output tokens an amount pays for besides the input, at most 0; None: as many as one likes."""
-    bounds = _bounds_of(price)
-    left = nanousd - bounds.request - input_tokens * bounds.input
+    """How many output tokens an amount pays for besides the input, at least 0; None: as many as one likes."""
+    _, scale, sent, generated, request = _bounds_of(price)
+    left = nanousd * scale - request - input_tokens * sent
     if left < 0:
         return 0
-    return None if not bounds.output else math.floor(left / bounds.output)
+    return left // generated if generated else None
 
 
 def _bounds_of(price: PriceVersion) -> _Bounds:
@@ -174,7 +174,8 @@ def _bounds_of(price: PriceVersion) -> _Bounds:
         else:
             direction, per_unit = "input", Fraction(rate) * NANOUSD_PER_TOKEN
         dearest[direction] = max(dearest[direction], per_unit)
-    bounds = _Bounds(price.rates, **dearest)
+    scale = math.lcm(*(rate.denominator for rate in dearest.values()))
+    bounds = _Bounds(price.rates, scale, **{name: int(rate * scale) for name, rate in dearest.items()})
     if len(_cache) >= MAX_CACHED_BOUNDS:
         _cache.clear()
     _cache[price.id] = bounds
