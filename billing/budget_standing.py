@@ -1,6 +1,6 @@
 """How does each budget stand right now?
 
-Reads: budget, its windows and leases.
+Reads: budget and its windows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from django.db.models import F, FloatField, Q, QuerySet
 from django.db.models.functions import Cast
 
 from billing.budget_arithmetic import WindowNumbers, span_at
+from billing.budget_scopes import load_scopes
 from billing.models import Budget, BudgetWindow
+from policies.models import ApiKey
 
 NEAR_RATIO = 0.8
 
@@ -74,6 +76,12 @@ def list_near(*, now: dt.datetime, limit: int) -> list[Standing]:
         .order_by("-ratio", "id")
     )
     return [standing_of(row.budget, row, now=now) for row in rows[:limit]]
+
+
+def list_of_key(key: ApiKey, *, now: dt.datetime) -> list[Standing]:
+    """The budgets that a request of this key counts for: its own, its project's and its tenant's."""
+    terms = load_scopes().find(key.project.tenant_id, key.project_id, key.pk)
+    return list_standing(Budget.objects.filter(pk__in=[one.id for one in terms]), now=now) if terms else []
 
 
 def standing_of(budget: Budget, window: BudgetWindow | None, *, now: dt.datetime) -> Standing:

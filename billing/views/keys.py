@@ -1,6 +1,6 @@
 """Whose is each API key, what is it for, when was it used and what does it spend?
 
-Reads: api_key, change_event, sums from `billing.reports`. Issuing, rotating and revoking: policies/views/keys.py.
+Reads: api_key, change_event, budgets, sums from `billing.reports`. Issuing and the like: policies/views/keys.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import reports
+from billing.budget_standing import list_of_key
 from billing.key_usage import last_used_days
 from billing.spend_keys import Key
 from policies.models import ApiKey, ChangeEvent, Project, Tenant
@@ -94,6 +95,7 @@ def show_key(request: HttpRequest, pk: int) -> HttpResponse:
         ),
         "last_used_on": last_used_days([pk]).get(pk),
         "today": now.date(),
+        "budgets": list_of_key(key, now=now),
         "changes": ChangeEvent.objects.filter(object_type="api_key", object_id=pk)[:CHANGES_SHOWN],
         "public_url": settings.POINTSMAN_PUBLIC_URL,
     }

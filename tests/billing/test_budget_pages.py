@@ -44,6 +44,7 @@ def test_a_budget_is_made_for_a_key_and_shows_what_it_has_spent(tmp_path: Path) 
     page = browser.get(f"/budgets/{budget.pk}")
     for text in ("$0.50", "$0.60", "$0.07", "$0.03", "near the limit", "12-abc"):
         assert text in page.text
+    assert f'href="/budgets/{budget.pk}">' in browser.get(f"/keys/{made.key.pk}").text
     assert "83 %" in browser.get("/budgets").text
     again = browser.post("/budgets/new", sent)
     assert again.status_code == 422
