@@ -115,9 +115,8 @@ class Exchange:
         parsed = self.parsed
         features = features_as_line(self.features, self.ask) if self.features is not None else {}
         if self.client_ids:
-            features["client"] = (
-                self.client_ids
-            )  # no feature: no condition sees it, no decision is made from it
+            # No feature: no condition sees it, no decision is made from it.
+            features["client"] = self.client_ids
         if self.shadow_of:
             features["shadow_of"] = self.shadow_of
         budgets: dict[str, Any] = {}
