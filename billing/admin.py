@@ -8,13 +8,17 @@ from __future__ import annotations
 from django.contrib import admin
 
 from billing.models import (
+    Adjustment,
     AttemptRecord,
     Evidence,
     Feedback,
     JournalCursor,
     OpenIntent,
     Price,
+    PriceProposal,
+    ProposedPrice,
     RequestRecord,
+    ReratingRun,
     UsageByDay,
     UsageByHour,
     WorkloadUsage,
@@ -72,4 +76,6 @@ class WorkloadUsageAdmin(ReadOnlyAdmin):
     list_select_related = ("deployment",)
 
 
-admin.site.register((OpenIntent, JournalCursor), ReadOnlyAdmin)
+admin.site.register(
+    (OpenIntent, JournalCursor, PriceProposal, ProposedPrice, ReratingRun, Adjustment), ReadOnlyAdmin
+)

@@ -125,8 +125,9 @@ def show_proposal(request: HttpRequest, pk: int) -> HttpResponse:
         "decided": [row for row in rows if row.row.state != WAITING],
         "total": _total(waiting),
         "days": DAYS,
-        "findings": [finding for finding in proposal.findings if finding["finding"] != "same"],
-        "same": [finding for finding in proposal.findings if finding["finding"] == "same"],
+        "findings": [one for one in proposal.findings if one["finding"] in ("ambiguous", "inexpressible")],
+        "unlisted": [one for one in proposal.findings if one["finding"] == "unlisted"],
+        "same": [one for one in proposal.findings if one["finding"] == "same"],
     }
     return render(request, "prices/proposal.html", context)
 

@@ -185,7 +185,7 @@ def test_finance_sees_what_has_no_price_and_prices_it_in_the_browser(tmp_path: P
     finance = client_of(Role.FINANCE)
     assert "4 requests</b> of the last 90 days have no price" in finance.get("/prices").content.decode()
     page = finance.get("/prices/unpriced").content.decode()
-    assert "Price 3 requests, ticked 4" in page
+    assert "With the tick <b>4</b> requests get a price, without it <b>3</b>." in page
     assert finance.post("/prices/unpriced/price", {"reason": ""}).status_code == 422
     assert not Adjustment.objects.exists()
     done = finance.post("/prices/unpriced/price", {"reason": "late list"}, follow=True).content.decode()
