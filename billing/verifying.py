@@ -10,11 +10,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import TruncMonth
 
 from billing.models import Adjustment, AttemptRecord, Price, UsageByDay
@@ -165,25 +167,26 @@ def _adjustment_differences(
     begin: dt.datetime, end: dt.datetime, prices: dict[int, PriceVersion]
 ) -> Iterator[Difference]:
     """Replacements that are not what their attempts' usage and prices say, or that have no reversal."""
-    found = Adjustment.objects.filter(
-        started_at__gte=begin, started_at__lt=end, number=REPLACEMENT
-    ).order_by()
-    columns = found.values_list("request_id", "started_at", "attempts", "cost_nanousd")
-    for request_id, started_at, attempts, cost in columns.iterator(chunk_size=CHUNK):
-        usages = dict(
-            AttemptRecord.objects.filter(request_id=request_id, started_at=started_at).values_list(
-                "number", "usage"
-            )
+    found = Adjustment.objects.filter(started_at__gte=begin, started_at__lt=end, number=REPLACEMENT)
+    reversals = Adjustment.objects.filter(request_id=OuterRef("request_id"), number=REVERSAL)
+    columns = found.order_by().annotate(is_pair=Exists(reversals))
+    rows = columns.values_list("request_id", "attempts", "cost_nanousd", "is_pair").iterator(chunk_size=CHUNK)
+    while chunk := list(islice(rows, CHUNK)):
+        tried = AttemptRecord.objects.filter(
+            request_id__in=[row[0] for row in chunk], started_at__gte=begin, started_at__lt=end
         )
-        for number, price_id, stored in attempts:
-            expected = _expected_cost(usages.get(number) or {}, price_id, prices)
-            if expected != stored:
-                yield Difference("adjusted cost", f"{request_id} #{number}", _shown(stored), _shown(expected))
-        total = sum(stored for _, _, stored in attempts)
-        if total != cost:
-            yield Difference("adjusted cost", str(request_id), _shown(cost), _shown(total))
-        if not Adjustment.objects.filter(request_id=request_id, number=REVERSAL).exists():
-            yield Difference("adjustment", str(request_id), "no reversal", "a reversal")
+        usages = {(row[0], row[1]): row[2] for row in tried.values_list("request_id", "number", "usage")}
+        for request_id, attempts, cost, is_pair in chunk:
+            for number, price_id, stored in attempts:
+                expected = _expected_cost(usages.get((request_id, number)) or {}, price_id, prices)
+                if expected != stored:
+                    what = f"{request_id} #{number}"
+                    yield Difference("adjusted cost", what, _shown(stored), _shown(expected))
+            total = sum(stored for _, _, stored in attempts)
+            if total != cost:
+                yield Difference("adjusted cost", str(request_id), _shown(cost), _shown(total))
+            if not is_pair:
+                yield Difference("adjustment", str(request_id), "no reversal", "a reversal")
 
 
 def _rollup_differences(
