@@ -13,6 +13,8 @@ from billing.pricebook import RATE_NAMES, parse_rates, read_rate_key
 
 # A rate that changes by more than this is more often a slip (per thousand, per token) than a new price.
 DOUBTFUL_FACTOR = 10
+# The dearest rate of any list that was seen is below it (USD a million tokens, or a request).
+DEAREST_USUAL_USD = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,12 @@ class RateChange:
 
     @property
     def is_doubtful(self) -> bool:
-        """Ask twice: it would change more than tenfold, or become free."""
-        if self.before is None or self.after is None or self.is_same:
+        """Ask twice: it would change more than tenfold, become free, or be dearer than any list price."""
+        if self.after is None or self.is_same:
+            return False
+        if self.after > DEAREST_USUAL_USD:
+            return True
+        if self.before is None:
             return False
         low, high = sorted((self.before, self.after))
         return low * DOUBTFUL_FACTOR < high if low else self.before > 0

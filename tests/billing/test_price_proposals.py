@@ -149,6 +149,7 @@ def test_changes_are_told_rate_by_rate_and_slips_are_doubted() -> None:
     assert changes[0].ratio == pytest.approx(0.1)
     assert [change.ratio for change in changes[1::2]] == [None, None]
     assert all(not change.is_doubtful for change in list_changes(None, after))
+    assert list_changes(None, {"input_usd_per_mtok": "250000"})[0].is_doubtful
 
 
 def run(*arguments: str) -> str:

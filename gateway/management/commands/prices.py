@@ -91,7 +91,11 @@ class Command(BaseCommand):
             self.stdout.write(f"{row.deployment} as {row.listed_as}{begins}")
             for change in list_changes(row.compared_price.rates if row.compared_price else None, row.rates):
                 if not change.is_same:
-                    doubt = "  (a slip? it would change more than tenfold)" if change.is_doubtful else ""
+                    doubt = (
+                        "  (a slip? more than tenfold, or dearer than any list price)"
+                        if change.is_doubtful
+                        else ""
+                    )
                     before, after = (
                         "not stated" if rate is None else rate for rate in (change.before, change.after)
                     )
