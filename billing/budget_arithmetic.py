@@ -32,6 +32,10 @@ class Span(NamedTuple):
     starts_unix_s: int
     ends_unix_s: int | None
 
+    def holds(self, at_unix_s: float) -> bool:
+        """Say whether a moment falls into it."""
+        return self.starts_unix_s <= at_unix_s and (self.ends_unix_s is None or at_unix_s < self.ends_unix_s)
+
 
 def span_at(kind: WindowKind, time_zone: str, at_unix_s: float, *, counted_from_unix_s: int) -> Span:
     """The window that a moment falls into, on the calendar of a time zone.

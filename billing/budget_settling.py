@@ -40,6 +40,7 @@ def settle_records(
     """Count these records, of those that were inserted, into their windows. Call inside the transaction."""
     by_lease: Changes = defaultdict(lambda: [0, 0])
     by_span: Changes = defaultdict(lambda: [0, 0])
+    spans: dict[int, Span] = {}
     window_of_lease = _windows_of({lease for intent, _ in pairs for lease in intent.leases})
     for intent, outcome in pairs:
         if intent.id not in inserted:
@@ -58,9 +59,11 @@ def settle_records(
         for terms in scopes.find(intent.tenant_id, intent.project_id, intent.api_key_id):
             if terms.id in budgets_of_leases or at_unix_s < terms.counted_from_unix_s:
                 continue
-            span = span_at(
-                terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s
-            )
+            span = spans.get(terms.id)
+            if span is None or not span.holds(at_unix_s):  # calendars are slow, and a batch is of one day
+                span = spans[terms.id] = span_at(
+                    terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s
+                )
             _add(by_span, (terms.id, span), cost, uncertain)
     if by_lease or by_span:
         _write(by_lease, by_span, window_of_lease)

@@ -129,7 +129,7 @@ class LeaseBook:
         known = self._spans.get(terms.id)
         if known is not None and known[0] is terms:
             span = known[1]
-            if span.starts_unix_s <= at_unix_s and (span.ends_unix_s is None or at_unix_s < span.ends_unix_s):
+            if span.holds(at_unix_s):
                 return span
         span = span_at(
             terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s
