@@ -113,41 +113,38 @@ def read_key_spend(
         for row in ApiKey.objects.filter(pk__in=missing).values_list(*_KEY_COLUMNS):
             keys[row[0]] = Key(*row)
     everything = total_of(tuple(rows.values()))
-    successor_of = {key.replaced_by_id: pk for pk, key in keys.items() if key.replaced_by_id}
+    predecessor_of = {key.replaced_by_id: pk for pk, key in keys.items() if key.replaced_by_id}
     listed = []
     for pk, key in keys.items():
         own = rows.get(pk) or Row(pk, "", DayTotals(), NOTHING)
-        judged = [row for row in (own, rows.get(successor_of.get(pk))) if row is not None]
-        growth, times = growth_of(
-            now_nanousd=sum(row.totals.cost_nanousd for row in judged),
-            before_nanousd=sum(row.before.cost_nanousd for row in judged),
-            had_requests_before=any(row.before.request_count for row in judged),
-            everything=everything,
-            period=question.period,
-        )
+        replaced = rows.get(predecessor_of[pk]) if pk in predecessor_of else None
+        judged = own if replaced is None else total_of((own, replaced))
+        growth, times = growth_of(judged, everything=everything, period=question.period)
         listed.append(KeyRow(key, own, growth if own.totals.cost_nanousd else "", times))
-    text = q.lower()
-    listed = [
-        row
-        for row in listed
-        if (text in f"{row.name} {row.key.owner}".lower()) and (row.growth or not only_unusual)
-    ]
+    total = everything
+    if q or only_unusual:
+        text = q.lower()
+        listed = [
+            row
+            for row in listed
+            if text in f"{row.name} {row.key.owner}".lower() and (row.growth or not only_unusual)
+        ]
+        total = total_of([row.row for row in listed])
     listed.sort(key=lambda row: row.name)
     listed.sort(key=_SORTS.get(sort, _SORTS["spend"]), reverse=descending)
-    return KeySpend(question, tuple(listed), total_of(tuple(row.row for row in listed)))
+    return KeySpend(question, tuple(listed), total)
 
 
-def growth_of(
-    *, now_nanousd: int, before_nanousd: int, had_requests_before: bool, everything: Row, period: Period
-) -> tuple[Growth, float | None]:
+def growth_of(row: Row, *, everything: Row, period: Period) -> tuple[Growth, float | None]:
     """Say whether a key's spend is unusual, and how many times as much a day it is. `GROWTH_RULE` says it in words."""
+    now_nanousd, before_nanousd = row.totals.cost_nanousd, row.before.cost_nanousd
     total = everything.totals.cost_nanousd
     times = None
     if before_nanousd:
         times = now_nanousd * period.before_day_count / (before_nanousd * period.day_count)
     if not everything.before.request_count:
         return "", times  # nobody spent anything before: all are new
-    if not had_requests_before:
+    if not row.before.request_count:
         return ("new" if now_nanousd and now_nanousd * 100 >= total * NEW_AT_LEAST_PER_CENT else ""), times
     # Whole numbers: what is exactly twice as much is twice as much.
     grew = now_nanousd * period.before_day_count >= GREW_TIMES * before_nanousd * period.day_count

@@ -115,13 +115,9 @@ def test_sorting_searching_and_showing_only_what_grew_change_neither_sums_nor_ju
 
 def growth(now: int, before: int, *, all_now: int = 1000, all_before: int = 1000, days: str = "7d") -> str:
     everything = Row(None, "", DayTotals(cost_nanousd=all_now), Spent(request_count=all_before))
-    return growth_of(
-        now_nanousd=now,
-        before_nanousd=before,
-        had_requests_before=before > 0,
-        everything=everything,
-        period=ask(today=dt.date(2026, 3, 31), period=days).period,
-    )[0]
+    row = Row(1, "", DayTotals(cost_nanousd=now), Spent(cost_nanousd=before, request_count=int(before > 0)))
+    period = ask(today=dt.date(2026, 3, 31), period=days).period
+    return growth_of(row, everything=everything, period=period)[0]
 
 
 def test_growth_is_judged_by_the_day_and_noise_is_left_alone() -> None:

@@ -2,7 +2,8 @@
 
 5,000 keys of 50 tenants over 90 days: every tenth asks three of 20 deployments a day, the others one on two days of
 three. That makes 405,000 rows of the rollup by day for 10 million requests.
-`python -m pytest tests/billing/test_spend_speed.py -m nightly -s` prints the times.
+`python -m pytest tests/billing/test_spend_speed.py -m nightly -s` prints the times,
+and the CPU time of both processes, which says what they are on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -74,6 +76,16 @@ def seed() -> make.World:
     return replace(world, tenant=tenants[7], key=keys[7])
 
 
+def cpu_seconds() -> float:
+    """Of this process and its database process: what a page takes, however busy the machine is."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET max_parallel_workers_per_gather = 0")
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return time.process_time() + (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def test_pages_of_spend_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests() -> None:
     world = seed()
     client = operator()
@@ -85,12 +97,15 @@ def test_pages_of_spend_answer_in_less_than_300_ms_on_the_rollups_of_ten_million
         "/spend/savings?period=30d", "/spend/export.csv?by=key", "/spend/keys/export.xlsx",
     ):  # fmt: skip
         client.get(address)
-        times = []
+        times, cpu_s = [], cpu_seconds()
         for _ in range(ROUNDS):
             begun = time.perf_counter()
             assert client.get(address).status_code == 200
             times.append((time.perf_counter() - begun) * 1000)
-        print(f"{address:55} median {statistics.median(times):6.0f} ms, worst {max(times):6.0f} ms")
+        cpu_ms = (cpu_seconds() - cpu_s) * 1000 / ROUNDS
+        print(
+            f"{address:45} median {statistics.median(times):5.0f} ms, worst {max(times):5.0f} ms, CPU {cpu_ms:5.0f} ms"
+        )
         if "export" not in address and statistics.median(times) > LIMIT_MS:
             slow.append(address)
     assert not slow
