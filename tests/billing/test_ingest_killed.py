@@ -23,7 +23,7 @@ from tests import make
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
-KILLS = 8
+KILLS = 5
 REQUESTS_A_ROUND = 1_000
 MAX_WAIT_S = 20.0
 
