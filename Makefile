@@ -35,7 +35,7 @@ run: $(RUNTIME)
 	@exec $(BIN)/python manage.py up
 
 test: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not nightly"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not nightly"
 
 test-fast: $(DEVELOPMENT)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not nightly and not slow and not browser"

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 # Nothing of a developer's own installation may be touched by a test. With pytest-xdist each worker process
 # passes here and has a data directory and server of its own.
@@ -25,6 +26,9 @@ from django.conf import settings  # noqa: E402  (reads the environment made abov
 
 from gateway import embedded  # noqa: E402
 
+# Folders and files of tests that run processes and wait for them, longest first.
+LONGEST = ("tests/journeys/", "tests/browser/", "test_ingest_killed", "test_bench", "test_evaluate_router")
+
 
 def pytest_configure(config: object) -> None:
     # Half a second a password is for guessers. Tests that start processes of their own get the real hasher.
@@ -32,6 +36,13 @@ def pytest_configure(config: object) -> None:
     # The kernel ends the server when this process is killed: no PostgreSQL is left behind.
     # TESTS_WITH_FSYNC=1: with the settings of a real installation, for measurements.
     embedded.start(DATA_DIR, is_for_tests=not os.environ.get("TESTS_WITH_FSYNC"), dies_with_us=True)
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Put the files that take longest first: begun last, each would keep one process busy while the others idle."""
+    items.sort(
+        key=lambda item: next((n for n, part in enumerate(LONGEST) if part in item.nodeid), len(LONGEST))
+    )
 
 
 def pytest_unconfigure(config: object) -> None:
