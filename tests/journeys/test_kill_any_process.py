@@ -142,11 +142,13 @@ def kill_one_after_the_other(killer: Killer, load: Load) -> None:
     wait_for_answers(load, more=10)
     killer.wait_for_postgresql(other_than=killer.kill_postgresql())
     # A single session of PostgreSQL: the server ends all the others and recovers, its process stays.
-    listening = (
-        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pointsman_changes%' AND pid <> pg_backend_pid()"
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        " ORDER BY backend_start"
     )
-    wait_until(lambda: bool(query(killer.up, listening)), "a worker listens for changes")
-    killer.kill(query(killer.up, listening)[0][0])
+    wait_until(lambda: bool(query(killer.up, sessions)), "somebody is connected")
+    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+        killer.kill(query(killer.up, sessions)[0][0])
     wait_until(lambda: query(killer.up, "SELECT 1") == [(1,)], "PostgreSQL has recovered")
 
 
