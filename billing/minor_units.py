@@ -10,7 +10,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-NANO_NONE: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
+NANO_DIGITS: Final = 9
+# ISO 4217: what has none, or three, after the point.
+_NONE: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
 _THREE: Final = "BHD IQD JOD KWD LYD OMR TND"
 _DIGITS: Final[dict[str, int]] = {**dict.fromkeys(_NONE.split(), 0), **dict.fromkeys(_THREE.split(), 3)}
 
