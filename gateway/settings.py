@@ -200,6 +200,12 @@ CELERY_BEAT_SCHEDULE = {
     "prepare-partitions-daily": {"task": "billing.tasks.prepare_partitions", "schedule": 86400.0},
 }
 
+# smtp+tls://USER:PASSWORD@HOST:587; without it mails stand in the log of the background process.
+POINTSMAN_MAIL_IS_SET_UP = bool(env.str("EMAIL_URL", ""))
+vars().update(env.email_url_config(env.str("EMAIL_URL", "") or "consolemail://"))
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "") or "pointsman@localhost"
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 64 * 1024
 # Our own secrets are nobody's credential: whoever may name a reference could have them sent to a host of their own.
 _OWN_VARIABLES = frozenset(
     {"POINTSMAN_SECRET_KEY", "POINTSMAN_KEY_PEPPER", "POINTSMAN_CREDENTIAL_KEYS", "POINTSMAN_METRICS_TOKEN"}
-    | {"DATABASE_URL", "CELERY_BROKER_URL", "PGPASSWORD"}
+    | {"DATABASE_URL", "CELERY_BROKER_URL", "EMAIL_URL", "PGPASSWORD"}
 )
 _SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

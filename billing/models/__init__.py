@@ -1,5 +1,6 @@
 """What traffic recorded and what it cost, as tables. One file per subject; import from here."""
 
+from billing.models.alerts import AlertDelivery, AlertRecipient, BudgetAlert
 from billing.models.backtests import Backtest, BacktestState
 from billing.models.budgets import Budget, BudgetLease, BudgetWindow
 from billing.models.evaluation import (
@@ -20,10 +21,13 @@ from billing.models.usage import UsageByDay, UsageByHour
 
 __all__ = [
     "Adjustment",
+    "AlertDelivery",
+    "AlertRecipient",
     "AttemptRecord",
     "Backtest",
     "BacktestState",
     "Budget",
+    "BudgetAlert",
     "BudgetLease",
     "BudgetWindow",
     "EvaluationAnswer",

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 
 class Budget(models.Model):
-    """A limit for a tenant, a project of it or a key of that, by day, week, month or in total.
+    """A limit for a tenant, a project of it or a key of that, by day, week, month or in total, for one model or all.
 
     `counted_from` is the start of the first window; `time_zone` is the tenant's when the budget was made, so that
     windows never overlap. Written by `billing.budgets` alone.
@@ -28,6 +28,10 @@ class Budget(models.Model):
     api_key = models.ForeignKey(
         "policies.ApiKey", null=True, blank=True, on_delete=models.CASCADE, related_name="budgets"
     )
+    # Null: all models.
+    model = models.ForeignKey(
+        "policies.Model", null=True, blank=True, on_delete=models.CASCADE, related_name="budgets"
+    )
     window = models.CharField(max_length=5, choices=Window.choices)
     limit_nanousd = models.BigIntegerField()
     is_hard = models.BooleanField(default=True)
@@ -39,10 +43,10 @@ class Budget(models.Model):
     created_by = models.CharField(max_length=150, blank=True, default="")
 
     class Meta:
-        ordering = ["tenant__name", "project__name", "api_key__name", "window", "-is_hard"]
+        ordering = ["tenant__name", "project__name", "api_key__name", "model__name", "window", "-is_hard"]
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "project", "api_key", "window", "is_hard"],
+                fields=["tenant", "project", "api_key", "model", "window", "is_hard"],
                 nulls_distinct=False,
                 name="budget_unique",
             ),
@@ -53,8 +57,9 @@ class Budget(models.Model):
         return f"{self.scope()} {self.get_window_display()}"
 
     def scope(self) -> str:
-        """Whose budget it is: acme, acme/web or acme/web/dev."""
-        return str(self.api_key or self.project or self.tenant)
+        """Whose budget it is, and for what: acme, acme/web, acme/web/dev or acme (gpt-5)."""
+        owner = str(self.api_key or self.project or self.tenant)
+        return owner if self.model is None else f"{owner} ({self.model})"
 
 
 class BudgetWindow(models.Model):
