@@ -242,7 +242,7 @@ def _form_faults(document: StatementDocument) -> list[str]:
     found = []
     if document.schema_version != SCHEMA_VERSION:
         found.append(f"schema version {document.schema_version} is not {SCHEMA_VERSION}")
-    if document.exchange_rate <= 0 or not document.exchange_rate.is_finite():
+    if not document.exchange_rate.is_finite() or document.exchange_rate <= 0:
         found.append("the exchange rate is not above zero")
     elif document.currency == USD and document.exchange_rate != 1:
         found.append("the exchange rate of USD is not 1")
@@ -256,7 +256,7 @@ def _form_faults(document: StatementDocument) -> list[str]:
         found.append("it is issued without a number or a date")
     if document.kind == "credit_note" and not document.corrects_number:
         found.append("the credit note names no invoice")
-    if any(line.tax_ratio < 0 or not line.tax_ratio.is_finite() for line in document.lines):
+    if any(not line.tax_ratio.is_finite() or line.tax_ratio < 0 for line in document.lines):
         found.append("a tax rate is below zero")
     return found
 

@@ -1,0 +1,383 @@
+"""How does a statement look as a PDF?
+
+Pure: the same document gives the same bytes, in any process (fixed dates, no clock, no system font). Every text is
+escaped: names are names, never markup. The font is Vera, which ReportLab brings along and the file carries: Latin-1
+and the euro sign. What it does not know is printed without its accent or as "?", and a note says so.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import groupby
+from threading import Lock
+from typing import Any, Final
+from xml.sax.saxutils import escape
+
+from reportlab.lib.colors import HexColor
+from reportlab.lib.enums import TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import (
+    BaseDocTemplate,
+    Frame,
+    KeepTogether,
+    PageTemplate,
+    Paragraph,
+    Spacer,
+    Table,
+    TableStyle,
+)
+
+from billing.minor_units import minor_for_people
+from billing.money import usd_decimal
+from billing.statement_document import Party, StatementDocument, StatementLine
+
+PLAIN, BOLD = "Pointsman-Vera", "Pointsman-Vera-Bold"
+INK, QUIET, RULE, SHADE = HexColor("#1d273b"), HexColor("#5b6675"), HexColor("#d5dbe3"), HexColor("#f4f6f9")
+MARGIN = 18 * mm
+WIDTH = A4[0] - 2 * MARGIN
+# Number, what, quantity, unit price, amount.
+COLUMNS = (10 * mm, 0.0, 29 * mm, 37 * mm, 27 * mm)
+LINE_COLUMNS = [COLUMNS[0], WIDTH - sum(COLUMNS), *COLUMNS[2:]]
+REPLACED: Final = "?"
+# A cell must fit on a page: nobody's name is longer than this on paper.
+MAX_TEXT: Final = 600
+TITLES: Final = {"invoice": "Invoice", "credit_note": "Credit note"}
+REPLACED_NOTE: Final = (
+    "Some characters cannot be printed in this document and stand without their accents or as “?”; "
+    "the CSV and JSON files have them as they are."
+)
+KINDS: Final = {"late": "Late usage", "correction": "Corrections", "credit": "Credited"}
+# ReportLab fills a font's subset while it writes: two threads must not.
+_WRITING = Lock()
+
+
+def _style(name: str, font: str = PLAIN, size: float = 8.5, **rest: Any) -> ParagraphStyle:
+    rest.setdefault("textColor", INK)
+    return ParagraphStyle(
+        name, fontName=font, fontSize=size, leading=size * 1.35, splitLongWords=1, wordWrap=None, **rest
+    )
+
+
+BODY = _style("body")
+STRONG = _style("strong", BOLD)
+SMALL = _style("small", size=7.5, textColor=QUIET)
+NUMBER = _style("number", alignment=TA_RIGHT)
+STRONG_NUMBER = _style("strong number", BOLD, alignment=TA_RIGHT)
+QUIET_TEXT = _style("quiet", textColor=QUIET)
+QUIET_NUMBER = _style("quiet number", alignment=TA_RIGHT, textColor=QUIET)
+HEAD = _style("head", BOLD, 7.5, textColor=QUIET)
+HEAD_NUMBER = _style("head number", BOLD, 7.5, textColor=QUIET, alignment=TA_RIGHT)
+TITLE = _style("title", BOLD, 19, alignment=TA_RIGHT)
+NAME = _style("name", BOLD, 12)
+
+
+@dataclass(slots=True)
+class Printer:
+    """Turns texts into what the font can print, and remembers whether it had to replace anything."""
+
+    glyphs: Any
+    has_replaced: bool = field(default=False)
+
+    def text(self, raw: str) -> str:
+        """Printable, of a length that fits a page, unescaped."""
+        written = "".join(self._character(one) for one in unicodedata.normalize("NFC", raw))
+        return written if len(written) <= MAX_TEXT else f"{written[:MAX_TEXT]}…"
+
+    def cell(self, raw: str, style: ParagraphStyle = BODY) -> Paragraph:
+        """A paragraph of this text and nothing else."""
+        return Paragraph(escape(self.text(raw)), style)
+
+    def _character(self, character: str) -> str:
+        if ord(character) in self.glyphs and unicodedata.category(character)[0] != "C":
+            return character
+        if character in "\n\t":
+            return " "
+        self.has_replaced = True
+        base = unicodedata.normalize("NFKD", character)[0]
+        return base if base.isalnum() and ord(base) in self.glyphs else REPLACED
+
+
+def write_pdf(document: StatementDocument) -> bytes:
+    """The statement as a PDF file."""
+    with _WRITING:
+        printer = Printer(_register_fonts())
+        buffer = io.BytesIO()
+        story = [
+            *_heading(document, printer),
+            Spacer(1, 8 * mm),
+            *_lines(document, printer),
+            Spacer(1, 4 * mm),
+            KeepTogether([_totals(document, printer)]),
+            *_notes(document, printer),
+        ]
+        if printer.has_replaced:
+            story += [Spacer(1, 2 * mm), Paragraph(REPLACED_NOTE, SMALL)]
+        name = printer.text(f"{title_of(document)} {document.number}".strip())
+        paper = BaseDocTemplate(
+            buffer,
+            pagesize=A4,
+            pageTemplates=[PageTemplate("page", [_frame()])],
+            title=name,
+            author=printer.text(document.issuer.name),
+            subject=printer.text(f"{document.tenant_name}, {_period(document)}"),
+            creator="Pointsman",
+            lang="en",
+            invariant=1,
+        )
+        footer = printer.text(f"{document.issuer.name[:60]} · {name} · {document.recipient.name[:60]}")
+        paper.build(story, canvasmaker=_numbered(footer))
+        return buffer.getvalue()
+
+
+def _frame() -> Frame:
+    foot, head = 20 * mm, 16 * mm
+    none = {"leftPadding": 0, "rightPadding": 0, "topPadding": 0, "bottomPadding": 0}
+    return Frame(MARGIN, foot, WIDTH, A4[1] - foot - head, **none)
+
+
+def title_of(document: StatementDocument) -> str:
+    """ "Draft invoice", "Credit note"."""
+    title = TITLES[document.kind]
+    if document.state in ("draft", "reviewed"):
+        return f"Draft {title.lower()}"
+    return f"{title} (void)" if document.state == "void" else title
+
+
+def rate_text(line: StatementLine) -> str:
+    """The unit price with its unit: "2.50 / 1M"; "0.01 each"."""
+    if line.unit_usd is None:
+        return ""
+    size = {1: " each", 1_000_000: " / 1M"}.get(line.unit_size, f" / {line.unit_size:,}")
+    return f"{decimal_text(line.unit_usd)}{size}"
+
+
+def decimal_text(number: Decimal) -> str:
+    """With two digits after the point at least, and no zero at the end beyond them."""
+    whole, _, fraction = format(number, "f").partition(".")
+    return f"{int(whole):,}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def ratio_text(ratio: Decimal) -> str:
+    """0.19 -> "19 %"; 0.077 -> "7.7 %"."""
+    percent = format((ratio * 100).normalize(), "f")
+    return f"{percent} %"
+
+
+def _register_fonts() -> Any:
+    for name, file in ((PLAIN, "Vera.ttf"), (BOLD, "VeraBd.ttf")):
+        if name not in pdfmetrics.getRegisteredFontNames():
+            pdfmetrics.registerFont(TTFont(name, file))
+    return pdfmetrics.getFont(PLAIN).face.charToGlyph
+
+
+def _heading(document: StatementDocument, printer: Printer) -> list[Any]:
+    facts = [("Number", document.number or "given when it is issued")]
+    if document.corrects_number:
+        facts.append(("Corrects", f"Invoice {document.corrects_number}"))
+    facts.append(("Period (UTC)", _period(document)))
+    if document.issued_on:
+        facts.append(("Date", document.issued_on.isoformat()))
+    if document.due_on:
+        facts.append(("Due", document.due_on.isoformat()))
+    facts.append(("Currency", document.currency))
+    facts.append(("Tenant", document.tenant_name))
+    half = WIDTH / 2
+    top = Table(
+        [[_party(document.issuer, printer, NAME), printer.cell(title_of(document), TITLE)]],
+        colWidths=[half, half],
+        style=_plain_style(),
+    )
+    known = Table(
+        [[printer.cell(name, SMALL), printer.cell(value)] for name, value in facts],
+        colWidths=[26 * mm, half - 26 * mm],
+        style=_plain_style(("TOPPADDING", (0, 0), (-1, -1), 0.6), ("BOTTOMPADDING", (0, 0), (-1, -1), 0.6)),
+    )
+    billed = [Paragraph("Billed to", SMALL), *_party(document.recipient, printer, STRONG)]
+    return [
+        top,
+        Spacer(1, 10 * mm),
+        Table([[billed, known]], colWidths=[half, half], style=_plain_style()),
+    ]
+
+
+def _party(party: Party, printer: Printer, name_style: ParagraphStyle) -> list[Paragraph]:
+    rows = [printer.cell(party.name, name_style), *(printer.cell(one) for one in party.address)]
+    if party.tax_id:
+        rows.append(printer.cell(f"Tax ID {party.tax_id}"))
+    if party.email:
+        rows.append(printer.cell(party.email))
+    return rows
+
+
+def _lines(document: StatementDocument, printer: Printer) -> list[Any]:
+    """All lines under a head that every page repeats, a subtotal under each model that has several."""
+    unit = f"Amount ({document.currency})"
+    heads = [("#", HEAD), ("What", HEAD)]
+    heads += [(text, HEAD_NUMBER) for text in ("Quantity", "Unit price (USD)", unit)]
+    rows: list[list[Any]] = [[printer.cell(text, style) for text, style in heads]]
+    styles: list[tuple[Any, ...]] = []
+    for (kind, model), lines in _grouped(document.lines):
+        title = " · ".join(part for part in (KINDS.get(kind, ""), model) if part)
+        if title:
+            styles.append(("BACKGROUND", (0, len(rows)), (-1, len(rows)), SHADE))
+            rows.append(["", printer.cell(title, STRONG), "", "", ""])
+        rows += [_row(line, document, printer) for line in lines]
+        if len(lines) > 1:
+            amount = minor_text_grouped(sum(line.amount_minor for line in lines), document.minor_digits)
+            said = printer.cell(f"Subtotal {title}".strip(), QUIET_TEXT)
+            rows.append(["", said, "", "", printer.cell(amount, STRONG_NUMBER)])
+    if not document.lines:
+        rows.append(["", printer.cell("Nothing was used in this period."), "", "", ""])
+    table = Table(rows, colWidths=LINE_COLUMNS, repeatRows=1)
+    table.setStyle(
+        TableStyle(
+            [
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("LINEBELOW", (0, 0), (-1, 0), 0.8, INK),
+                ("LINEBELOW", (0, 1), (-1, -1), 0.3, RULE),
+                ("LEFTPADDING", (0, 0), (-1, -1), 2),
+                ("RIGHTPADDING", (0, 0), (-1, -1), 2),
+                ("TOPPADDING", (0, 0), (-1, -1), 2.4),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 2.8),
+                *styles,
+            ]
+        )
+    )
+    return [table]
+
+
+def _grouped(lines: Sequence[StatementLine]) -> Iterator[tuple[tuple[str, str], list[StatementLine]]]:
+    for key, group in groupby(lines, key=lambda line: (line.kind, line.model)):
+        yield key, list(group)
+
+
+def _row(line: StatementLine, document: StatementDocument, printer: Printer) -> list[Any]:
+    return [
+        printer.cell(str(line.position), SMALL),
+        printer.cell(line.description),
+        printer.cell("" if line.quantity is None else f"{line.quantity:,}", NUMBER),
+        printer.cell(rate_text(line), NUMBER),
+        printer.cell(minor_text_grouped(line.amount_minor, document.minor_digits), NUMBER),
+    ]
+
+
+def _totals(document: StatementDocument, printer: Printer) -> Table:
+    def money(amount_minor: int) -> str:
+        return minor_for_people(amount_minor, document.currency, document.minor_digits)
+
+    rows = [("Subtotal", money(document.subtotal_minor), False)]
+    for tax in document.taxes:
+        rows.append(
+            (f"Tax {ratio_text(tax.tax_ratio)} of {money(tax.base_minor)}", money(tax.amount_minor), False)
+        )
+    rows.append(("Total", money(document.total_minor), True))
+    for credit in document.credits:
+        rows.append((credit.description, money(-credit.amount_minor), False))
+    owed = "Amount due" if document.due_minor >= 0 else "In your favour"
+    rows.append((owed, money(abs(document.due_minor)), True))
+    table = Table(
+        [
+            [
+                printer.cell(name, STRONG_NUMBER if strong else QUIET_NUMBER),
+                printer.cell(text, STRONG_NUMBER if strong else NUMBER),
+            ]
+            for name, text, strong in rows
+        ],
+        colWidths=[WIDTH - 45 * mm, 45 * mm],
+    )
+    table.setStyle(
+        TableStyle(
+            [
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("RIGHTPADDING", (0, 0), (-1, -1), 2),
+                ("TOPPADDING", (0, 0), (-1, -1), 2),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 2.6),
+                ("LINEABOVE", (1, -1), (-1, -1), 0.8, INK),
+            ]
+        )
+    )
+    return table
+
+
+def _notes(document: StatementDocument, printer: Printer) -> list[Any]:
+    texts = list(_exchange_texts(document))
+    texts += [note.text for note in document.notes]
+    rows: list[Any] = [Spacer(1, 8 * mm)]
+    rows.append(printer.cell("Notes", HEAD))
+    rows += [printer.cell(text, SMALL) for text in texts]
+    return rows
+
+
+def _exchange_texts(document: StatementDocument) -> Iterable[str]:
+    exact = f"{decimal_text(usd_decimal(document.amount_nanousd))} USD"
+    if document.currency != "USD":
+        on = f", the rate of {document.exchange_rate_on}" if document.exchange_rate_on else ""
+        rate = decimal_text(document.exchange_rate)
+        yield f"1 USD = {rate} {document.currency}{on}. The lines are {exact} before rounding."
+    else:
+        yield f"The lines are {exact} before rounding."
+    yield "Each line is rounded once, half up. Days begin and end in UTC."
+
+
+def _period(document: StatementDocument) -> str:
+    return f"{document.first_day.isoformat()} to {document.last_day.isoformat()}"
+
+
+def minor_text_grouped(amount_minor: int, digits: int) -> str:
+    """For a column whose head names the currency: "-1,204.50"."""
+    return minor_for_people(amount_minor, "", digits).rstrip()
+
+
+def _plain_style(*more: tuple[Any, ...]) -> TableStyle:
+    return TableStyle(
+        [
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+            *more,
+        ]
+    )
+
+
+def _numbered(footer: str) -> type[Canvas]:
+    """A canvas that writes the foot of its pages when it knows how many there are."""
+
+    class Numbered(Canvas):  # type: ignore[misc]  # ReportLab has no types
+        def __init__(self, *rest: Any, **named: Any) -> None:
+            super().__init__(*rest, **named)
+            self._pages: list[dict[str, Any]] = []
+
+        def showPage(self) -> None:  # noqa: N802  (ReportLab's name)
+            self._pages.append(dict(self.__dict__))
+            self._startPage()
+
+        def save(self) -> None:
+            for number, page in enumerate(self._pages, 1):
+                self.__dict__.update(page)
+                self._foot(f"Page {number} of {len(self._pages)}")
+                super().showPage()
+            super().save()
+
+        def _foot(self, place: str) -> None:
+            self.setStrokeColor(RULE)
+            self.setLineWidth(0.4)
+            self.line(MARGIN, 15 * mm, A4[0] - MARGIN, 15 * mm)
+            self.setFont(PLAIN, 7)
+            self.setFillColor(QUIET)
+            width = pdfmetrics.stringWidth(place, PLAIN, 7)
+            said = footer
+            while pdfmetrics.stringWidth(said, PLAIN, 7) > WIDTH - width - 10:
+                said = f"{said[:-2]}…"
+            self.drawString(MARGIN, 11 * mm, said)
+            self.drawRightString(A4[0] - MARGIN, 11 * mm, place)
+
+    return Numbered

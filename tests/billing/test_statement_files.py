@@ -1,0 +1,131 @@
+"""Do a statement's files hold all of it, always in the same bytes, whatever the names are?"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pypdf import PdfReader
+
+from billing.minor_units import minor_for_people
+from billing.statement_document import StatementDocument, from_json
+from billing.statement_files import file_name, write_csv, write_json
+from billing.statement_pdf import REPLACED_NOTE, write_pdf
+from tests.make_statement import statement
+
+FORMULA = '=HYPERLINK("http://x.example","pay here")'
+MARKUP = "<b>bold</b> & <para> </font> <img src='/etc/hostname'/>"
+RTL = "\u202eevil\u202c שלום 你好 Łódź"
+ONE_WORD = "W" * 300
+
+
+def read_pages(pdf: bytes) -> list[str]:
+    return [page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages]
+
+
+@pytest.mark.parametrize("line_count", [0, 1, 400])
+def test_a_pdf_holds_every_line_the_totals_and_its_page_numbers(line_count: int) -> None:
+    document = statement(line_count)
+    pages = read_pages(write_pdf(document))
+    text = "\n".join(pages)
+    for line in document.lines:
+        assert re.search(rf"no\. {line.position}\b", text), line
+        assert f"{line.quantity:,}" in text
+        assert f"{line.amount_minor / 100:,.2f}" in text
+    for amount in (document.subtotal_minor, document.total_minor, document.due_minor):
+        assert minor_for_people(amount, "EUR", 2) in text
+    for expected in (
+        "Gateway Ltd",
+        "GB123",
+        "Käufer & Söhne €",
+        "DE123",
+        "2026-0001",
+        "2026-11-16",
+        "1 USD = 0.92 EUR",
+    ):
+        assert expected in text
+    assert [f"Page {number} of {len(pages)}" in page for number, page in enumerate(pages, 1)] == [True] * len(
+        pages
+    )
+    assert len(pages) == {0: 1, 1: 1}.get(line_count, len(pages))
+    if line_count == 400:
+        assert len(pages) > 8
+        assert all("Quantity" in page for page in pages if re.search(r"no\. \d", page))
+
+
+def test_the_same_statement_is_the_same_bytes_in_another_process() -> None:
+    here = hashlib.sha256(write_pdf(statement(12))).hexdigest()
+    assert here == hashlib.sha256(write_pdf(statement(12))).hexdigest()
+    code = (
+        "import hashlib; from tests.make_statement import statement; from billing.statement_pdf import write_pdf;"
+        "write_pdf(statement(3, name='something else first'));"
+        "print(hashlib.sha256(write_pdf(statement(12))).hexdigest())"
+    )
+    root = Path(__file__).parents[2]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == here
+    assert hashlib.sha256(write_pdf(statement(11))).hexdigest() != here
+
+
+@pytest.mark.parametrize("name", [FORMULA, MARKUP, ONE_WORD, "", "a\0b\nc", "x" * 5_000])
+def test_a_name_is_printed_as_it_is_and_never_as_markup(name: str) -> None:
+    text = "".join(read_pages(write_pdf(statement(3, name=name))))
+    if name in (FORMULA, MARKUP, ONE_WORD):
+        assert re.sub(r"\s", "", name) in re.sub(r"\s", "", text)
+    assert "6.82 EUR" in text  # 1.14 + 2.27 + 3.41
+
+
+def test_what_the_font_does_not_know_is_replaced_and_the_reader_told() -> None:
+    text = "".join(read_pages(write_pdf(statement(3, name=RTL))))
+    assert "?evil? ???? ?? Łódz" in text
+    assert REPLACED_NOTE[:40] in text
+    assert REPLACED_NOTE[:40] not in "".join(read_pages(write_pdf(statement(3))))
+    assert "Gyor" in "".join(read_pages(write_pdf(statement(3, name="Győr"))))
+
+
+def test_a_draft_says_so_and_has_no_number() -> None:
+    draft = statement(state="draft", number="", issued_on=None, due_on=None)
+    text = "".join(read_pages(write_pdf(draft)))
+    assert "Draft invoice" in text
+    assert "given when it is issued" in text
+
+
+def rows_of(document: StatementDocument) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(write_csv(document).decode())))
+
+
+def test_the_csv_has_every_line_and_its_rows_add_up() -> None:
+    document = statement(40)
+    rows = rows_of(document)
+    cents = {kind: [int(row["amount"].replace(".", "")) for row in rows if row["row"] == kind] for kind in
+             ("line", "subtotal", "tax", "total", "credit", "due")}  # fmt: skip
+    assert len(cents["line"]) == 40
+    assert sum(cents["line"]) == cents["subtotal"][0] == document.subtotal_minor
+    assert cents["subtotal"][0] + sum(cents["tax"]) == cents["total"][0]
+    assert cents["total"][0] + sum(cents["credit"]) == cents["due"][0] == document.due_minor
+    assert rows[0]["amount_usd_exact"] == "1.234567891"
+
+
+def test_no_cell_of_the_csv_is_a_formula_but_amounts_stay_numbers() -> None:
+    rows = rows_of(statement(3, name=FORMULA))
+    assert rows[0]["model"] == f"'{FORMULA}"
+    assert [row["amount"] for row in rows if row["row"] == "credit"] == ["-1.00"]
+
+
+@pytest.mark.parametrize("name", [FORMULA, RTL, ONE_WORD])
+def test_the_json_is_the_document(name: str) -> None:
+    document = statement(5, name=name)
+    assert from_json(json.loads(write_json(document))) == document
+
+
+def test_file_names_are_plain() -> None:
+    assert file_name(statement(1), "pdf") == "invoice-2026-0001.pdf"
+    draft = statement(1, state="draft", number="", issued_on=None, tenant_name='../"x\r\ny')
+    assert file_name(draft, "csv") == "invoice-draft-..-x-y-2026-10.csv"
