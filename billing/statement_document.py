@@ -59,6 +59,7 @@ class StatementLine:
     amount_minor: int
     kind: LineKind = "usage"
     model: str = ""
+    provider: str = ""
     deployment: str = ""
     meter: str = ""
     service_tier: str = ""
@@ -67,6 +68,7 @@ class StatementLine:
     unit_usd: Decimal | None = None
     unit_size: int = 1_000_000
     tax_ratio: Decimal = Decimal(0)
+    late_of: dt.date | None = None  # the first day of the closed month that late usage is of
     # The line of the corrected invoice, on a credit note.
     corrects_position: int | None = None
 
@@ -124,6 +126,7 @@ class StatementDocument:
     issued_on: dt.date | None = None
     due_on: dt.date | None = None
     corrects_number: str = ""
+    tax_name: str = "Tax"  # what the recipient's country calls it
     notes: tuple[Note, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -310,12 +313,13 @@ def _party(written: Mapping[str, Any]) -> Party:
 
 
 def _line(written: Mapping[str, Any]) -> StatementLine:
-    unit = written["unit_usd"]
+    unit, late_of = written["unit_usd"], written["late_of"]
     return StatementLine(
         **{
             **written,
             "tax_ratio": Decimal(written["tax_ratio"]),
             "unit_usd": None if unit is None else Decimal(unit),
+            "late_of": dt.date.fromisoformat(late_of) if late_of else None,
         }
     )
 

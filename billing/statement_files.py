@@ -27,6 +27,7 @@ COLUMNS: Final = (
     "line_kind",
     "description",
     "model",
+    "provider",
     "deployment",
     "meter",
     "service_tier",
@@ -38,6 +39,7 @@ COLUMNS: Final = (
     "amount",
     "currency",
     "amount_usd_exact",
+    "late_of",
     "corrects_position",
 )
 ROW_SUBTOTAL, ROW_TOTAL, ROW_DUE = "subtotal", "total", "due"
@@ -91,6 +93,7 @@ def _rows(document: StatementDocument) -> Iterator[dict[str, Any]]:
             "line_kind": line.kind,
             "description": line.description,
             "model": line.model,
+            "provider": line.provider,
             "deployment": line.deployment,
             "meter": line.meter,
             "service_tier": line.service_tier,
@@ -101,6 +104,7 @@ def _rows(document: StatementDocument) -> Iterator[dict[str, Any]]:
             "tax_ratio": Amount(format(line.tax_ratio, "f")),
             "amount": money(line.amount_minor),
             "amount_usd_exact": Amount(usd_text(line.amount_nanousd)),
+            "late_of": line.late_of,
             "corrects_position": line.corrects_position,
         }
     exact = Amount(usd_text(document.amount_nanousd))

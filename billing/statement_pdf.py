@@ -225,8 +225,7 @@ def _lines(document: StatementDocument, printer: Printer) -> list[Any]:
     heads += [(text, HEAD_NUMBER) for text in ("Quantity", "Unit price (USD)", unit)]
     rows: list[list[Any]] = [[printer.cell(text, style) for text, style in heads]]
     styles: list[tuple[Any, ...]] = []
-    for (kind, model), lines in _grouped(document.lines):
-        title = " · ".join(part for part in (KINDS.get(kind, ""), model) if part)
+    for title, lines in group_lines(document.lines):
         if title:
             styles.append(("BACKGROUND", (0, len(rows)), (-1, len(rows)), SHADE))
             rows.append(["", printer.cell(title, STRONG), "", "", ""])
@@ -255,9 +254,14 @@ def _lines(document: StatementDocument, printer: Printer) -> list[Any]:
     return [table]
 
 
-def _grouped(lines: Sequence[StatementLine]) -> Iterator[tuple[tuple[str, str], list[StatementLine]]]:
-    for key, group in groupby(lines, key=lambda line: (line.kind, line.model)):
-        yield key, list(group)
+def group_lines(lines: Sequence[StatementLine]) -> Iterator[tuple[str, list[StatementLine]]]:
+    """Lines that follow each other and are of one model and kind, under a title that says both."""
+    for (kind, late_of, model), group in groupby(
+        lines, key=lambda line: (line.kind, line.late_of, line.model)
+    ):
+        of = f" of {late_of:%Y-%m}" if late_of else ""
+        said = f"{KINDS[kind]}{of}" if kind in KINDS else ""
+        yield " · ".join(part for part in (said, model) if part), list(group)
 
 
 def _row(line: StatementLine, document: StatementDocument, printer: Printer) -> list[Any]:
@@ -277,7 +281,11 @@ def _totals(document: StatementDocument, printer: Printer) -> Table:
     rows = [("Subtotal", money(document.subtotal_minor), False)]
     for tax in document.taxes:
         rows.append(
-            (f"Tax {ratio_text(tax.tax_ratio)} of {money(tax.base_minor)}", money(tax.amount_minor), False)
+            (
+                f"{document.tax_name} {ratio_text(tax.tax_ratio)} of {money(tax.base_minor)}",
+                money(tax.amount_minor),
+                False,
+            )
         )
     rows.append(("Total", money(document.total_minor), True))
     for credit in document.credits:

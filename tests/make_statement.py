@@ -38,6 +38,8 @@ def statement(
             model=name if number <= 3 else f"model-{number // 3}",
             quantity=12_345_678 * number,
             unit_usd=Decimal("2.5"),
+            kind="late" if number == 6 else "usage",
+            late_of=dt.date(2026, 9, 1) if number == 6 else None,
             tax_ratio=Decimal("0.19") if number % 2 else Decimal("0.07"),
         )
         for number in range(1, line_count + 1)
