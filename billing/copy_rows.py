@@ -19,7 +19,7 @@ REQUEST_COLUMNS: Final = (
     " http_status, error_code, policy_id, policy_version_id, rule, deployment_id, served_model, finish_reason,"
     " attempt_count, duration_ms, first_token_ms, usage_kind, usage_convention, input_tokens, output_tokens,"
     " cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_detail, service_tier, price_id,"
-    " cost_nanousd, is_unpriced, tags, features, decision"
+    " cost_nanousd, charge_nanousd, is_unpriced, tags, features, decision"
 )
 ATTEMPT_COLUMNS: Final = (
     "id, request_id, started_at, number, deployment_id, outcome, http_status, error_code, error_message,"
@@ -29,7 +29,7 @@ NULL: Final = "\\N"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def request_row(intent: Intent, outcome: Outcome) -> str:
+def request_row(intent: Intent, outcome: Outcome, charge_nanousd: int | None = None) -> str:
     """One line of `COPY request (REQUEST_COLUMNS)`. Raises LineError for an object that is no JSON."""
     usage = outcome.usage
     if usage.kind == "unknown":
@@ -50,7 +50,7 @@ def request_row(intent: Intent, outcome: Outcome) -> str:
         f"{_number(outcome.first_token_ms)}\t{usage.kind}\t{_text(usage.convention)}\t"
         f"{_number(usage.input_tokens)}\t{_number(usage.output_tokens)}\t{cache_read}\t{cache_write}\t"
         f"{reasoning}\t{_json(usage.detail)}\t{_text(usage.service_tier)}\t{_number(outcome.price_id)}\t"
-        f"{_number(outcome.cost_nanousd)}\t{outcome.is_unpriced}\t{_json(intent.tags)}\t"
+        f"{_number(outcome.cost_nanousd)}\t{_number(charge_nanousd)}\t{outcome.is_unpriced}\t{_json(intent.tags)}\t"
         f"{_json(intent.features)}\t{_json(intent.decision)}\n"
     )
 

@@ -1,6 +1,7 @@
 """How do requests that had no price get one afterwards? By adjustment pairs; records are never changed.
 
-Writes: rerating_run, adjustment, usage_by_day, usage_by_hour, change_event. Reads: records, attempts, prices.
+Writes: rerating_run, adjustment, usage_by_day, usage_by_key_day, usage_by_hour, change_event.
+Reads: records, attempts, prices.
 
 A pair is a reversal (the record, negated) and a replacement (the record at its price); both go into the rollups of the
 request's own day and hour in the transaction that writes them, so reports include them. What budgets have spent stays.
@@ -22,7 +23,7 @@ from billing.models import Adjustment, AttemptRecord, Price, RequestRecord, Rera
 from billing.pricebook import PriceVersion, parse_rates, price_at
 from billing.rating import UsageUnknownError, total_nanousd
 from billing.stored_usage import usage_from_json
-from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS
+from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
 from policies import changes
 from policies.errors import InvalidValueError
 
@@ -269,6 +270,7 @@ def _store(
     first_id = min(row.pk for row in rows)
     with connection.cursor() as cursor:
         cursor.execute(ADD_TO_DAYS, [run.pk, first_id])
+        cursor.execute(ADD_TO_KEY_DAYS, [run.pk, first_id])
         cursor.execute(ADD_TO_HOURS, [run.pk, first_id])
 
 
@@ -298,7 +300,14 @@ def _half(
         cache_write_tokens=sign * (record.cache_write_tokens or 0),
         reasoning_tokens=sign * (record.reasoning_tokens or 0),
         cost_nanousd=priced.cost_nanousd if priced else sign * (record.cost_nanousd or 0),
+        charge_nanousd=priced.cost_nanousd if priced else sign * charge_of(record),
     )
+
+
+def charge_of(record: RequestRecord) -> int:
+    """What its tenant was charged for a record."""
+    charge = record.cost_nanousd if record.charge_nanousd is None else record.charge_nanousd
+    return charge or 0
 
 
 def _load_prices() -> dict[int, list[PriceVersion]]:
@@ -330,4 +339,5 @@ def _add_to(table: str, keys: Sequence[tuple[str, str]], sums: Sequence[tuple[st
 
 
 ADD_TO_DAYS = _add_to("billing_usagebyday", DAY_KEYS, DAY_SUMS)
+ADD_TO_KEY_DAYS = _add_to("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)
 ADD_TO_HOURS = _add_to("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)

@@ -1,7 +1,7 @@
 """How does a batch of requests become rows? Records, attempts, rollups, feedback and open lines, once each.
 
-Writes: request_record, attempt_record, usage_by_day, usage_by_hour, open_intent, feedback, evidence of failed checks,
-and what budgets have spent (`budget_settling`). Call inside a transaction.
+Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_hour, open_intent, feedback,
+evidence of failed checks, and what budgets have spent (`budget_settling`). Call inside a transaction.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that
 comes twice changes nothing.
 """
@@ -80,7 +80,9 @@ DAY_SUMS = (
     ("cache_read_tokens", "coalesce(sum(cache_read_tokens), 0)"),
     ("cache_write_tokens", "coalesce(sum(cache_write_tokens), 0)"),
     ("reasoning_tokens", "coalesce(sum(reasoning_tokens), 0)"),
+    ("charge_nanousd", "coalesce(sum(coalesce(charge_nanousd, cost_nanousd)), 0)"),
 )
+KEY_DAY_KEYS = DAY_KEYS[:4]
 HOUR_KEYS = (
     ("hour", "date_trunc('hour', started_at, 'UTC')"),
     *((name, name) for name in ("tenant_id", "deployment_id")),
@@ -111,13 +113,15 @@ WITH inserted AS (
     ON CONFLICT DO NOTHING
     RETURNING id, started_at, tenant_id, project_id, api_key_id, deployment_id, price_id, policy_id, status,
         is_unpriced, usage_kind, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-        reasoning_tokens, cost_nanousd, duration_ms, first_token_ms
+        reasoning_tokens, cost_nanousd, charge_nanousd, duration_ms, first_token_ms
 ), attempts AS (
     INSERT INTO billing_attemptrecord ({ATTEMPT_COLUMNS})
     SELECT {ATTEMPT_COLUMNS} FROM new_attempt WHERE request_id IN (SELECT id FROM inserted)
     ON CONFLICT DO NOTHING
 ), days AS (
     {_upsert("billing_usagebyday", DAY_KEYS, DAY_SUMS)}
+), key_days AS (
+    {_upsert("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)}
 ), hours AS (
     {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
 )

@@ -26,7 +26,7 @@ from billing.rating import UsageUnknownError, rate
 from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums
 from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
-from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS
+from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
 
 CHUNK = 2_000
 MAX_KEPT = 100
@@ -116,6 +116,7 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
     yield from _request_differences(begin, end)
     yield from _adjustment_differences(begin, end, prices)
     yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
+    yield from _rollup_differences("usage_by_key_day", "billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS, month)
     yield from _rollup_differences("usage_by_hour", "billing_usagebyhour", HOUR_KEYS, HOUR_SUMS, month)
 
 

@@ -106,7 +106,7 @@ def check_nothing_is_lost_or_doubled(
     statuses = dict(query("SELECT status, count(*) FROM billing_requestrecord GROUP BY status"))
     assert statuses["ok"] >= len(load.answered)
     recorded_sums = query("SELECT count(*), sum(cost_nanousd)::bigint FROM billing_requestrecord")[0]
-    for table in ("billing_usagebyday", "billing_usagebyhour"):
+    for table in ("billing_usagebyday", "billing_usagebykeyday", "billing_usagebyhour"):
         sums = query(f"SELECT sum(request_count)::bigint, sum(cost_nanousd)::bigint FROM {table}")[0]
         assert sums == recorded_sums, table
     return statuses

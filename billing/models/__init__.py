@@ -16,8 +16,9 @@ from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
 from billing.models.rerating import Adjustment, ReratingRun
+from billing.models.sale import SaleTerm
 from billing.models.shadow import ShadowSpend
-from billing.models.usage import UsageByDay, UsageByHour
+from billing.models.usage import UsageByDay, UsageByHour, UsageByKeyDay
 
 __all__ = [
     "Adjustment",
@@ -44,9 +45,11 @@ __all__ = [
     "ProposedPrice",
     "RequestRecord",
     "ReratingRun",
+    "SaleTerm",
     "ShadowSpend",
     "UsageByDay",
     "UsageByHour",
+    "UsageByKeyDay",
     "WorkloadDay",
     "WorkloadUsage",
 ]

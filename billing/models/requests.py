@@ -72,6 +72,7 @@ class RequestRecord(models.Model):
         "billing.Price", null=True, on_delete=models.PROTECT, db_constraint=False, related_name="+"
     )
     cost_nanousd = models.BigIntegerField(null=True, help_text="Null: unpriced, or usage unknown.")
+    charge_nanousd = models.BigIntegerField(null=True, help_text="Null: the same as the cost.")
     is_unpriced = models.BooleanField(default=False)
     tags = models.JSONField(default=dict)
     features = models.JSONField(default=dict)

@@ -68,6 +68,7 @@ class Adjustment(models.Model):
     cache_write_tokens = models.BigIntegerField()
     reasoning_tokens = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()
+    charge_nanousd = models.BigIntegerField()
 
     class Meta:
         ordering = ["request_id", "number"]

@@ -1,4 +1,6 @@
-"""What do all totals come from? Tables: usage_by_day, usage_by_hour (rollups, written with the records)."""
+"""What do all totals come from? Rollups, written with the records.
+
+Tables: usage_by_day, usage_by_key_day, usage_by_hour."""
 
 from __future__ import annotations
 
@@ -28,6 +30,7 @@ class UsageByDay(models.Model):
     cache_write_tokens = models.BigIntegerField()
     reasoning_tokens = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()
+    charge_nanousd = models.BigIntegerField(help_text="What the tenant is charged; the cost without terms.")
 
     class Meta:
         constraints = [
@@ -38,6 +41,38 @@ class UsageByDay(models.Model):
             )
         ]
         indexes = [models.Index(fields=["tenant", "day"], name="usage_by_day_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.day} key {self.api_key_id}"
+
+
+class UsageByKeyDay(models.Model):
+    """The sums of `UsageByDay` by UTC day and key alone: reports over all keys read far fewer rows."""
+
+    day = models.DateField()
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, related_name="+")
+    api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, related_name="+")
+    request_count = models.BigIntegerField()
+    error_count = models.BigIntegerField()
+    unpriced_count = models.BigIntegerField()
+    estimated_count = models.BigIntegerField()
+    unknown_count = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+    charge_nanousd = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "tenant", "project", "api_key"], name="usage_by_key_day_unique"
+            )
+        ]
+        indexes = [models.Index(fields=["tenant", "day"], name="usage_by_key_day_tenant")]
 
     def __str__(self) -> str:
         return f"{self.day} key {self.api_key_id}"

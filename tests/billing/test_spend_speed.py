@@ -18,6 +18,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from billing.storing import DAY_SUMS
 from policies.models import ApiKey, Deployment, Model, Project, Tenant
 from tests import make
 from tests.console_people import operator
@@ -58,10 +59,12 @@ def seed() -> make.World:
             """
             INSERT INTO billing_usagebyday (day, tenant_id, project_id, api_key_id, deployment_id, price_id, policy_id,
                 request_count, error_count, unpriced_count, estimated_count, unknown_count, input_tokens,
-                output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd)
+                output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_nanousd,
+                charge_nanousd)
             SELECT %(today)s::date - day, p.tenant_id, p.id, k.id,
                 %(deployment)s + (k.id * 7 + d * 3) %% %(deployments)s, %(price)s, %(policy)s,
-                25, 0, 0, 1, 0, 25000, 9000, 5000, 0, 0, 100000 + (k.id * 7919 + day * 31) %% 900000
+                25, 0, 0, 1, 0, 25000, 9000, 5000, 0, 0, 100000 + (k.id * 7919 + day * 31) %% 900000,
+                100000 + (k.id * 7919 + day * 31) %% 900000
             FROM policies_apikey k JOIN policies_project p ON p.id = k.project_id,
                 generate_series(0, %(days)s - 1) day, generate_series(0, 2) d
             WHERE k.id >= %(key)s AND (k.id %% 10 = 0 OR (d = 0 AND (k.id + day) %% 3 < 2))
@@ -72,6 +75,13 @@ def seed() -> make.World:
                 "price": world.price.pk, "policy": world.policy.pk, "days": DAYS, "key": keys[0].pk,
             },
         )  # fmt: skip
+        names = ", ".join(name for name, _ in DAY_SUMS)
+        sums = ", ".join(f"sum({name})" for name, _ in DAY_SUMS)
+        cursor.execute(
+            f"INSERT INTO billing_usagebykeyday (day, tenant_id, project_id, api_key_id, {names})"
+            f" SELECT day, tenant_id, project_id, api_key_id, {sums} FROM billing_usagebyday"
+            " GROUP BY 1, 2, 3, 4 ORDER BY 1"
+        )
         cursor.execute("ANALYZE")
     return replace(world, tenant=tenants[7], key=keys[7])
 
