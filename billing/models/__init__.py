@@ -12,6 +12,9 @@ from billing.models.evaluation import (
 )
 from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
 from billing.models.ingestion import JournalCursor, OpenIntent
+from billing.models.invoices import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState
+from billing.models.meters import MeterByDay, MeterDay
+from billing.models.periods import ClosingState, LatePosting, PeriodClosing, PeriodLock
 from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
@@ -31,6 +34,7 @@ __all__ = [
     "BudgetAlert",
     "BudgetLease",
     "BudgetWindow",
+    "ClosingState",
     "EvaluationAnswer",
     "EvaluationCase",
     "EvaluationRun",
@@ -38,8 +42,18 @@ __all__ = [
     "EvaluationState",
     "Evidence",
     "Feedback",
+    "Invoice",
+    "InvoiceCounter",
+    "InvoiceKind",
+    "InvoiceLine",
+    "InvoiceState",
     "JournalCursor",
+    "LatePosting",
+    "MeterByDay",
+    "MeterDay",
     "OpenIntent",
+    "PeriodClosing",
+    "PeriodLock",
     "Price",
     "PriceProposal",
     "ProposedPrice",
