@@ -33,6 +33,7 @@ from policies.errors import CredentialError
 from policies.keys import hash_secret
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, PolicyVersion, Provider, Tenant
+from policies.rate_limit_scopes import load_rate_limits
 from policies.router_tables import ActiveTables, read_active
 from policies.snapshot import (
     DeploymentSnapshot,
@@ -253,7 +254,7 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
             loaded.tenants,
             loaded.hash_by_key_id,
         )
-    is_access = types & {"api_key", "tenant", "project", "budget", "policy"}
+    is_access = types & {"api_key", "tenant", "project", "budget", "rate_limit", "policy"}
     if types <= {"api_key", "tenant", "project", "budget"}:
         routing, prices = _with_revision(loaded.routing, revision), loaded.prices
     else:
@@ -262,7 +263,7 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
     if not is_access:
         return Loaded(routing, prices, loaded.grants, loaded.tenants, loaded.hash_by_key_id)
     tenants = _load_tenants()
-    if types & {"api_key", "tenant", "project", "budget"} or tenants != loaded.tenants:
+    if types & {"api_key", "tenant", "project", "budget", "rate_limit"} or tenants != loaded.tenants:
         grants, hash_by_key_id = _load_grants(tenants)
     else:
         grants, hash_by_key_id = loaded.grants, loaded.hash_by_key_id
@@ -281,6 +282,7 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
     deployments: dict[str, DeploymentSnapshot] = {}
     by_model: dict[str, list[DeploymentSnapshot]] = {}
     now_unix_s = time.time()
+    limits = load_rate_limits().by_deployment
     for row in Deployment.objects.filter(is_enabled=True).order_by("name"):
         model, provider = models.get(row.model_id), providers.get(row.provider_id)
         if model is None or provider is None:
@@ -295,6 +297,7 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
             region=row.region,
             input_nanousd_per_mtok=_rate_nanousd(price, "input_usd_per_mtok"),
             output_nanousd_per_mtok=_rate_nanousd(price, "output_usd_per_mtok"),
+            rate_limit=limits.get(row.pk),
         )
         deployments[row.name] = deployment
         by_model.setdefault(model.name, []).append(deployment)
@@ -514,6 +517,7 @@ class _GrantBuilder:
     def __init__(self, tenants: Mapping[int, TenantSnapshot]) -> None:
         self._tenants = tenants
         self._budgets = load_scopes(only_in_force=True)
+        self._rate_limits = load_rate_limits()
         self._shared: dict[Any, Any] = {}
 
     def build(self, row: Sequence[Any]) -> KeyGrant | None:
@@ -523,6 +527,7 @@ class _GrantBuilder:
             return None
         models = frozenset(allowed)
         budgets = self._budgets.find(tenant_id, project_id, key_id)
+        rate_limits = self._rate_limits.find(tenant_id, project_id, key_id)
         return KeyGrant(
             key_id=key_id,
             key_name=self._shared.setdefault(name, name),
@@ -533,4 +538,5 @@ class _GrantBuilder:
             expires_unix_s=expires_at.timestamp() if expires_at is not None else None,
             allowed_models=self._shared.setdefault(models, models),
             budgets=self._shared.setdefault(budgets, budgets),
+            rate_limits=self._shared.setdefault(rate_limits, rate_limits),
         )

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from policies import changes, keys
 from policies.errors import ConfigurationError, InUseError, InvalidValueError, NameTakenError
-from policies.models import ApiKey, Model, Policy, Project
+from policies.models import ApiKey, Model, Policy, Project, RateLimit
 from policies.row_changes import refuse_unstorable_text, save_checked, set_fields
 
 MIN_SECRET_CHARACTERS = 16
@@ -92,6 +92,8 @@ def rotate_key(
     else:
         old.revoked_at = now
     old.save(update_fields=["replaced_by", "expires_at", "revoked_at"])
+    # The limit is of the key, whatever its secret: old and new share it while both work (`rate_limit_scopes`).
+    RateLimit.objects.filter(api_key=old).update(api_key=new)
     refuse_unstorable_text(new)
     new.save(force_insert=True)
     ends_at = old.revoked_at or old.expires_at

@@ -18,6 +18,16 @@ Strategy = Literal["fixed", "priority", "weighted", "least_cost", "least_latency
 EMPTY: Mapping[str, Any] = {}
 
 
+class RateTerms(NamedTuple):
+    """What a tenant, project, key or deployment may take: in any 60 seconds, and at once. None: not limited."""
+
+    id: int
+    name: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent: int | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ProviderSnapshot:
     """An upstream account. `secret` is the credential in the clear: never logged, never in a repr."""
@@ -65,6 +75,7 @@ class DeploymentSnapshot:
     region: str = ""
     input_nanousd_per_mtok: int | None = None
     output_nanousd_per_mtok: int | None = None
+    rate_limit: RateTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +177,7 @@ class BudgetTerms(NamedTuple):
 class KeyGrant:
     """What the holder of one API key may do. `expires_unix_s` None: never. `allowed_models` empty: all.
 
-    `budgets` are the hard ones of the key, its project and its tenant.
+    `budgets` are the hard ones of the key, its project and its tenant; `rate_limits` are theirs too, narrowest first.
     """
 
     key_id: int
@@ -178,6 +189,7 @@ class KeyGrant:
     expires_unix_s: float | None = None
     allowed_models: frozenset[str] = frozenset()
     budgets: tuple[BudgetTerms, ...] = ()
+    rate_limits: tuple[RateTerms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
