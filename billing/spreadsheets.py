@@ -11,6 +11,7 @@ import datetime as dt
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
 import xlsxwriter
@@ -18,7 +19,7 @@ import xlsxwriter
 from billing.exporting import neutralised
 from billing.money import usd_decimal, usd_text
 
-Kind = Literal["text", "count", "usd", "ratio", "day"]
+Kind = Literal["text", "count", "usd", "ratio", "day", "decimal", "number", "time", "flag"]
 # Spreadsheets keep numbers as doubles: whole ones are exact up to here, greater ones go out as text.
 _EXACT_LIMIT: Final = 2**53
 _FORMATS: Final[dict[str, str]] = {
@@ -26,12 +27,21 @@ _FORMATS: Final[dict[str, str]] = {
     "usd": '"$"#,##0.00#######',
     "ratio": "0.0%",
     "day": "yyyy-mm-dd",
+    "decimal": "0.00##################",
+    "number": "0.0##",
 }
-_WIDTHS: Final[dict[str, int]] = {"text": 30, "count": 15, "usd": 17, "ratio": 12, "day": 12}
+_WIDTHS: Final[dict[str, int]] = {
+    "text": 30, "count": 15, "usd": 17, "ratio": 12, "day": 12, "decimal": 17, "number": 12, "time": 26, "flag": 9,
+}  # fmt: skip
+# Nothing in a text of a file is run, looked up or turned into a number.
+XLSX_OPTIONS: Final = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
 
 
 class Column(NamedTuple):
-    """One column: its name in the file's first row, and what its values are (`usd`: nano-USD)."""
+    """One column: its name in the file's first row, and what its values are.
+
+    `usd`: whole nano-USD; `decimal`: an exact Decimal; `number`: a float, never money; `time`: an aware datetime.
+    """
 
     name: str
     kind: Kind
@@ -54,46 +64,51 @@ def as_csv(sheet: Sheet) -> str:
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow([column.name for column in sheet.columns])
     for row in _all_rows(sheet):
-        writer.writerow(
-            [_csv_cell(value, column.kind) for value, column in zip(row, sheet.columns, strict=True)]
-        )
+        writer.writerow(csv_cells(row, sheet.columns))
     return buffer.getvalue()
 
 
 def as_xlsx(sheet: Sheet) -> bytes:
     """Write a workbook: the table, and a second sheet that says what it is."""
     buffer = io.BytesIO()
-    options = {
-        "in_memory": True,
-        "strings_to_formulas": False,
-        "strings_to_urls": False,
-        "strings_to_numbers": False,
-    }
-    with xlsxwriter.Workbook(buffer, options) as book:
-        formats = {kind: book.add_format({"num_format": pattern}) for kind, pattern in _FORMATS.items()}
-        totals = {
-            kind: book.add_format({"num_format": pattern, "bold": True, "top": 1})
-            for kind, pattern in _FORMATS.items()
-        }
-        heading = book.add_format({"bold": True, "bottom": 1})
-        formats["text"], totals["text"] = book.add_format(), book.add_format({"bold": True, "top": 1})
+    with xlsxwriter.Workbook(buffer, {"in_memory": True, **XLSX_OPTIONS}) as book:
+        formats, totals = xlsx_formats(book), xlsx_formats(book, bold=True, top=1)
         page = book.add_worksheet(sheet.name)
-        for place, column in enumerate(sheet.columns):
-            page.set_column(place, place, _WIDTHS[column.kind])
-            page.write_string(0, place, column.name, heading)
+        begin_xlsx_page(page, sheet.columns, book.add_format({"bold": True, "bottom": 1}))
         for number, row in enumerate(sheet.rows, 1):
-            _write_row(page, number, row, sheet.columns, formats)
-        _write_row(page, len(sheet.rows) + 1, sheet.total, sheet.columns, totals)
+            write_xlsx_row(page, number, row, sheet.columns, formats)
+        write_xlsx_row(page, len(sheet.rows) + 1, sheet.total, sheet.columns, totals)
         page.freeze_panes(1, 1)
         if sheet.rows:
             page.autofilter(0, 0, len(sheet.rows), len(sheet.columns) - 1)
-        about = book.add_worksheet("About")
-        about.set_column(0, 0, 24)
-        about.set_column(1, 1, 100)
-        for number, (name, text) in enumerate(sheet.about):
-            about.write_string(number, 0, name, heading)
-            about.write_string(number, 1, text)
+        write_xlsx_about(book, sheet.about)
     return buffer.getvalue()
+
+
+def xlsx_formats(book: Any, **style: Any) -> dict[str, Any]:
+    """How cells of each kind look in this workbook."""
+    plain = {kind: book.add_format(style) for kind in ("text", "time", "flag")}
+    return plain | {
+        kind: book.add_format({"num_format": pattern, **style}) for kind, pattern in _FORMATS.items()
+    }
+
+
+def begin_xlsx_page(page: Any, columns: Sequence[Column], heading: Any) -> None:
+    """Widths and names of the columns."""
+    for place, column in enumerate(columns):
+        page.set_column(place, place, _WIDTHS[column.kind])
+        page.write_string(0, place, column.name, heading)
+
+
+def write_xlsx_about(book: Any, lines: Iterable[tuple[str, str]]) -> None:
+    """The sheet that says what the table is."""
+    about = book.add_worksheet("About")
+    about.set_column(0, 0, 24)
+    about.set_column(1, 1, 100)
+    heading = book.add_format({"bold": True})
+    for number, (name, text) in enumerate(lines):
+        about.write_string(number, 0, name, heading)
+        about.write_string(number, 1, text)
 
 
 def _all_rows(sheet: Sheet) -> Iterable[Sequence[Any]]:
@@ -101,27 +116,54 @@ def _all_rows(sheet: Sheet) -> Iterable[Sequence[Any]]:
     yield sheet.total
 
 
+def csv_cells(row: Sequence[Any], columns: Sequence[Column]) -> list[str]:
+    """One row as texts that no spreadsheet runs."""
+    return [_csv_cell(value, column.kind) for value, column in zip(row, columns, strict=True)]
+
+
+def exact_text(value: Decimal) -> str:
+    """A decimal without an exponent and without zeros that say nothing: "0.05", "1200", "0"."""
+    text = format(value, "f")
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
 def _csv_cell(value: Any, kind: Kind) -> str:
     if value is None:
         return ""
     if kind == "usd":
         return usd_text(value)
+    if kind == "decimal":
+        return exact_text(value)
     if kind == "ratio":
         return f"{value:.6f}"
     if kind == "day":
         return value.isoformat() if isinstance(value, dt.date) else str(value)
+    if kind == "time":
+        return time_text(value)
+    if kind == "flag":
+        return "true" if value else "false"
     return neutralised(str(value)) if kind == "text" else str(value)
 
 
-def _write_row(
+def time_text(at: dt.datetime) -> str:
+    """2026-11-23T10:28:15.123Z"""
+    return at.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_xlsx_row(
     page: Any, number: int, row: Sequence[Any], columns: Sequence[Column], formats: dict[str, Any]
 ) -> None:
+    """Write one row of cells, each as what it is."""
     for place, (value, column) in enumerate(zip(row, columns, strict=True)):
         style = formats[column.kind]
         if value is None:
             page.write_blank(number, place, None, style)
         elif column.kind == "text":
             page.write_string(number, place, str(value), style)
+        elif column.kind == "time":
+            page.write_string(number, place, time_text(value), style)
+        elif column.kind == "flag":
+            page.write_boolean(number, place, bool(value), style)
         elif column.kind == "day":
             page.write_datetime(number, place, dt.datetime.combine(value, dt.time()), style)
         elif column.kind == "usd":

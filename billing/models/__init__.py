@@ -11,6 +11,7 @@ from billing.models.evaluation import (
     EvaluationState,
 )
 from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
+from billing.models.exports import ExportJob, ExportKind, ExportState
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.invoices import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState
 from billing.models.meters import MeterByDay, MeterDay
@@ -22,6 +23,7 @@ from billing.models.rerating import Adjustment, ReratingRun
 from billing.models.sale import SaleTerm
 from billing.models.shadow import ShadowSpend
 from billing.models.usage import UsageByDay, UsageByHour, UsageByKeyDay
+from billing.models.views import DeliveryState, MailDelivery, SavedView, ScheduledMail
 
 __all__ = [
     "Adjustment",
@@ -35,12 +37,16 @@ __all__ = [
     "BudgetLease",
     "BudgetWindow",
     "ClosingState",
+    "DeliveryState",
     "EvaluationAnswer",
     "EvaluationCase",
     "EvaluationRun",
     "EvaluationSet",
     "EvaluationState",
     "Evidence",
+    "ExportJob",
+    "ExportKind",
+    "ExportState",
     "Feedback",
     "Invoice",
     "InvoiceCounter",
@@ -49,6 +55,7 @@ __all__ = [
     "InvoiceState",
     "JournalCursor",
     "LatePosting",
+    "MailDelivery",
     "MeterByDay",
     "MeterDay",
     "OpenIntent",
@@ -60,6 +67,8 @@ __all__ = [
     "RequestRecord",
     "ReratingRun",
     "SaleTerm",
+    "SavedView",
+    "ScheduledMail",
     "ShadowSpend",
     "UsageByDay",
     "UsageByHour",

@@ -5,8 +5,6 @@ Reads: api_key, change_event, budgets, sums from `billing.reports`. Issuing and 
 
 from __future__ import annotations
 
-import datetime as dt
-
 from django.conf import settings
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -16,8 +14,7 @@ from django.views.decorators.http import require_safe
 
 from billing import reports
 from billing.budget_standing import list_of_key
-from billing.key_usage import last_used_days
-from billing.spend_keys import Key
+from billing.key_usage import last_used_days, state_of
 from policies.models import ApiKey, ChangeEvent, Project, Tenant
 from policies.permissions import Ability, needs
 
@@ -100,12 +97,3 @@ def show_key(request: HttpRequest, pk: int) -> HttpResponse:
         "public_url": settings.POINTSMAN_PUBLIC_URL,
     }
     return render(request, "keys/detail.html", context)
-
-
-def state_of(key: ApiKey | Key, now: dt.datetime) -> str:
-    """active, expiring (ends within a week), expired or revoked."""
-    if key.revoked_at is not None:
-        return "revoked"
-    if key.expires_at is None or key.expires_at > now + dt.timedelta(days=7):
-        return "active"
-    return "expiring" if key.expires_at > now else "expired"

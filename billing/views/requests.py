@@ -5,7 +5,6 @@ Reads: request records by `billing.request_listing`, `billing.in_flight` and `bi
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,6 @@ from django.db.models import Model as Table
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
@@ -25,7 +23,8 @@ from billing.charge_lines import charge_lines
 from billing.in_flight import InFlight, list_in_flight
 from billing.models import RequestRecord
 from billing.models.requests import RequestStatus
-from billing.request_listing import Page, RequestFilters, list_requests
+from billing.request_listing import Page, list_requests
+from billing.request_questions import read_filters
 from billing.request_view import IN_FLIGHT, find_request
 from billing.rerating import find_replacement
 from policies.explaining import candidates_of, rules_of, sentences
@@ -143,26 +142,6 @@ def show_request(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
     return render(request, "requests/_detail.html" if is_fragment else "requests/detail.html", context)
 
 
-def read_filters(query: Mapping[str, str]) -> RequestFilters:
-    """Read the address; what makes no sense is not asked."""
-    ids = {name: int(value[:18]) for name in NAMED if (value := query.get(name, "")).isdecimal()}
-    return RequestFilters(
-        tenant_id=ids.get("tenant"),
-        project_id=ids.get("project"),
-        key_id=ids.get("key"),
-        deployment_id=ids.get("deployment"),
-        provider_id=ids.get("provider"),
-        policy_id=ids.get("policy"),
-        served_model_id=ids.get("served"),
-        model=_text(query.get("model")),
-        status=_text(query.get("status")),
-        error_code=_text(query.get("error")),
-        since=_time(query.get("since", "")),
-        until=_time(query.get("until", "")),
-        is_unpriced=True if query.get("unpriced") == "1" else None,
-    )
-
-
 def list_chips(query: Mapping[str, str]) -> list[Chip]:
     """The filters in force, by name; one small query for each that names a row."""
     chips = []
@@ -216,20 +195,8 @@ def _name_of(table: type[Table], row_id: int) -> str | None:
     return str(row) if row is not None else None
 
 
-def _text(value: str | None) -> str | None:
-    return value.replace("\0", "").strip() or None if value else None
-
-
 def _uuid(text: str) -> uuid.UUID | None:
     try:
         return uuid.UUID(text.strip())
     except ValueError:
         return None
-
-
-def _time(text: str) -> dt.datetime | None:
-    try:
-        at = parse_datetime(text.strip())
-    except ValueError:
-        return None
-    return at.replace(tzinfo=dt.UTC) if at is not None and at.tzinfo is None else at

@@ -18,12 +18,12 @@ from billing import reports
 from billing.catalog_ratings import read_router_now
 from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
-from billing.spend import NO_NAME, Row, Spend, read_spend, with_names
+from billing.spend import Row, Spend, read_spend, with_names
 from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
 from billing.spend_questions import GROUPINGS, PERIODS, Grouping, Question, read_question
 from billing.spend_savings import ASSUMPTIONS, can_compare, read_savings
-from billing.spend_sheets import spend_sheet
-from billing.spreadsheets import Sheet, as_csv, as_xlsx
+from billing.spend_tables import Answer, names_of_filters, spend_table
+from billing.spreadsheets import as_csv, as_xlsx
 from policies.permissions import Ability, needs
 
 ROWS_SHOWN: Final = 100
@@ -88,15 +88,14 @@ def show_savings(request: HttpRequest) -> HttpResponse:
 @require_safe
 def export_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     """The whole table of the page with the same address, as a file."""
-    now = timezone.now()
-    question = read_question(request.GET, today=now.date())
-    sheet = spend_sheet(read_spend(question), filters=names_of_filters(question), now=now)
-    return file_response(sheet, file_format, name=f"spend-by-{question.by}", question=question)
+    query = {name: str(value) for name, value in request.GET.items()}
+    return file_response(spend_table(query, now=timezone.now()), file_format)
 
 
-def file_response(sheet: Sheet, file_format: str, *, name: str, question: Question) -> HttpResponse:
-    """A sheet as a download, named after its days."""
-    file_name = f"{name}-{question.period.first_day}-to-{question.period.last_day}.{file_format}"
+def file_response(answer: Answer, file_format: str) -> HttpResponse:
+    """A table as a download, named after its days."""
+    file_name = f"{answer.file_stem}.{file_format}"
+    sheet = answer.sheet
     if file_format == "csv":
         response = HttpResponse(as_csv(sheet), content_type="text/csv; charset=utf-8")
     elif file_format == "xlsx":
@@ -112,17 +111,6 @@ def page_of(request: HttpRequest, row_count: int) -> int:
     text = request.GET.get("page", "1")
     last = max(1, -(-row_count // ROWS_SHOWN))
     return min(max(int(text[:9]), 1), last) if text.isdecimal() and text.isascii() else 1
-
-
-def names_of_filters(question: Question) -> dict[str, str]:
-    """What the filters in force are called; one small query each."""
-    found: dict[str, str] = {}
-    for name, wanted in question.filters.items():
-        if wanted == reports.NONE:
-            found[name] = NO_NAME.get(name, "none")
-        else:
-            found[name] = reports.names_of(reports.DIMENSIONS[name][1], [wanted]).get(wanted, f"#{wanted}")
-    return found
 
 
 def list_chips(question: Question, names: Mapping[str, str]) -> list[dict[str, str]]:

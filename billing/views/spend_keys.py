@@ -12,18 +12,16 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from billing.key_usage import last_used_days
+from billing.key_usage import last_used_days, state_of
 from billing.models import UsageByDay
-from billing.spend_keys import GROWTH_RULE, SORTS, KeySpend, read_key_spend
+from billing.spend_keys import GROWTH_RULE
 from billing.spend_questions import Question, read_question
-from billing.spend_sheets import key_sheet
-from billing.views.keys import state_of
+from billing.spend_tables import key_table, names_of_filters, read_key_extras, read_keys
 from billing.views.spend import (
     ROWS_SHOWN,
     file_response,
     list_chips,
     list_periods,
-    names_of_filters,
     page_of,
 )
 from policies.permissions import Ability, needs
@@ -46,7 +44,8 @@ def show_key_spend(request: HttpRequest) -> HttpResponse:
     """Every key with its owner, spend in both periods, change, last use; what grew unusually is marked."""
     now = timezone.now()
     question = read_question(_by_key(request), today=now.date(), by="key")
-    report, extra = _read(request, question)
+    extra = read_key_extras(_by_key(request))
+    report = read_keys(question, extra, now=now)
     page = page_of(request, len(report.rows))
     shown = report.rows[(page - 1) * ROWS_SHOWN : page * ROWS_SHOWN]
     last_used = last_used_days([row.key.pk for row in shown])
@@ -102,41 +101,11 @@ def show_key_spend(request: HttpRequest) -> HttpResponse:
 @require_safe
 def export_key_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     """The whole table of the page with the same address, as a file."""
-    now = timezone.now()
-    question = read_question(_by_key(request), today=now.date(), by="key")
-    report, _ = _read(request, question)
-    sheet = key_sheet(
-        report,
-        states={row.key.pk: state_of(row.key, now) for row in report.rows},
-        last_used=last_used_days([row.key.pk for row in report.rows]),
-        filters=names_of_filters(question),
-        now=now,
-    )
-    return file_response(sheet, file_format, name="spend-of-keys", question=question)
+    return file_response(key_table(_by_key(request), now=timezone.now()), file_format)
 
 
 def _by_key(request: HttpRequest) -> dict[str, str]:
     return {name: str(value) for name, value in request.GET.items()} | {"by": "key"}
-
-
-def _read(request: HttpRequest, question: Question) -> tuple[KeySpend, dict[str, str]]:
-    """The answer, and the parameters beyond the question's that make sense."""
-    wanted = request.GET.get("sort", "")
-    sort = wanted.removeprefix("-")
-    extra = {
-        "sort": wanted if sort in SORTS else "",
-        "q": request.GET.get("q", "").replace("\0", "").strip()[:200],
-        "only": "unusual" if request.GET.get("only") == "unusual" else "",
-    }
-    report = read_key_spend(
-        question,
-        now=timezone.now(),
-        q=extra["q"],
-        only_unusual=bool(extra["only"]),
-        sort=sort if extra["sort"] else "spend",
-        descending=wanted.startswith("-") if extra["sort"] else True,
-    )
-    return report, {name: value for name, value in extra.items() if value}
 
 
 def _columns(question: Question, extra: dict[str, str]) -> list[dict[str, str]]:
