@@ -2,7 +2,9 @@
 
 from billing.models.alerts import AlertDelivery, AlertRecipient, BudgetAlert
 from billing.models.backtests import Backtest, BacktestState
+from billing.models.billing_profile import BillingProfile
 from billing.models.budgets import Budget, BudgetLease, BudgetWindow
+from billing.models.credits import CreditGrant, ExchangeRate
 from billing.models.evaluation import (
     EvaluationAnswer,
     EvaluationCase,
@@ -16,6 +18,7 @@ from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.invoices import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState
 from billing.models.meters import MeterByDay, MeterDay
 from billing.models.periods import ClosingState, LatePosting, PeriodClosing, PeriodLock
+from billing.models.ledger import LedgerEntry, LedgerPosting
 from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
@@ -32,12 +35,14 @@ __all__ = [
     "AttemptRecord",
     "Backtest",
     "BacktestState",
+    "BillingProfile",
     "Budget",
     "BudgetAlert",
     "BudgetLease",
     "BudgetWindow",
     "ClosingState",
     "DeliveryState",
+    "CreditGrant",
     "EvaluationAnswer",
     "EvaluationCase",
     "EvaluationRun",
@@ -47,6 +52,7 @@ __all__ = [
     "ExportJob",
     "ExportKind",
     "ExportState",
+    "ExchangeRate",
     "Feedback",
     "Invoice",
     "InvoiceCounter",
@@ -58,6 +64,8 @@ __all__ = [
     "MailDelivery",
     "MeterByDay",
     "MeterDay",
+    "LedgerEntry",
+    "LedgerPosting",
     "OpenIntent",
     "PeriodClosing",
     "PeriodLock",
