@@ -16,9 +16,9 @@ from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsa
 from billing.models.exports import ExportJob, ExportKind, ExportState
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.invoices import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState
+from billing.models.ledger import LedgerEntry, LedgerPosting
 from billing.models.meters import MeterByDay, MeterDay
 from billing.models.periods import ClosingState, LatePosting, PeriodClosing, PeriodLock
-from billing.models.ledger import LedgerEntry, LedgerPosting
 from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
 from billing.models.requests import AttemptRecord, RequestRecord
@@ -41,18 +41,18 @@ __all__ = [
     "BudgetLease",
     "BudgetWindow",
     "ClosingState",
-    "DeliveryState",
     "CreditGrant",
+    "DeliveryState",
     "EvaluationAnswer",
     "EvaluationCase",
     "EvaluationRun",
     "EvaluationSet",
     "EvaluationState",
     "Evidence",
+    "ExchangeRate",
     "ExportJob",
     "ExportKind",
     "ExportState",
-    "ExchangeRate",
     "Feedback",
     "Invoice",
     "InvoiceCounter",
@@ -61,11 +61,11 @@ __all__ = [
     "InvoiceState",
     "JournalCursor",
     "LatePosting",
+    "LedgerEntry",
+    "LedgerPosting",
     "MailDelivery",
     "MeterByDay",
     "MeterDay",
-    "LedgerEntry",
-    "LedgerPosting",
     "OpenIntent",
     "PeriodClosing",
     "PeriodLock",
