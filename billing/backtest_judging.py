@@ -100,7 +100,7 @@ class Judge:
         self._setup = setup
         self._conversations = Conversations()
         self._zones: dict[str, ZoneInfo] = {}
-        self._output_rates: dict[int, float] = {}
+        self._output_rates: dict[tuple[int, int], float] = {}
         self._snapshots: dict[int, RoutingSnapshot] = {}
 
     def take_tally(self) -> Tally:
@@ -350,11 +350,11 @@ class Judge:
 
     def _output_rate(self, price: PriceVersion) -> float:
         """Nano-USD for each token of the answer: to speak of uncertainty, not of money."""
-        rate = self._output_rates.get(price.id)
+        rate = self._output_rates.get((price.id, price.variant))
         if rate is None:
             stated = price.rates.get("output_usd_per_mtok")
             rate = float(stated) * NANOUSD_PER_TOKEN if stated is not None else 0.0
-            self._output_rates[price.id] = rate
+            self._output_rates[price.id, price.variant] = rate
         return rate
 
     def _compare_latency(self, row: Row, now_id: int, workload: str, *, is_moved: bool) -> None:

@@ -5,6 +5,7 @@ Reads: price. Rates again with the price that is stored with the attempt, so the
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,8 +39,11 @@ class Charge:
     is_same: bool
 
 
-def charge_lines(attempts: Sequence[Mapping[str, Any]]) -> list[Charge]:
-    """Rate the attempts of `request_as_json` again; attempts without price or known usage are left out."""
+def charge_lines(attempts: Sequence[Mapping[str, Any]], *, at: dt.datetime) -> list[Charge]:
+    """Rate the attempts of `request_as_json` again, as at the request's start.
+
+    Attempts without price or known usage are left out.
+    """
     prices = Price.objects.select_related("deployment").in_bulk(
         [attempt["price_id"] for attempt in attempts if attempt["price_id"]]
     )
@@ -50,7 +54,7 @@ def charge_lines(attempts: Sequence[Mapping[str, Any]]) -> list[Charge]:
             continue
         version = PriceVersion(
             price.pk, price.deployment_id, price.effective_from.timestamp(), parse_rates(price.rates)
-        )
+        ).at(at.timestamp())
         try:
             rated = rate(Usage(**attempt["usage"]), version)
         except UsageUnknownError:

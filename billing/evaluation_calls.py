@@ -131,4 +131,4 @@ def most_nanousd(messages: Sequence[Mapping[str, str]], max_output_tokens: int, 
         usage._replace(reasoning_tokens=max_output_tokens),
         usage._replace(cache_write_tokens=sent, reasoning_tokens=max_output_tokens),
     )
-    return max(total_nanousd(one, price) for one in dearest)
+    return max(total_nanousd(one, variant) for one in dearest for variant in price.every_hour())

@@ -43,7 +43,8 @@ class PriceForm(ConsoleForm):
         label="Limited rates, one a line",
         widget=forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"}),
         help_text="NAME>TOKENS holds for the whole request when its input is larger, NAME+TOKENS for the tokens beyond,"
-        " NAME@TIER for answers of a service tier: input_usd_per_mtok>200000 2.50",
+        " NAME@TIER for answers of a service tier, NAME~16:30-00:30 for requests that begin in these hours (UTC):"
+        " input_usd_per_mtok>200000 2.50",
     )
     effective_from = forms.DateTimeField(
         required=False,

@@ -7,15 +7,22 @@ Pure. Reads the `rates` of a price row into exact numbers. A rate is named, and 
     input_usd_per_mtok+200000         those of them beyond 200,000 (marginal)
     input_usd_per_mtok@flex           when the answer echoes this service tier
     input_usd_per_mtok@flex>200000    both
+    input_usd_per_mtok~16:30-00:30    when the request begins within these hours (UTC; 00:30 is not in it)
+    input_usd_per_mtok@flex~16:30-00:30>200000    all three
+
+Where no window of a rate holds, the rate without one does. `price_at` and `PriceVersion.at` give the price as it is at
+a moment, without windows: that is what `billing.rating` is handed, so that rating knows no clock.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from itertools import combinations
 from typing import Final, NamedTuple
 
 # Rate name -> what it multiplies. All are USD; `_per_mtok` per million tokens, `usd_per_request` per request.
@@ -43,23 +50,38 @@ FALLBACKS: Final[Mapping[str, str]] = {
 }
 # Answers that echo one of these are charged at the rates that name no service tier.
 STANDARD_TIERS: Final = frozenset({"", "auto", "default", "standard", "on_demand"})
-ABOVE, BEYOND = ">", "+"
-_LIMIT = re.compile(r"[@>+]")
-_KEY = re.compile(r"([a-z0-9_]+)(?:@([a-z0-9][a-z0-9_-]{0,39}))?(?:([>+])([1-9][0-9]{0,11}))?")
+ABOVE, BEYOND, WITHIN = ">", "+", "~"
+MINUTES_A_DAY: Final = 1440
+_LIMIT = re.compile(r"[@>+~]")
+_KEY = re.compile(
+    r"([a-z0-9_]+)(?:@([a-z0-9][a-z0-9_-]{0,39}))?(?:~(\d\d:\d\d)-(\d\d:\d\d))?(?:([>+])([1-9][0-9]{0,11}))?",
+    re.ASCII,
+)
+_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
 class PriceError(ValueError):
     """A rate that is not a finite, non-negative decimal number, or not a rate we know."""
 
 
-@dataclass(frozen=True, slots=True)
-class PriceVersion:
-    """One immutable price. `rates` holds only the rates that were stated."""
+class Window(NamedTuple):
+    """Hours of the day, as minutes after midnight UTC; `end_minute` is not in it. It may cross midnight."""
 
-    id: int
-    deployment_id: int
-    effective_from_unix_s: float
-    rates: Mapping[str, Decimal]
+    start_minute: int
+    end_minute: int
+
+    def holds(self, minute: int) -> bool:
+        """Say whether a minute of the day falls into it."""
+        if self.start_minute < self.end_minute:
+            return self.start_minute <= minute < self.end_minute
+        return minute >= self.start_minute or minute < self.end_minute
+
+    def overlaps(self, other: Window) -> bool:
+        """Say whether a minute falls into both."""
+        return self.holds(other.start_minute) or other.holds(self.start_minute)
+
+    def __str__(self) -> str:
+        return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in self)
 
 
 class RateKey(NamedTuple):
@@ -69,10 +91,61 @@ class RateKey(NamedTuple):
     service_tier: str = ""
     limit: str = ""
     start_tokens: int = 0
+    window: Window | None = None
+
+    def __str__(self) -> str:
+        tier = f"@{self.service_tier}" if self.service_tier else ""
+        window = f"{WITHIN}{self.window}" if self.window else ""
+        return f"{self.name}{tier}{window}" + (f"{self.limit}{self.start_tokens}" if self.limit else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PriceVersion:
+    """One immutable price. `rates` holds only the rates that were stated.
+
+    `hours`: of a price with windows, from which minutes of the day on it is which price without windows. Those have
+    the same id and a number of their own, `variant`.
+    """
+
+    id: int
+    deployment_id: int
+    effective_from_unix_s: float
+    rates: Mapping[str, Decimal]
+    variant: int = 0
+    hours: tuple[tuple[int, ...], tuple[PriceVersion, ...]] | None = field(
+        init=False, default=None, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if any(WITHIN in name for name in self.rates):
+            object.__setattr__(self, "hours", _by_hours(self))
+
+    def at(self, unix_s: float) -> PriceVersion:
+        """This price as it is at a moment: itself, unless it has windows."""
+        if self.hours is None:
+            return self
+        starts, variants = self.hours
+        return variants[bisect_right(starts, int(unix_s // 60) % MINUTES_A_DAY) - 1]
+
+    def changes_at(self, unix_s: float) -> float:
+        """When this price begins, or is another for the next time; infinity: never again."""
+        if self.effective_from_unix_s > unix_s:
+            return self.effective_from_unix_s
+        if self.hours is None:
+            return math.inf
+        midnight = int(unix_s // 86_400) * 86_400
+        moments = [
+            midnight + day * 86_400 + minute * 60.0 for day in (0, 1) for minute in self.hours[0] if minute
+        ]
+        return min(moment for moment in moments if moment > unix_s)
+
+    def every_hour(self) -> tuple[PriceVersion, ...]:
+        """All that this price can be over a day."""
+        return (self,) if self.hours is None else self.hours[1]
 
 
 def is_limited_rate(text: str) -> bool:
-    """Say whether this names a rate with a service tier or a number of tokens, rightly written or not."""
+    """Say whether this names a rate with a tier, a window or a number of tokens, rightly written or not."""
     return _LIMIT.split(text, maxsplit=1)[0] in RATE_NAMES and text not in RATE_NAMES
 
 
@@ -81,14 +154,25 @@ def read_rate_key(key: str) -> RateKey:
     match = _KEY.fullmatch(key)
     if match is None or match[1] not in RATE_NAMES:
         raise PriceError(
-            f"{key}: no such rate; known are {', '.join(RATE_NAMES)}, each also as NAME@TIER, NAME>TOKENS"
+            f"{key}: no such rate; known are {', '.join(RATE_NAMES)}, each also as NAME@TIER, NAME>TOKENS,"
+            " NAME~HH:MM-HH:MM"
         )
-    name, tier, limit, start = match.groups()
+    name, tier, begins, ends, limit, start = match.groups()
     if tier in STANDARD_TIERS:
         raise PriceError(f"{key}: {tier} is the standard tier, its rate stands without a tier")
     if limit == BEYOND and name == "usd_per_request":
         raise PriceError(f"{key}: one request has no part beyond a number of tokens")
-    return RateKey(name, tier or "", limit or "", int(start or 0))
+    window = Window(_minute(begins, key), _minute(ends, key)) if begins else None
+    if window is not None and window.start_minute == window.end_minute:
+        raise PriceError(f"{key}: the window ends where it begins; a rate of all hours stands without one")
+    return RateKey(name, tier or "", limit or "", int(start or 0), window)
+
+
+def _minute(text: str, key: str) -> int:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise PriceError(f"{key}: {text} is no time of day, from 00:00 to 23:59 UTC")
+    return int(match[1]) * 60 + int(match[2])
 
 
 def parse_rates(raw: Mapping[str, object]) -> dict[str, Decimal]:
@@ -119,7 +203,7 @@ def _check_limited(rates: Mapping[str, Decimal]) -> None:
     """A limited rate must not leave a hole below it, nor claim the same tokens as another."""
     if len(rates) > MAX_RATES:
         raise PriceError(f"a price states at most {MAX_RATES} rates")
-    limits: dict[tuple[str, str], str] = {}
+    limits: dict[tuple[str, str, Window | None], str] = {}
     for text in rates:
         key = read_rate_key(text)
         if text == key.name:
@@ -129,13 +213,52 @@ def _check_limited(rates: Mapping[str, Decimal]) -> None:
             stand_in = FALLBACKS.get(stand_in)
         if stand_in is None:
             raise PriceError(f"{text}: {key.name} is missing, which holds where this one does not")
-        if key.limit and limits.setdefault((key.name, key.service_tier), key.limit) != key.limit:
-            raise PriceError(
-                f"{text}: NAME>TOKENS and NAME+TOKENS of one rate overlap; state one kind of them"
-            )
+        kind = (key.name, key.service_tier, key.window)
+        if limits.setdefault(kind, key.limit) != key.limit:
+            if limits[kind] and key.limit:
+                raise PriceError(
+                    f"{text}: NAME>TOKENS and NAME+TOKENS of one rate overlap; state one kind of them"
+                )
+            limits[kind] = limits[kind] or key.limit
+    windows: dict[tuple[str, str], list[Window]] = {}
+    for name, tier, window in limits:
+        if window is not None:
+            windows.setdefault((name, tier), []).append(window)
+    for (name, _), listed in windows.items():
+        for one, other in combinations(listed, 2):
+            if one.overlaps(other):
+                raise PriceError(f"{name}: the windows {one} and {other} overlap")
+
+
+def _by_hours(price: PriceVersion) -> tuple[tuple[int, ...], tuple[PriceVersion, ...]]:
+    """Say for each stretch of the day what a price is: a name's rates of the window that holds, else those without."""
+    keys = {read_rate_key(text): value for text, value in price.rates.items()}
+    starts = sorted({0, *(minute for key in keys if key.window is not None for minute in key.window)})
+    variants = []
+    for number, minute in enumerate(starts, start=1):
+        holding = {key: value for key, value in keys.items() if key.window and key.window.holds(minute)}
+        own = {(key.name, key.service_tier) for key in holding}
+        # Below the limits of a window stands the rate without one, as below those of a tier.
+        always = {
+            key: value
+            for key, value in keys.items()
+            if key.window is None and ((key.name, key.service_tier) not in own or not key.limit)
+        }
+        rates = {
+            str(key._replace(window=None)): value
+            for group in (always, holding)
+            for key, value in group.items()
+        }
+        variants.append(
+            PriceVersion(price.id, price.deployment_id, price.effective_from_unix_s, rates, variant=number)
+        )
+    return tuple(starts), tuple(variants)
 
 
 def price_at(versions: Sequence[PriceVersion], at_unix_s: float) -> PriceVersion | None:
-    """The version in force: the newest that had begun. `versions` are sorted by `effective_from_unix_s`."""
+    """The version in force, as it is at that moment: the newest that had begun.
+
+    `versions` are sorted by `effective_from_unix_s`.
+    """
     index = bisect_right(versions, at_unix_s, key=lambda version: version.effective_from_unix_s)
-    return versions[index - 1] if index else None
+    return versions[index - 1].at(at_unix_s) if index else None

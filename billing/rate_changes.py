@@ -53,9 +53,10 @@ def list_changes(before: Mapping[str, str] | None, after: Mapping[str, str]) -> 
     """All rates of both prices, in the order of `RATE_NAMES`, the limited ones after those they limit."""
     old, new = (parse_rates(rates) if rates else {} for rates in (before, after))
 
-    def place(name: str) -> tuple[int, str, str, int]:
+    def place(name: str) -> tuple[int, str, tuple[int, ...], str, int]:
         key = read_rate_key(name)
-        return RATE_NAMES.index(key.name), key.service_tier, key.limit, key.start_tokens
+        place = RATE_NAMES.index(key.name)
+        return place, key.service_tier, tuple(key.window or ()), key.limit, key.start_tokens
 
     return [
         RateChange(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys(), key=place)

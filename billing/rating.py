@@ -17,7 +17,8 @@ fallback the unit is not charged):
 
 Which of its limited rates (`pricebook`) holds is looked up first, by the service tier that the answer echoed and by
 `input`; the fallbacks above come after. A tier without rates of its own is charged at the standard ones. Of
-a marginal rate (NAME+TOKENS), the meter's units up to the limit stay at the rate below.
+a marginal rate (NAME+TOKENS), the meter's units up to the limit stay at the rate below. Of a price with windows
+(NAME~HH:MM-HH:MM) `price_at` has chosen what holds; rated as it stands, it is charged at the rates without a window.
 
 Providers are known to report more cached than sent tokens (373 of 235): then the cached ones are charged as
 stated and the uncached ones are none. Lines sum to the total: each is rounded down, and the nano-USD that are
@@ -34,7 +35,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from billing.pricebook import ABOVE, BEYOND, RATE_NAMES, PriceVersion, RateKey, read_rate_key
+from billing.pricebook import ABOVE, BEYOND, RATE_NAMES, WITHIN, PriceVersion, RateKey, read_rate_key
 from billing.usage import Usage
 
 NANOUSD_PER_USD: Final = 1_000_000_000
@@ -116,6 +117,8 @@ class _Variants:
 
 
 _cache: dict[int, _Rates] = {}
+# Of prices with windows: (price, variant) -> rates, so that the hours of a day do not take each other's place.
+_variant_cache: dict[tuple[int, int], _Rates] = {}
 
 
 def rate(usage: Usage, price: PriceVersion) -> Rated:
@@ -155,7 +158,7 @@ def parts_of(usage: Usage, price: PriceVersion) -> tuple[list[Part], int]:
     rates = _cache.get(price.id)
     # The id finds the entry, the identity of the rates proves it: a test may reuse an id.
     if rates is None or rates.source is not price.rates:
-        rates = _prepare(price)
+        rates = _find_variant(price) if price.variant else _prepare(price)
     if rates.variants is not None:
         rates = rates.variants.choose(tier, sent)
     parts: list[Part] = []  # without meters of nothing
@@ -231,18 +234,29 @@ def sum_parts(parts: list[Part], scale: int) -> Rated:
     )
 
 
+def _find_variant(price: PriceVersion) -> _Rates:
+    rates = _variant_cache.get((price.id, price.variant))
+    if rates is None or rates.source is not price.rates:
+        if len(_variant_cache) >= MAX_CACHED_PRICES:
+            _variant_cache.clear()
+        rates = _variant_cache[price.id, price.variant] = _read_price(price)
+    return rates
+
+
 def _prepare(price: PriceVersion) -> _Rates:
-    stated = price.rates
-    if all(name in RATE_NAMES for name in stated):
-        rates = _as_integers(stated, {}, source=stated)
-    else:
-        by_tier = _prepare_limited(stated)
-        # Any rates will do here, but for their source: what holds is chosen for each usage.
-        rates = replace(by_tier[""][1][0], source=stated, variants=_Variants(by_tier))
     if len(_cache) >= MAX_CACHED_PRICES:
         _cache.clear()
-    _cache[price.id] = rates
+    rates = _cache[price.id] = _read_price(price)
     return rates
+
+
+def _read_price(price: PriceVersion) -> _Rates:
+    stated = price.rates
+    if all(name in RATE_NAMES for name in stated):
+        return _as_integers(stated, {}, source=stated)
+    by_tier = _prepare_limited({name: rate for name, rate in stated.items() if WITHIN not in name})
+    # Any rates will do here, but for their source: what holds is chosen for each usage.
+    return replace(by_tier[""][1][0], source=stated, variants=_Variants(by_tier))
 
 
 def _prepare_limited(stated: Mapping[str, Decimal]) -> dict[str, tuple[tuple[int, ...], tuple[_Rates, ...]]]:

@@ -57,5 +57,6 @@ def _prices_then(model: str, record: RequestRecord) -> list[PriceVersion]:
             rates = parse_rates(row.rates)
         except (PriceError, AttributeError):
             continue
-        prices.append(PriceVersion(row.pk, row.deployment_id, row.effective_from.timestamp(), rates))
+        version = PriceVersion(row.pk, row.deployment_id, row.effective_from.timestamp(), rates)
+        prices.append(version.at(record.started_at.timestamp()))
     return prices

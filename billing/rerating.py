@@ -5,6 +5,7 @@ Reads: records, attempts, prices.
 
 A pair is a reversal (the record, negated) and a replacement (the record at its price); both go into the rollups of the
 request's own day and hour in the transaction that writes them, so reports include them. What budgets have spent stays.
+Of a closed month nothing changes: the pair goes into the first open day (`periods`), and late_posting says so.
 A request is priced when all its attempts with known usage have a price; else it is left, and counted.
 """
 
@@ -17,9 +18,18 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Sum
+from django.db.models import Exists, OuterRef, Q, Sum
 
-from billing.models import Adjustment, AttemptRecord, Price, RequestRecord, ReratingRun, UsageByDay
+from billing.models import (
+    Adjustment,
+    AttemptRecord,
+    LatePosting,
+    Price,
+    RequestRecord,
+    ReratingRun,
+    UsageByDay,
+)
+from billing.periods import hold_open_period, late_postings_of
 from billing.pricebook import PriceVersion, parse_rates, price_at
 from billing.rating import UsageUnknownError, total_nanousd
 from billing.stored_usage import usage_from_json
@@ -90,8 +100,9 @@ def count_unpriced(first_day: dt.date, last_day: dt.date) -> int:
 def count_records_to_read(question: Question) -> int:
     """At most how many records a run or its preview looks through. Reads the rollups alone."""
     days = UsageByDay.objects.filter(day__gte=question.first_day, day__lte=question.last_day)
-    with_some = list(days.filter(unpriced_count__gt=0).values_list("day", "api_key").distinct())
-    read = days.filter(day__in={day for day, _ in with_some}, api_key__in={key for _, key in with_some})
+    with_some = _days_with_unpriced(question)
+    keys = {key for _, found in with_some for key in found}
+    read = days.filter(day__in=[day for day, _ in with_some], api_key__in=keys)
     return int(read.aggregate(sum=Sum("request_count"))["sum"] or 0)
 
 
@@ -160,17 +171,7 @@ def find_replacement(request_id: UUID) -> Adjustment | None:
 
 def _batches(question: Question) -> Iterator[list[RequestRecord]]:
     """Unpriced records without adjustments, of days that have some, oldest first."""
-    keys_of: dict[dt.date, list[int]] = {}
-    for day, key in (
-        UsageByDay.objects.filter(
-            day__gte=question.first_day, day__lte=question.last_day, unpriced_count__gt=0
-        )
-        .order_by("day", "api_key")
-        .values_list("day", "api_key")
-        .distinct()
-    ):
-        keys_of.setdefault(day, []).append(key)
-    for day, keys in keys_of.items():
+    for day, keys in _days_with_unpriced(question):
         begin = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
         after: tuple[dt.datetime, UUID | None] = (begin, None)
         while True:
@@ -189,6 +190,28 @@ def _batches(question: Question) -> Iterator[list[RequestRecord]]:
             if len(batch) < BATCH:
                 break
             after = (batch[-1].started_at, batch[-1].pk)
+
+
+def _days_with_unpriced(question: Question) -> list[tuple[dt.date, list[int]]]:
+    """Days of requests, oldest first, with the keys that may have some without a price."""
+    days = UsageByDay.objects.filter(day__gte=question.first_day, day__lte=question.last_day)
+    # Where other days' adjustments were posted, their reversals may hide in the sum what is open.
+    posted_on = LatePosting.objects.filter(posted_on__gte=question.first_day).values("posted_on")
+    is_open = Q(unpriced_count__gt=0) | Q(day__in=posted_on)
+    found = set(days.filter(is_open).values_list("day", "api_key"))
+    with connection.cursor() as cursor:
+        # A record that came for a closed day is not in the sums of its own.
+        cursor.execute(
+            "SELECT DISTINCT (l.started_at AT TIME ZONE 'UTC')::date, r.api_key_id FROM billing_lateposting l"
+            " JOIN billing_requestrecord r ON r.id = l.request_id AND r.started_at = l.started_at"
+            " WHERE l.number = 0 AND r.is_unpriced AND (l.started_at AT TIME ZONE 'UTC')::date BETWEEN %s AND %s",
+            [question.first_day, question.last_day],
+        )
+        found.update(cursor.fetchall())
+    keys_of: dict[dt.date, list[int]] = {}
+    for day, key in sorted(found):
+        keys_of.setdefault(day, []).append(key)
+    return list(keys_of.items())
 
 
 def _price(
@@ -225,7 +248,7 @@ def _price_one(
         versions = prices.get(attempt.deployment_id, ())
         price = price_at(versions, record.started_at.timestamp())
         if price is None and versions and question.takes_later_price:
-            price, is_later = versions[0], True
+            price, is_later = versions[0].at(record.started_at.timestamp()), True
         if price is None:
             return None
         try:
@@ -246,6 +269,7 @@ def _store(
 ) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RUN_LOCK])
+    hold_open_period()
     # Another run may have come between reading the batch and the lock.
     done = set(
         Adjustment.objects.filter(request_id__in=[record.pk for record in batch]).values_list(
@@ -269,6 +293,7 @@ def _store(
     Adjustment.objects.bulk_create(rows, batch_size=500)
     first_id = min(row.pk for row in rows)
     with connection.cursor() as cursor:
+        cursor.execute(NOTE_LATE, [run.pk, first_id])
         cursor.execute(ADD_TO_DAYS, [run.pk, first_id])
         cursor.execute(ADD_TO_KEY_DAYS, [run.pk, first_id])
         cursor.execute(ADD_TO_HOURS, [run.pk, first_id])
@@ -341,3 +366,8 @@ def _add_to(table: str, keys: Sequence[tuple[str, str]], sums: Sequence[tuple[st
 ADD_TO_DAYS = _add_to("billing_usagebyday", DAY_KEYS, DAY_SUMS)
 ADD_TO_KEY_DAYS = _add_to("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)
 ADD_TO_HOURS = _add_to("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)
+NOTE_LATE = late_postings_of(
+    "(SELECT * FROM billing_adjustment WHERE run_id = %s AND id >= %s) adjusted",
+    request_id="request_id",
+    number="number",
+)

@@ -21,6 +21,7 @@ from django.db.models.functions import TruncMonth
 
 from billing.models import Adjustment, AttemptRecord, Price, UsageByDay
 from billing.partitions import add_months, list_months
+from billing.periods import posted_rows
 from billing.pricebook import PriceVersion, parse_rates
 from billing.rating import UsageUnknownError, rate
 from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums
@@ -107,10 +108,10 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
     """Differences of a month; None for each attempt that was looked at."""
     begin, end = _bounds(month)
     attempts = AttemptRecord.objects.filter(started_at__gte=begin, started_at__lt=end).order_by()
-    columns = attempts.values_list("request_id", "number", "usage", "price_id", "cost_nanousd")
-    for request_id, number, usage, price_id, cost in columns.iterator(chunk_size=CHUNK):
+    columns = attempts.values_list("request_id", "number", "started_at", "usage", "price_id", "cost_nanousd")
+    for request_id, number, started_at, usage, price_id, cost in columns.iterator(chunk_size=CHUNK):
         yield None
-        expected = _expected_cost(usage, price_id, prices)
+        expected = _expected_cost(usage, price_id, started_at, prices)
         if expected != cost:
             yield Difference("attempt cost", f"{request_id} #{number}", _shown(cost), _shown(expected))
     yield from _request_differences(begin, end)
@@ -121,7 +122,7 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
 
 
 def _expected_cost(
-    usage: dict[str, Any], price_id: int | None, prices: dict[int, PriceVersion]
+    usage: dict[str, Any], price_id: int | None, started_at: dt.datetime, prices: dict[int, PriceVersion]
 ) -> int | None:
     if price_id is None or not usage:
         return None
@@ -135,7 +136,7 @@ def _expected_cost(
             rates=parse_rates(row.rates),
         )
     try:
-        return rate(usage_from_json(usage), price).total_nanousd
+        return rate(usage_from_json(usage), price.at(started_at.timestamp())).total_nanousd
     except UsageUnknownError:
         return None
 
@@ -171,15 +172,17 @@ def _adjustment_differences(
     found = Adjustment.objects.filter(started_at__gte=begin, started_at__lt=end, number=REPLACEMENT)
     reversals = Adjustment.objects.filter(request_id=OuterRef("request_id"), number=REVERSAL)
     columns = found.order_by().annotate(is_pair=Exists(reversals))
-    rows = columns.values_list("request_id", "attempts", "cost_nanousd", "is_pair").iterator(chunk_size=CHUNK)
+    named = ("request_id", "started_at", "attempts", "cost_nanousd", "is_pair")
+    rows = columns.values_list(*named).iterator(chunk_size=CHUNK)
     while chunk := list(islice(rows, CHUNK)):
         tried = AttemptRecord.objects.filter(
             request_id__in=[row[0] for row in chunk], started_at__gte=begin, started_at__lt=end
         )
         usages = {(row[0], row[1]): row[2] for row in tried.values_list("request_id", "number", "usage")}
-        for request_id, attempts, cost, is_pair in chunk:
+        for request_id, started_at, attempts, cost, is_pair in chunk:
             for number, price_id, stored in attempts:
-                expected = _expected_cost(usages.get((request_id, number)) or {}, price_id, prices)
+                usage = usages.get((request_id, number)) or {}
+                expected = _expected_cost(usage, price_id, started_at, prices)
                 if expected != stored:
                     what = f"{request_id} #{number}"
                     yield Difference("adjusted cost", what, _shown(stored), _shown(expected))
@@ -201,6 +204,12 @@ def _rollup_differences(
     begin, end = _bounds(month)
     key_names = [key for key, _ in keys]
     sum_names = [column for column, _ in sums]
+    records, adjustments = (
+        posted_rows(source, is_by_day=key_names[0] == "day")
+        for source in ("billing_requestrecord", "billing_adjustment")
+    )
+    if key_names[0] == "day":
+        keys = [("day", "posted_on"), *keys[1:]]
     recomputed = ", ".join(f"{expression} AS {column}" for column, expression in (*keys, *sums))
     positions = ", ".join(str(index + 1) for index in range(len(keys)))
     differs = " OR ".join(
@@ -214,21 +223,20 @@ def _rollup_differences(
     statement = f"""
         SELECT {", ".join(key_names)}, {stored_sums}, {expected_sums} FROM (
             SELECT 1 AS sign, recomputed.* FROM (
-                SELECT {recomputed} FROM billing_requestrecord
-                WHERE started_at >= %s AND started_at < %s GROUP BY {positions}
+                SELECT {recomputed} FROM {records} GROUP BY {positions}
             ) recomputed
             UNION ALL
             SELECT 1, adjusted.* FROM (
-                SELECT {adjusted} FROM billing_adjustment
-                WHERE started_at >= %s AND started_at < %s GROUP BY {positions}
+                SELECT {adjusted} FROM {adjustments} GROUP BY {positions}
             ) adjusted
             UNION ALL
-            SELECT -1, {columns} FROM {table} WHERE {key_names[0]} >= %s AND {key_names[0]} < %s
+            SELECT -1, {columns} FROM {table} WHERE {key_names[0]} >= %(first)s AND {key_names[0]} < %(last)s
         ) both_sides GROUP BY {positions} HAVING {differs}
     """  # noqa: S608  (names are constants of billing.storing)
     first, last = (month, add_months(month, 1)) if key_names[0] == "day" else (begin, end)
     with connection.chunked_cursor() as cursor:
-        cursor.execute(statement, [begin, end, begin, end, first, last])
+        bounds = {"begin": begin, "end": end, "first": first, "last": last}
+        cursor.execute(statement, bounds)
         while rows := cursor.fetchmany(CHUNK):
             for row in rows:
                 what = ", ".join(

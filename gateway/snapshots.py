@@ -8,6 +8,7 @@ loaded stays.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -220,15 +221,13 @@ class WorkerConfiguration:
         self._grants = loaded.grants
         self._seen = {}
         now_unix_s = time.time()
+        # Routing compares what prices say now: it is built anew when one begins, or another of its hours does.
         self._next_price_unix_s = min(
-            (
-                version.effective_from_unix_s
-                for versions in loaded.prices.values()
-                for version in versions
-                if version.effective_from_unix_s > now_unix_s
-            ),
+            (version.changes_at(now_unix_s) for versions in loaded.prices.values() for version in versions),
             default=None,
         )
+        if self._next_price_unix_s == math.inf:
+            self._next_price_unix_s = None
         self.is_ready = True
         self._is_loaded.set()
 

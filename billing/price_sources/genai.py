@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from billing.price_sources.listing import Answer, Called, Listing, SourceError
-from billing.pricebook import FALLBACKS
+from billing.pricebook import FALLBACKS, PriceError, Window, parse_rates, read_rate_key
 
 KIND = "genai-prices"
 # Their names for what we count, all USD a million. What is not here is not counted by this gateway.
@@ -108,12 +108,13 @@ def read_model(provider: Any, model: Any, *, now: dt.datetime) -> Answer:
     """Say an entry of the list in our terms."""
     name = f"{provider.id}/{model.id}"
     conditional = model.prices if isinstance(model.prices, list) else []
-    if any(hasattr(price.constraint, "start_time") for price in conditional):
-        return Answer("inexpressible", text=f"{name}: its price depends on the time of day")
     moments = [now, *_announced(conditional, now)]
     listings = []
     for at in moments:
-        rates, notes = _read_rates(model, at)
+        try:
+            rates, notes = _read_rates(model, at)
+        except PriceError as refusal:
+            return Answer("inexpressible", text=f"{name}: {refusal}")
         if rates:
             listings.append(Listing(name, rates, None if at is now else at, notes))
         elif at is now:
@@ -123,7 +124,7 @@ def read_model(provider: Any, model: Any, *, now: dt.datetime) -> Answer:
 
 
 def _announced(conditional: list[Any], now: dt.datetime) -> list[dt.datetime]:
-    days = {price.constraint.start_date for price in conditional if price.constraint is not None}
+    days = {price.constraint.start_date for price in conditional if hasattr(price.constraint, "start_date")}
     midnights = [dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC) for day in days]
     return sorted(at for at in midnights if at > now)
 
@@ -131,12 +132,23 @@ def _announced(conditional: list[Any], now: dt.datetime) -> list[dt.datetime]:
 def _read_rates(model: Any, at: dt.datetime) -> tuple[dict[str, Decimal], tuple[str, ...]]:
     notes: list[str] = []
     rates: dict[str, Decimal] = {}
-    for key, price in model.get_prices(at).__dict__.items():
+    always, by_hours = _split_hours(model.prices, at)
+    for key, price in always.__dict__.items():
         if price is not None and not _add(rates, key, price, ""):
             notes.append(f"{key} is not counted here")
     if not rates:
         return {}, tuple(notes)
     standard = dict(rates)
+    for window, prices in by_hours:
+        within: dict[str, Decimal] = {}
+        for key, price in prices.__dict__.items():
+            if price is not None and not _add(within, key, price, ""):
+                notes.append(f"{key} is not counted here")
+        if missing := sorted(standard.keys() - within.keys()):
+            raise PriceError(f"{', '.join(missing)} is not stated for {window} UTC")
+        rates |= {str(read_rate_key(text)._replace(window=window)): rate for text, rate in within.items()}
+    if by_hours:
+        parse_rates(rates)  # windows that overlap are refused
     for variant in model.price_variants or ():
         if variant.constraint is not None and not variant.constraint.active(at):
             continue
@@ -155,6 +167,27 @@ def _read_rates(model: Any, at: dt.datetime) -> tuple[dict[str, Decimal], tuple[
                 else:
                     notes.append(f"{key} has no standard rate: left out")
     return rates, tuple(dict.fromkeys(notes))
+
+
+def _split_hours(prices: Any, at: dt.datetime) -> tuple[Any, list[tuple[Window, Any]]]:
+    """The price of a date that holds at all hours, and those that take its place at some. Raises PriceError."""
+    if not isinstance(prices, list):
+        return prices, []
+    by_hours = []
+    for one in reversed(prices):  # the list's own rule: the last one that applies
+        if hasattr(one.constraint, "start_time"):
+            begins, ends = (
+                dt.datetime.combine(at.date(), time, time.tzinfo or dt.UTC).astimezone(dt.UTC)
+                for time in (one.constraint.start_time, one.constraint.end_time)
+            )
+            if begins.second or ends.second:
+                raise PriceError("its hours do not begin at whole minutes")
+            if begins.time() != ends.time():
+                window = Window(begins.hour * 60 + begins.minute, ends.hour * 60 + ends.minute)
+                by_hours.append((window, one.prices))
+        elif one.constraint is None or one.constraint.active(at):
+            return one.prices, by_hours
+    raise PriceError("at some hours it has no price")
 
 
 def _add(rates: dict[str, Decimal], key: str, price: Any, tier: str) -> bool:

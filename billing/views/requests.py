@@ -24,6 +24,7 @@ from billing.in_flight import InFlight, list_in_flight
 from billing.models import RequestRecord
 from billing.models.requests import RequestStatus
 from billing.request_listing import Page, list_requests
+from billing.request_times import started_at_of
 from billing.request_questions import read_filters
 from billing.request_view import IN_FLIGHT, find_request
 from billing.rerating import find_replacement
@@ -135,7 +136,7 @@ def show_request(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
         "rules": rules_of(decision),
         "candidates": candidates_of(decision),
         "tried": {attempt["deployment"] for attempt in record["attempts"]},
-        "charges": charge_lines(record["attempts"]),
+        "charges": charge_lines(record["attempts"], at=started_at_of(request_id)),
         "replacement": find_replacement(request_id) if record.get("is_unpriced") else None,
     }
     is_fragment = bool(request.headers.get("HX-Request"))

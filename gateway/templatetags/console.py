@@ -205,7 +205,7 @@ def rate(usd: Decimal | None) -> str:
 
 @register.filter
 def rate_name(name: str) -> str:
-    """Write a rate's name: input_usd_per_mtok@flex>200000 is "input / Mtok, flex, above 200,000 tokens in"."""
+    """Write a rate's name: input_usd_per_mtok@flex>200000 is "input / Mtok, flex tier, above 200,000 tokens in"."""
     try:
         key = read_rate_key(name)
     except PriceError:
@@ -214,6 +214,8 @@ def rate_name(name: str) -> str:
     parts = ["each request" if key.name == "usd_per_request" else plain]
     if key.service_tier:
         parts.append(f"{key.service_tier} tier")
+    if key.window:
+        parts.append(f"{key.window} UTC")
     if key.limit:
         parts.append(
             f"above {key.start_tokens:,} tokens in" if key.limit == ABOVE else f"beyond {key.start_tokens:,}"

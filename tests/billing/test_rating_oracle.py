@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections import Counter
+from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple
 
@@ -76,8 +77,8 @@ def draw_usage(draw: random.Random, names: frozenset[str]) -> Usage:
     )
 
 
-def their_total(provider: Any, model: Any, usage: Usage) -> int:
-    """What genai-prices calculates, in nano-USD."""
+def their_total(provider: Any, model: Any, usage: Usage, at: dt.datetime) -> int:
+    """What genai-prices calculates for a request of that moment, in nano-USD."""
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -91,7 +92,7 @@ def their_total(provider: Any, model: Any, usage: Usage) -> int:
     )
     tier = usage.service_tier
     context = BATCH if tier == "batch" else {"service_tier": tier} if tier else None
-    price = model.calc_price(counted, provider, genai_request_timestamp=NOW, price_context=context)
+    price = model.calc_price(counted, provider, genai_request_timestamp=at, price_context=context)
     return int((price.total_price * 10**9).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
@@ -107,12 +108,23 @@ def samples() -> list[Sample]:
             listing = answer.listings[0]
             price = PriceVersion(len(found), 0, 0.0, dict(listing.rates))
             names = frozenset(listing.rates)
+            moments = [NOW] if price.hours is None else list(draw_moments(names))
             for _ in range(1 if len(names) < 4 else 4 if any(map(is_limited, names)) else 2):
-                usage = draw_usage(draw, names)
-                ours = rate(usage, price).total_nanousd
-                theirs = their_total(provider, model, usage)
-                found.append(Sample(listing.listed_as, usage, ours, theirs, names))
+                for at in moments:
+                    usage = draw_usage(draw, names)
+                    ours = rate(usage, price.at(at.timestamp())).total_nanousd
+                    theirs = their_total(provider, model, usage, at)
+                    found.append(Sample(listing.listed_as, usage, ours, theirs, names))
     return found
+
+
+def draw_moments(names: frozenset[str]) -> Iterator[dt.datetime]:
+    """Noon, midnight, and each end of the windows: the minute before, its first and its last second."""
+    midnight = NOW.replace(hour=0)
+    yield from (NOW, midnight)
+    for minute in sorted({minute for name in names for minute in read_rate_key(name).window or ()}):
+        for seconds in (-60, -1, 0, 59):
+            yield midnight + dt.timedelta(minutes=minute, seconds=seconds)
 
 
 def is_limited(name: str) -> bool:
@@ -155,6 +167,7 @@ def test_the_samples_cover_what_prices_depend_on(samples: list[Sample]) -> None:
             key.limit and (usage.input_tokens or 0) > key.start_tokens for key in keys
         )
         covered["at a size"] += any(key.limit and usage.input_tokens == key.start_tokens for key in keys)
+        covered["hours of the day"] += any(key.window for key in keys)
         covered["service tier"] += bool(usage.service_tier)
     few = {"reasoning": 1, "each request": 2, "audio": 5}
     assert all(count >= few.get(name, 20) for name, count in covered.items()), covered
