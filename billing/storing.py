@@ -3,7 +3,7 @@
 Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_hour, open_intent, feedback,
 evidence of failed checks, and what budgets have spent (`budget_settling`). Call inside a transaction.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that
-comes twice changes nothing.
+comes twice changes nothing. What comes for a closed month is counted on the first open day (`periods`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from billing.budget_settling import begin_settling, settle_records
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
 from billing.journal_files import SourceLine
 from billing.journal_lines import Feedback, Intent, LineError, Outcome
+from billing.periods import POSTING_DAY, hold_open_period, late_postings_of
 
 ROWS_PER_WRITE = 256
 # What is wrong with the data, as opposed to with the server: out of range, constraint, too large.
@@ -69,7 +70,7 @@ _SHARED_SUMS = (
     ("cost_nanousd", "coalesce(sum(cost_nanousd), 0)"),
 )
 DAY_KEYS = (
-    ("day", "(started_at AT TIME ZONE 'UTC')::date"),
+    ("day", POSTING_DAY),
     *(
         (name, name)
         for name in ("tenant_id", "project_id", "api_key_id", "deployment_id", "price_id", "policy_id")
@@ -124,6 +125,8 @@ WITH inserted AS (
     {_upsert("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)}
 ), hours AS (
     {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
+), late AS (
+    {late_postings_of("inserted", request_id="id", number="0")}
 )
 SELECT count(*), array_agg(id) FILTER (WHERE tenant_id = ANY(%s)) FROM inserted
 """  # noqa: S608  (all names are constants of this file)
@@ -264,6 +267,7 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
             cursor.copy(f"COPY new_attempt ({ATTEMPT_COLUMNS}) FROM STDIN") as copy,
         ):
             copy.write("".join(attempts))
+        hold_open_period()
         scopes = begin_settling()
         cursor.execute(INSERT_NEW, [list(scopes.tenant_ids)])
         inserted, budgeted = cursor.fetchone()
