@@ -248,7 +248,7 @@ def _price_one(
         versions = prices.get(attempt.deployment_id, ())
         price = price_at(versions, record.started_at.timestamp())
         if price is None and versions and question.takes_later_price:
-            price, is_later = versions[0], True
+            price, is_later = versions[0].at(record.started_at.timestamp()), True
         if price is None:
             return None
         try:

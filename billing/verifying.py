@@ -108,10 +108,10 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
     """Differences of a month; None for each attempt that was looked at."""
     begin, end = _bounds(month)
     attempts = AttemptRecord.objects.filter(started_at__gte=begin, started_at__lt=end).order_by()
-    columns = attempts.values_list("request_id", "number", "usage", "price_id", "cost_nanousd")
-    for request_id, number, usage, price_id, cost in columns.iterator(chunk_size=CHUNK):
+    columns = attempts.values_list("request_id", "number", "started_at", "usage", "price_id", "cost_nanousd")
+    for request_id, number, started_at, usage, price_id, cost in columns.iterator(chunk_size=CHUNK):
         yield None
-        expected = _expected_cost(usage, price_id, prices)
+        expected = _expected_cost(usage, price_id, started_at, prices)
         if expected != cost:
             yield Difference("attempt cost", f"{request_id} #{number}", _shown(cost), _shown(expected))
     yield from _request_differences(begin, end)
@@ -122,7 +122,7 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
 
 
 def _expected_cost(
-    usage: dict[str, Any], price_id: int | None, prices: dict[int, PriceVersion]
+    usage: dict[str, Any], price_id: int | None, started_at: dt.datetime, prices: dict[int, PriceVersion]
 ) -> int | None:
     if price_id is None or not usage:
         return None
@@ -136,7 +136,7 @@ def _expected_cost(
             rates=parse_rates(row.rates),
         )
     try:
-        return rate(usage_from_json(usage), price).total_nanousd
+        return rate(usage_from_json(usage), price.at(started_at.timestamp())).total_nanousd
     except UsageUnknownError:
         return None
 
@@ -172,15 +172,17 @@ def _adjustment_differences(
     found = Adjustment.objects.filter(started_at__gte=begin, started_at__lt=end, number=REPLACEMENT)
     reversals = Adjustment.objects.filter(request_id=OuterRef("request_id"), number=REVERSAL)
     columns = found.order_by().annotate(is_pair=Exists(reversals))
-    rows = columns.values_list("request_id", "attempts", "cost_nanousd", "is_pair").iterator(chunk_size=CHUNK)
+    named = ("request_id", "started_at", "attempts", "cost_nanousd", "is_pair")
+    rows = columns.values_list(*named).iterator(chunk_size=CHUNK)
     while chunk := list(islice(rows, CHUNK)):
         tried = AttemptRecord.objects.filter(
             request_id__in=[row[0] for row in chunk], started_at__gte=begin, started_at__lt=end
         )
         usages = {(row[0], row[1]): row[2] for row in tried.values_list("request_id", "number", "usage")}
-        for request_id, attempts, cost, is_pair in chunk:
+        for request_id, started_at, attempts, cost, is_pair in chunk:
             for number, price_id, stored in attempts:
-                expected = _expected_cost(usages.get((request_id, number)) or {}, price_id, prices)
+                usage = usages.get((request_id, number)) or {}
+                expected = _expected_cost(usage, price_id, started_at, prices)
                 if expected != stored:
                     what = f"{request_id} #{number}"
                     yield Difference("adjusted cost", what, _shown(stored), _shown(expected))
