@@ -10,7 +10,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from billing.models import Budget
+from billing.models import AlertRecipient, Budget
 from billing.money import MoneyError, parse_usd
 from policies.forms import ConsoleForm
 from policies.models import ApiKey, Project, Tenant
@@ -89,3 +89,50 @@ class BudgetForm(BudgetChangeForm):
                 raise ValidationError(f"{'/'.join(names[:2])} has no key {names[2]} in use.")
             found["api_key"] = key
         return found
+
+
+class RecipientForm(ConsoleForm):
+    """Who hears of a tenant's budgets. Of one budget: without the tenant, which is the budget's."""
+
+    tenant = forms.CharField(
+        max_length=100,
+        required=False,
+        label="Budgets of the tenant",
+        help_text="All of them, for example acme.",
+    )
+    channel = forms.ChoiceField(
+        choices=[("email", "E-mail"), ("webhook", "Webhook, signed")],
+        initial=AlertRecipient.Channel.EMAIL,
+        label="Told by",
+    )
+    address = forms.CharField(
+        max_length=500,
+        help_text="finance@example.com, or https://hooks.example.com/budgets. No secret belongs into an address.",
+    )
+    allow_private_network = forms.BooleanField(
+        required=False,
+        label="Allow http and private addresses",
+        help_text="For a webhook in this network.",
+    )
+
+    def __init__(self, *args: Any, is_of_budget: bool, may_allow_private: bool, **kwargs: Any) -> None:
+        # What was sent is checked by the base class already, so a field that is only left out would be believed.
+        self._is_of_budget = is_of_budget
+        self._may_allow_private = may_allow_private
+        super().__init__(*args, **kwargs)
+        if is_of_budget:
+            del self.fields["tenant"]
+        if not may_allow_private:
+            del self.fields["allow_private_network"]
+
+    def clean_tenant(self) -> Tenant | None:
+        name = self.cleaned_data["tenant"].strip()
+        if self._is_of_budget:
+            return None
+        tenant = Tenant.objects.filter(name=name).first()
+        if tenant is None:
+            raise ValidationError(f"There is no tenant {name}." if name else "Name a tenant.")
+        return tenant
+
+    def clean_allow_private_network(self) -> bool:
+        return self._may_allow_private and self.cleaned_data["allow_private_network"]

@@ -4,6 +4,7 @@ from django.urls import path
 
 from billing.views import (
     backtests,
+    budget_alerts,
     budgets,
     evaluation,
     keys,
@@ -36,6 +37,12 @@ urlpatterns = [
     path("router/evaluations/runs/<int:pk>/cancel", evaluation.cancel_run, name="evaluation-cancel"),
     path("budgets", budgets.list_budgets, name="budgets"),
     path("budgets/new", budgets.create_budget, name="budget-new"),
+    path("budgets/alerts", budget_alerts.show_alerts, name="budget-alerts"),
+    path("budgets/recipients/new", budget_alerts.add_recipient, name="budget-recipient-new"),
+    path("budgets/recipients/<int:pk>/test", budget_alerts.send_test, name="budget-recipient-test"),
+    path(
+        "budgets/recipients/<int:pk>/delete", budget_alerts.remove_recipient, name="budget-recipient-delete"
+    ),
     path("budgets/<int:pk>", budgets.show_budget, name="budget"),
     path("budgets/<int:pk>/edit", budgets.change_budget, name="budget-edit"),
     path("budgets/<int:pk>/delete", budgets.delete_budget, name="budget-delete"),

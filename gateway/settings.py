@@ -195,6 +195,8 @@ CELERY_BEAT_SCHEDULE = {
     "run-unfinished-backtests": {"task": "gateway.tasks.run_unfinished_backtests", "schedule": 30.0},
     "resume-evaluations": {"task": "billing.tasks.resume_evaluations", "schedule": 60.0},
     "collect-evidence": {"task": "billing.tasks.collect_evidence", "schedule": 30.0},
+    "notice-budgets": {"task": "gateway.tasks.notice_budgets", "schedule": 60.0},
+    "forget-deliveries-daily": {"task": "gateway.tasks.forget_deliveries", "schedule": 86400.0},
     "learn-router-daily": {"task": "billing.tasks.learn_router", "schedule": 86400.0},
     "prune-records-daily": {"task": "billing.tasks.prune_records", "schedule": 86400.0},
     "prepare-partitions-daily": {"task": "billing.tasks.prepare_partitions", "schedule": 86400.0},

@@ -1,6 +1,6 @@
 """What does the gateway do in the background? Celery tasks: hints only, the rows are the truth.
 
-Calls: demo_traffic, billing.backtesting. Running one twice changes nothing.
+Calls: demo_traffic, billing.backtesting, billing.alerting, billing.alert_deliveries. Running one twice changes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from billing import backtesting
+from billing import alert_deliveries, alerting, backtesting
 from gateway import demo_traffic
 from gateway.snapshots import load_snapshot
 
@@ -40,3 +40,22 @@ def run_unfinished_backtests() -> None:
     """Make backtests whose task was lost or whose process died."""
     for run_id in backtesting.find_unfinished(now=timezone.now()):
         backtesting.run_backtest(run_id, load_snapshot=load_snapshot)
+
+
+@shared_task(name="gateway.tasks.notice_budgets", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def notice_budgets() -> None:
+    """Note which budgets have passed a threshold, and send what there is to tell."""
+    alerting.notice(now=timezone.now())
+    alert_deliveries.deliver_due(now=timezone.now())
+
+
+@shared_task(name="gateway.tasks.deliver_alerts", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def deliver_alerts() -> None:
+    """Send what waits: somebody asked for a test."""
+    alert_deliveries.deliver_due(now=timezone.now())
+
+
+@shared_task(name="gateway.tasks.forget_deliveries", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def forget_deliveries() -> None:
+    """Delete messages that arrived, or were given up, long ago."""
+    alert_deliveries.forget_old(now=timezone.now())

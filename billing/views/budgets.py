@@ -13,10 +13,12 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from billing import budgets
+from billing.alert_recipients import list_recipients
 from billing.budget_forms import BudgetChangeForm, BudgetForm
 from billing.budget_standing import list_standing, standing_of
-from billing.models import Budget, BudgetLease, BudgetWindow
+from billing.models import Budget, BudgetAlert, BudgetLease, BudgetWindow
 from billing.money import usd_text
+from billing.views.budget_alerts import list_history
 from policies.models import ChangeEvent
 from policies.permissions import Ability, actor_name, needs
 from policies.views.answering import is_confirmed, posted, run_and_return, show_form
@@ -24,6 +26,7 @@ from policies.views.answering import is_confirmed, posted, run_and_return, show_
 WINDOWS_SHOWN = 12
 LEASES_SHOWN = 50
 CHANGES_SHOWN = 10
+ALERTS_SHOWN = 12
 
 
 @needs(Ability.READ)
@@ -60,6 +63,8 @@ def show_budget(request: HttpRequest, pk: int) -> HttpResponse:
             for lease in leases[:LEASES_SHOWN]
         ],
         "changes": changes[:CHANGES_SHOWN],
+        "recipients": list_recipients(standing.budget),
+        "alerts": list_history(BudgetAlert.objects.filter(window__budget_id=pk), limit=ALERTS_SHOWN),
     }
     return render(request, "budgets/detail.html", context)
 

@@ -16,7 +16,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from billing.budget_standing import list_near
+from billing.budget_standing import list_foreseen, list_near
 from billing.models import UsageByDay
 from billing.money import format_usd
 from billing.reports import HourTotals, TodaySummary, today_summary
@@ -181,6 +181,16 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "text": f"{format_usd(standing.used_nanousd)} of {format_usd(standing.numbers.limit_nanousd)},"
                 f" {standing.budget.get_window_display()}." + (f" {refuses}" if is_used_up else ""),
                 "url": reverse("budget", args=[standing.budget.pk]),
+            }
+        )
+    for alert in list_foreseen(now=timezone.now(), limit=BUDGETS_SHOWN):
+        items.append(
+            {
+                "state": "near_limit",
+                "title": f"{alert.window.budget.scope()} will exceed its budget",
+                "text": f"{format_usd(alert.forecast_nanousd)} of {format_usd(alert.limit_nanousd)} foreseen,"
+                f" {alert.window.budget.get_window_display()}.",
+                "url": reverse("budget", args=[alert.window.budget_id]),
             }
         )
     backlog = count_journal_backlog_bytes(data_dir)

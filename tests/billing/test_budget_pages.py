@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
+from django.core import mail
+from django.utils import timezone
 
-from billing import budgets, leasing
-from billing.models import Budget, BudgetWindow
+from billing import alerting, budgets, leasing
+from billing.models import AlertDelivery, AlertRecipient, Budget, BudgetWindow
+from gateway.tasks import notice_budgets
 from policies.permissions import Role
-from tests.console_people import client_of, finance
+from tests.console_people import client_of, finance, operator
 from tests.make import ingest, request_lines, world
 
 pytestmark = pytest.mark.django_db
@@ -101,3 +105,71 @@ def test_viewers_see_budgets_and_change_none() -> None:
     browser = client_of(Role.VIEWER)
     assert "Finance or an operator makes it" in browser.get("/budgets").text
     assert browser.get("/budgets/new").status_code == 403
+
+
+def test_a_recipient_is_added_tested_told_and_removed() -> None:
+    made = world()
+    budget = budgets.create_budget(tenant=made.tenant, window="total", limit_nanousd=USD, actor="a test")
+    browser = finance()
+    page = browser.post(
+        f"/budgets/recipients/new?budget={budget.pk}",
+        {"channel": "email", "address": "fin@example.com"},
+        follow=True,
+    )
+    assert "Mail is not set up" in page.text
+    recipient = AlertRecipient.objects.get()
+    assert (recipient.budget, recipient.tenant) == (budget, made.tenant)
+    page = browser.post(f"/budgets/recipients/{recipient.pk}/test", follow=True)
+    assert "is on its way" in page.text
+    BudgetWindow.objects.update(spent_nanousd=USD)
+    notice_budgets()
+    notice_budgets()
+    assert [sent.subject for sent in mail.outbox] == [
+        f"A test of Pointsman for {made.tenant}",
+        f"{made.tenant} has used up its budget of $1.00",
+    ]
+    page = browser.get(f"/budgets/{budget.pk}")
+    for text in ("used up", "1 told.", "Told with a graver one", "fin@example.com"):
+        assert text in page.text
+    browser.post(f"/budgets/recipients/{recipient.pk}/delete", {"confirm_name": "another"})
+    assert AlertRecipient.objects.exists()
+    browser.post(f"/budgets/recipients/{recipient.pk}/delete", {"confirm_name": "fin@example.com"})
+    assert not AlertDelivery.objects.exists()
+
+
+def test_a_webhooks_secret_is_shown_once_and_only_operators_open_private_networks() -> None:
+    made = world()
+    sent = {"tenant": made.tenant.name, "channel": "webhook", "address": "http://10.0.0.5/hook"}
+    sent["allow_private_network"] = "on"
+    answer = finance().post("/budgets/recipients/new", sent)
+    assert answer.status_code == 422
+    assert "private or local address" in answer.text
+    answer = operator().post("/budgets/recipients/new", sent)
+    assert "whsec_" in answer.text
+    assert "no-store" in answer["Cache-Control"]
+    page = finance().get("/budgets/alerts").text
+    assert "http://10.0.0.5/hook" in page
+    assert "whsec_" not in page
+
+
+def test_the_home_page_says_which_budget_will_be_exceeded() -> None:
+    made = world()
+    now = timezone.now()
+    budget = budgets.create_budget(
+        tenant=made.tenant,
+        window="month",
+        limit_nanousd=10 * USD,
+        actor="a test",
+        now=now - dt.timedelta(days=400),
+    )
+    BudgetWindow.objects.update(
+        spent_nanousd=6 * USD, starts_at=now - dt.timedelta(days=10), ends_at=now + dt.timedelta(days=20)
+    )
+    alerting.notice(now=now)
+    page = finance().get("/").text
+    assert f"{made.tenant} will exceed its budget" in page
+    assert "$18.00 of $10.00 foreseen" in page
+    BudgetWindow.objects.filter(budget=budget).update(spent_nanousd=9 * USD)
+    page = finance().get("/").text  # now it is near its limit, which says more
+    assert "will exceed" not in page
+    assert "has used 90 %" in page

@@ -18,14 +18,23 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from billing import budgets, workload_usage
+from billing import alerting, budgets, workload_usage
+from billing.alert_recipients import add_recipient
 from billing.backtest_expectations import Expected
 from billing.backtest_results import build_result
 from billing.backtest_tally import Latency, Tally, TenantSums
 from billing.evaluation_lines import Case
 from billing.evaluation_runs import finish_run, record_answer, start_run
 from billing.evaluation_sets import create_set
-from billing.models import Backtest, EvaluationAnswer, EvaluationRun, EvaluationState, PriceProposal
+from billing.models import (
+    Backtest,
+    Budget,
+    BudgetWindow,
+    EvaluationAnswer,
+    EvaluationRun,
+    EvaluationState,
+    PriceProposal,
+)
 from billing.price_proposals import make_proposal
 from billing.price_sources import csv_file
 from policies import router_tables
@@ -47,7 +56,8 @@ CEILINGS = {
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
     "spend": 14, "spend-keys": 15, "spend-savings": 15,
-    "budgets": 9, "budget": 12, "budget-new": 8, "budget-edit": 8,
+    "budgets": 9, "budget": 15, "budget-new": 8, "budget-edit": 8,
+    "budget-alerts": 10, "budget-recipient-new": 8,
     "prices": 11, "unpriced": 17, "price-proposal": 10, "price-proposal-new": 8,
     "router": 22, "workload": 19, "router-table": 8,
     "policy-backtests": 11, "backtest": 7,
@@ -63,6 +73,7 @@ ABILITY_OF = {
     "price-proposal-new": Ability.SET_PRICES,
     "budget-new": Ability.SET_BUDGETS,
     "budget-edit": Ability.SET_BUDGETS,
+    "budget-recipient-new": Ability.SET_BUDGETS,
     "key-new": Ability.ISSUE_KEYS,
     "key-rotate": Ability.ISSUE_KEYS,
     "people": Ability.MANAGE_PEOPLE,
@@ -104,9 +115,7 @@ def filled(tmp_path: Path) -> Filled:
         "provider": world.deployment.provider_id,
         "deployment": world.deployment.pk,
         "policy": world.policy.pk,
-        "budget": budgets.create_budget(
-            tenant=world.tenant, window="month", limit_nanousd=10**9, actor="fin"
-        ).pk,
+        "budget": _alerted(world).pk,
         "tenant": world.tenant.pk,
         "project": world.project.pk,
         "request": request_id,
@@ -134,6 +143,15 @@ def filled(tmp_path: Path) -> Filled:
     addresses["price-proposal"] = reverse("price-proposal", args=[_proposed(world).pk])
     addresses["evaluation-run"] = reverse("evaluation-run", args=[EvaluationRun.objects.get().pk])
     return Filled(world, request_id, addresses)
+
+
+def _alerted(world: make.World) -> Budget:
+    """A budget that is used up, with somebody who was told."""
+    budget = budgets.create_budget(tenant=world.tenant, window="month", limit_nanousd=10**9, actor="fin")
+    add_recipient(tenant=world.tenant, budget=budget, channel="email", address="fin@example.com", actor="fin")
+    BudgetWindow.objects.filter(budget=budget).update(spent_nanousd=10**9)
+    alerting.notice(now=timezone.now())
+    return budget
 
 
 def _evaluated(world: make.World) -> EvaluationRun:
