@@ -17,7 +17,7 @@ from policies.api.access import ADD_PRICES, READ, Operation
 from policies.api.resources import (
     CollectionView,
     Filters,
-    ManagementView,
+    RowView,
     StrictSerializer,
     ZonedDateTimeField,
     find_named,
@@ -84,11 +84,8 @@ class PricesView(CollectionView):
         return self.show_added(pricing.add_price(deployment=deployment, actor=self.actor, **fields))
 
 
-class PriceView(ManagementView):
+class PriceView(RowView):
     tag = "prices"
     queryset = Price.objects.select_related("deployment")
     serializer_class = PriceSerializer
     operations = {"GET": Operation("get_price", "Read a price", READ)}
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())

@@ -18,6 +18,7 @@ from policies.api.resources import (
     CollectionView,
     Filters,
     ManagementView,
+    RowView,
     StrictSerializer,
     find_named,
     row_id,
@@ -92,7 +93,7 @@ class ProvidersView(CollectionView):
         return self.show_added(cataloguing.create_provider(actor=self.actor, **self.read_body()))
 
 
-class ProviderView(ManagementView):
+class ProviderView(RowView):
     tag = "providers"
     queryset = Provider.objects.all()
     serializer_class = ProviderSerializer
@@ -101,9 +102,6 @@ class ProviderView(ManagementView):
         "PATCH": Operation("change_provider", "Change a provider", CHANGE_CATALOG),
         "DELETE": Operation("delete_provider", "Delete a provider", CHANGE_CATALOG),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change the members that are given; live within 2 s. Without `credential` it stays as it is."""
@@ -191,7 +189,7 @@ class ModelsView(CollectionView):
         return self.show_added(cataloguing.create_model(actor=self.actor, **self.read_body()))
 
 
-class ModelView(ManagementView):
+class ModelView(RowView):
     tag = "models"
     queryset = Model.objects.all()
     serializer_class = ModelSerializer
@@ -200,9 +198,6 @@ class ModelView(ManagementView):
         "PATCH": Operation("change_model", "Change a model", CHANGE_CATALOG),
         "DELETE": Operation("delete_model", "Delete a model", CHANGE_CATALOG),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change the members that are given; live within 2 s."""
@@ -255,7 +250,7 @@ class DeploymentsView(CollectionView):
         return self.show_added(cataloguing.create_deployment(actor=self.actor, **fields))
 
 
-class DeploymentView(ManagementView):
+class DeploymentView(RowView):
     tag = "deployments"
     queryset = Deployment.objects.select_related("model", "provider")
     serializer_class = DeploymentSerializer
@@ -264,9 +259,6 @@ class DeploymentView(ManagementView):
         "PATCH": Operation("change_deployment", "Change a deployment", CHANGE_CATALOG),
         "DELETE": Operation("delete_deployment", "Delete a deployment", CHANGE_CATALOG),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change the members that are given; live within 2 s. One that a policy names keeps its name."""

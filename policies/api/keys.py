@@ -17,6 +17,7 @@ from policies.api.resources import (
     CollectionView,
     Filters,
     ManagementView,
+    RowView,
     StrictSerializer,
     ZonedDateTimeField,
     find_named,
@@ -93,7 +94,7 @@ class KeysView(CollectionView):
         return _show_issued(row, secret)
 
 
-class KeyView(ManagementView):
+class KeyView(RowView):
     tag = "keys"
     queryset = ApiKey.objects.select_related("project__tenant")
     serializer_class = KeySerializer
@@ -101,9 +102,6 @@ class KeyView(ManagementView):
         "GET": Operation("get_key", "Read an API key", READ),
         "PATCH": Operation("change_key", "Change an API key", ISSUE_KEYS),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change owner, is_pinned, allowed_models or expires_at of a key that is not revoked."""

@@ -18,7 +18,7 @@ from policies import publishing
 from policies.api.access import EDIT_POLICIES, PUBLISH, READ, Operation, meets
 from policies.api.etags import etag_of, has_read, is_known_to_caller
 from policies.api.problems import ApiRefusal, problem_as_json
-from policies.api.resources import CollectionView, Filters, ManagementView, StrictSerializer, row_id
+from policies.api.resources import CollectionView, Filters, ManagementView, RowView, StrictSerializer, row_id
 from policies.api.schema import ProblemErrorSerializer
 from policies.differences import list_differences
 from policies.models import Policy, PolicyDraft
@@ -81,7 +81,7 @@ class PoliciesView(CollectionView):
         return self.show_added(publishing.change_policy(policy=row, actor=self.actor, **later))
 
 
-class PolicyView(ManagementView):
+class PolicyView(RowView):
     tag = "policies"
     queryset = WITH_VERSION
     serializer_class = PolicySerializer
@@ -90,9 +90,6 @@ class PolicyView(ManagementView):
         "PATCH": Operation("change_policy", "Change a policy", EDIT_POLICIES),
         "DELETE": Operation("delete_policy", "Delete a policy", EDIT_POLICIES),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change the members that are given. A disabled policy takes no requests. Rules: see its draft.

@@ -18,7 +18,7 @@ from policies import approvals, canaries, publishing
 from policies.api.access import APPROVE, PUBLISH, READ, Operation
 from policies.api.etags import has_read
 from policies.api.policy import WITH_VERSION, DocumentField, PolicySerializer, stale_draft
-from policies.api.resources import CollectionView, ManagementView, StrictSerializer, row_id
+from policies.api.resources import CollectionView, ManagementView, RowView, StrictSerializer, row_id
 from policies.api.versions import VersionSerializer, show_new_version
 from policies.models import Policy, PublicationRequest
 
@@ -191,14 +191,11 @@ class PublicationRequestsView(CollectionView):
         )
 
 
-class PublicationRequestView(ManagementView):
+class PublicationRequestView(RowView):
     tag = "publication"
     queryset = PublicationRequest.objects.select_related("policy", "version")
     serializer_class = PublicationRequestSerializer
     operations = {"GET": Operation("get_publication_request", "Read a publication request", READ)}
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
 
 class ApprovalView(PublicationView):

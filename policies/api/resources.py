@@ -146,6 +146,13 @@ class ManagementView(GenericAPIView[Any]):
         return self.get_queryset().get(pk=row.pk)
 
 
+class RowView(ManagementView):
+    """One row; the resource adds how it is changed and deleted."""
+
+    def get(self, request: Request, **kwargs: Any) -> Response:
+        return self.show(self.find_row())
+
+
 class CollectionView(ManagementView):
     """A list with filters; POST adds a row, where the resource has `create`."""
 

@@ -19,7 +19,7 @@ from policies.api.access import CHANGE_TENANTS, READ, Operation
 from policies.api.resources import (
     CollectionView,
     Filters,
-    ManagementView,
+    RowView,
     StrictSerializer,
     find_named,
     row_id,
@@ -92,7 +92,7 @@ class TenantsView(CollectionView):
         return self.show_added(self.reread(row))
 
 
-class TenantView(ManagementView):
+class TenantView(RowView):
     tag = "tenants"
     queryset = Tenant.objects.prefetch_related("policies")
     serializer_class = TenantSerializer
@@ -101,9 +101,6 @@ class TenantView(ManagementView):
         "PATCH": Operation("change_tenant", "Change a tenant", CHANGE_TENANTS),
         "DELETE": Operation("delete_tenant", "Delete a tenant", CHANGE_TENANTS),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     @transaction.atomic
     def patch(self, request: Request, pk: int) -> Response:
@@ -160,7 +157,7 @@ class ProjectsView(CollectionView):
         return self.show_added(row)
 
 
-class ProjectView(ManagementView):
+class ProjectView(RowView):
     tag = "projects"
     queryset = Project.objects.select_related("tenant")
     serializer_class = ProjectSerializer
@@ -169,9 +166,6 @@ class ProjectView(ManagementView):
         "PATCH": Operation("change_project", "Change a project", CHANGE_TENANTS),
         "DELETE": Operation("delete_project", "Delete a project", CHANGE_TENANTS),
     }
-
-    def get(self, request: Request, pk: int) -> Response:
-        return self.show(self.find_row())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change the members that are given. A project stays with its tenant."""
