@@ -14,9 +14,10 @@ from django.utils import timezone
 
 from billing.models import Price
 from billing.pricebook import PriceError, parse_rates
+from billing.sale_terms import hold_terms
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
-from policies.models import Deployment
+from policies.models import Deployment, Tenant
 
 
 @transaction.atomic
@@ -28,22 +29,31 @@ def add_price(
     effective_from: dt.datetime | None = None,
     source: str = "",
     book: str = "cost",
+    tenant: Tenant | None = None,
 ) -> Price:
     """Add a price that is in force from `effective_from` (now) until the next one of its book begins.
 
-    Requests that are already recorded keep the price they were rated with. Raises InvalidValueError for a
-    wrong rate, NameTakenError when a price of this book begins at that very moment.
+    Requests that are already recorded keep the price they were rated with. A tenant's own price is of the book `sale`.
+    Raises InvalidValueError for a wrong rate, NameTakenError when a price of this book begins at that very moment.
     """
     if effective_from is not None and timezone.is_naive(effective_from):
         raise InvalidValueError({"effective_from": ["a time needs its time zone"]})
     if book not in Price.Book.values:
         raise InvalidValueError({"book": [f"{book!r} is not one of {', '.join(Price.Book.values)}"]})
+    if tenant is not None and book != Price.Book.SALE:
+        raise InvalidValueError(
+            {"tenant": ["providers charge us, not a tenant: only the book sale has own prices"]}
+        )
+    if book == Price.Book.SALE:
+        hold_terms(exclusively=True)  # it begins now at the earliest: no record may miss it
     since = effective_from or timezone.now()
-    if Price.objects.filter(deployment=deployment, book=book, tenant=None, effective_from=since).exists():
+    same = Price.objects.filter(deployment=deployment, book=book, tenant=tenant, effective_from=since)
+    if same.exists():
         raise NameTakenError(f"{deployment} already has a {book} price that begins at {since.isoformat()}")
     price = Price.objects.create(
         deployment=deployment,
         book=book,
+        tenant=tenant,
         rates=canonical_rates(rates),
         effective_from=since,
         source=source[:200],
@@ -57,6 +67,7 @@ def add_price(
         object_name=deployment.name,
         after={
             "book": book,
+            **({"tenant": tenant.name} if tenant else {}),
             "rates": price.rates,
             "effective_from": since.isoformat(),
             "source": price.source,

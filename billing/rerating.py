@@ -6,6 +6,7 @@ Reads: records, attempts, prices.
 A pair is a reversal (the record, negated) and a replacement (the record at its price); both go into the rollups of the
 request's own day and hour in the transaction that writes them, so reports include them. What budgets have spent stays.
 Of a closed month nothing changes: the pair goes into the first open day (`periods`), and late_posting says so.
+What its tenant is charged follows from the terms of the request's time.
 A request is priced when all its attempts with known usage have a price; else it is left, and counted.
 """
 
@@ -20,6 +21,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, Sum
 
+from billing.charging import ChargedAttempt, charge_attempts
 from billing.models import (
     Adjustment,
     AttemptRecord,
@@ -32,6 +34,8 @@ from billing.models import (
 from billing.periods import hold_open_period, late_postings_of
 from billing.pricebook import PriceVersion, parse_rates, price_at
 from billing.rating import UsageUnknownError, total_nanousd
+from billing.sale_book import SaleBook
+from billing.sale_terms import load_sale_terms
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
 from policies import changes
@@ -53,12 +57,21 @@ class Question:
 
 
 class Priced(NamedTuple):
-    """A record, its attempts' prices and costs, and the sum. `is_later`: by a price that began after it."""
+    """A record, its attempts' prices and costs, and the sums. `is_later`: by a price that began after it."""
 
     record: RequestRecord
     attempts: list[tuple[int, int, int]]
     cost_nanousd: int
     is_later: bool
+    charge_nanousd: int
+
+
+class Books(NamedTuple):
+    """All cost prices by deployment, oldest first, and what tenants are charged."""
+
+    prices: Mapping[int, Sequence[PriceVersion]]
+    by_id: Mapping[int, PriceVersion]
+    sale: SaleBook
 
 
 class Sums(NamedTuple):
@@ -109,9 +122,9 @@ def count_records_to_read(question: Question) -> int:
 def preview(question: Question) -> Outcome:
     """What `rerate` would do now. Reads every unpriced record of the days."""
     outcome = Outcome()
-    prices = _load_prices()
+    books = _load_books()
     for batch in _batches(question):
-        for priced in _price(batch, prices, question):
+        for priced in _price(batch, books, question):
             if priced is None:
                 outcome.left_count += 1
             else:
@@ -136,10 +149,10 @@ def rerate(question: Question, *, actor: str, reason: str, now: dt.datetime) -> 
         made_by=actor[:150],
     )
     outcome = Outcome()
-    prices = _load_prices()
+    books = _load_books()
     for batch in _batches(question):
         with transaction.atomic():
-            _store(run, batch, prices, question, outcome)
+            _store(run, batch, books, question, outcome)
             run.request_count, run.cost_nanousd = outcome.all[:2]
             run.left_count = outcome.left_count
             run.save(update_fields=["request_count", "left_count", "cost_nanousd"])
@@ -214,9 +227,7 @@ def _days_with_unpriced(question: Question) -> list[tuple[dt.date, list[int]]]:
     return list(keys_of.items())
 
 
-def _price(
-    batch: Sequence[RequestRecord], prices: Mapping[int, Sequence[PriceVersion]], question: Question
-) -> Iterator[Priced | None]:
+def _price(batch: Sequence[RequestRecord], books: Books, question: Question) -> Iterator[Priced | None]:
     """Each record priced, None for those that cannot be."""
     attempts: dict[object, list[AttemptRecord]] = {}
     found = AttemptRecord.objects.filter(
@@ -227,43 +238,57 @@ def _price(
     for attempt in found.order_by("request_id", "number"):
         attempts.setdefault(attempt.request_id, []).append(attempt)
     for record in batch:
-        yield _price_one(record, attempts.get(record.pk, []), prices, question)
+        yield _price_one(record, attempts.get(record.pk, []), books, question)
 
 
 def _price_one(
     record: RequestRecord,
     attempts: Sequence[AttemptRecord],
-    prices: Mapping[int, Sequence[PriceVersion]],
+    books: Books,
     question: Question,
 ) -> Priced | None:
     charged: list[tuple[int, int, int]] = []
+    to_charge: list[ChargedAttempt] = []
     is_later = False
     for attempt in attempts:
         if attempt.cost_nanousd is not None and attempt.price_id is not None:
             charged.append((attempt.number, attempt.price_id, attempt.cost_nanousd))
+            known = books.by_id[attempt.price_id].at(record.started_at.timestamp())
+            to_charge.append(
+                ChargedAttempt(attempt.deployment_id, attempt.usage, known, attempt.cost_nanousd)
+            )
             continue
         usage = usage_from_json(attempt.usage)
         if usage.kind == "unknown":
             continue  # it used nothing, or nobody knows what: as the gateway sums it
-        versions = prices.get(attempt.deployment_id, ())
+        versions = books.prices.get(attempt.deployment_id, ())
         price = price_at(versions, record.started_at.timestamp())
         if price is None and versions and question.takes_later_price:
             price, is_later = versions[0].at(record.started_at.timestamp()), True
         if price is None:
             return None
         try:
-            charged.append((attempt.number, price.id, total_nanousd(usage, price)))
+            cost = total_nanousd(usage, price)
         except UsageUnknownError:
             return None
+        charged.append((attempt.number, price.id, cost))
+        to_charge.append(ChargedAttempt(attempt.deployment_id, attempt.usage, price, cost))
     if not charged or record.usage_kind == "unknown":
         return None
-    return Priced(record, charged, sum(cost for _, _, cost in charged), is_later)
+    total = sum(cost for _, _, cost in charged)
+    charge = charge_attempts(
+        to_charge,
+        lambda deployment_id: books.sale.find(
+            tenant_id=record.tenant_id, deployment_id=deployment_id, at=record.started_at
+        ),
+    )
+    return Priced(record, charged, total, is_later, total if charge is None else charge)
 
 
 def _store(
     run: ReratingRun,
     batch: Sequence[RequestRecord],
-    prices: Mapping[int, Sequence[PriceVersion]],
+    books: Books,
     question: Question,
     outcome: Outcome,
 ) -> None:
@@ -277,7 +302,7 @@ def _store(
         )
     )
     rows: list[Adjustment] = []
-    for record, priced in zip(batch, _price(batch, prices, question), strict=True):
+    for record, priced in zip(batch, _price(batch, books, question), strict=True):
         if record.pk in done:
             continue
         if priced is None:
@@ -325,7 +350,7 @@ def _half(
         cache_write_tokens=sign * (record.cache_write_tokens or 0),
         reasoning_tokens=sign * (record.reasoning_tokens or 0),
         cost_nanousd=priced.cost_nanousd if priced else sign * (record.cost_nanousd or 0),
-        charge_nanousd=priced.cost_nanousd if priced else sign * charge_of(record),
+        charge_nanousd=priced.charge_nanousd if priced else sign * charge_of(record),
     )
 
 
@@ -335,8 +360,7 @@ def charge_of(record: RequestRecord) -> int:
     return charge or 0
 
 
-def _load_prices() -> dict[int, list[PriceVersion]]:
-    """All cost prices by deployment, oldest first."""
+def _load_books() -> Books:
     prices: dict[int, list[PriceVersion]] = {}
     rows = Price.objects.filter(book=Price.Book.COST, tenant=None).order_by("effective_from", "id")
     for row in rows:
@@ -344,7 +368,8 @@ def _load_prices() -> dict[int, list[PriceVersion]]:
             row.pk, row.deployment_id, row.effective_from.timestamp(), parse_rates(row.rates)
         )
         prices.setdefault(row.deployment_id, []).append(version)
-    return prices
+    by_id = {version.id: version for versions in prices.values() for version in versions}
+    return Books(prices, by_id, load_sale_terms())
 
 
 def adjustment_sums(sums: Sequence[tuple[str, str]]) -> str:

@@ -21,6 +21,7 @@ from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, du
 from billing.journal_files import SourceLine
 from billing.journal_lines import Feedback, Intent, LineError, Outcome
 from billing.periods import POSTING_DAY, hold_open_period, late_postings_of
+from billing.record_charges import begin_charging
 
 ROWS_PER_WRITE = 256
 # What is wrong with the data, as opposed to with the server: out of range, constraint, too large.
@@ -241,6 +242,7 @@ def is_poison(error: DatabaseError) -> bool:
 def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
     refused: list[Refused] = []
     attempts: list[str] = []
+    charges = begin_charging([pair[:2] for pair in pairs])
     with connection.cursor() as cursor:
         cursor.execute(CREATE_TEMPORARY)
         cursor.execute(EMPTY_TEMPORARY)
@@ -255,7 +257,8 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
                 rows: list[str] = []
                 for pair in pairs[start : start + ROWS_PER_WRITE]:
                     try:
-                        row, own = request_row(*pair[:2]), attempt_rows(*pair[:2])
+                        row = request_row(*pair[:2], charges.find(*pair[:2]))
+                        own = attempt_rows(*pair[:2])
                     except LineError as refusal:
                         refused += [Refused(source, str(refusal)) for source in pair.sources]
                         continue

@@ -28,6 +28,7 @@ from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums
 from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
+from billing.verifying_charges import find_wrong_charges
 
 CHUNK = 2_000
 MAX_KEPT = 100
@@ -115,6 +116,7 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
         if expected != cost:
             yield Difference("attempt cost", f"{request_id} #{number}", _shown(cost), _shown(expected))
     yield from _request_differences(begin, end)
+    yield from (Difference(*found) for found in find_wrong_charges(begin, end))
     yield from _adjustment_differences(begin, end, prices)
     yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
     yield from _rollup_differences("usage_by_key_day", "billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS, month)

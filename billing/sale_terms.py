@@ -1,0 +1,179 @@
+"""How do tenants get terms of their own, and which are there?
+
+Reads: sale_term, price (book sale), deployment. Writes: sale_term, change_event. The only writer of terms.
+
+Terms begin now or later, never before: what is recorded keeps its charge, so that recorded charges can be computed
+again from the terms that are there. For that, ingestion holds a lock which adding waits for (`hold_terms`). A price of
+the book `sale` that is dated back counts from the moment it was added.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import Final
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from billing.charging import FACTOR_SCALE
+from billing.models import Price, SaleTerm
+from billing.models.sale import MAX_FACTOR
+from billing.pricebook import PriceVersion, parse_rates
+from billing.rating import METERS
+from billing.sale_book import SaleBook, SaleEntry, SaleScope
+from policies import changes
+from policies.errors import InvalidValueError, NameTakenError
+from policies.models import Deployment, Model, Tenant
+
+# Shared by whoever records charges, exclusive for whoever adds terms: none may begin before records that missed them.
+SALE_LOCK: Final = 0x73616C65
+FACTOR_DECIMALS: Final = 6
+
+
+def hold_terms(*, exclusively: bool = False) -> None:
+    """Keep terms as they are until the end of the transaction; `exclusively`: keep charges from being recorded."""
+    function = "pg_advisory_xact_lock" if exclusively else "pg_advisory_xact_lock_shared"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(%s)", [SALE_LOCK])
+
+
+def load_sale_terms() -> SaleBook:
+    """Read all terms and sale prices, of all times. Two queries where there are none, as by default."""
+    terms = SaleTerm.objects.order_by().values_list(
+        "tenant_id", "model_id", "deployment_id", "meter", "effective_from", "factor"
+    )
+    entries = [
+        SaleEntry(
+            SaleScope(tenant_id, model_id, deployment_id, meter),
+            effective_from.timestamp(),
+            None if factor is None else int(factor * FACTOR_SCALE),
+        )
+        for tenant_id, model_id, deployment_id, meter, effective_from, factor in terms
+    ]
+    for price in Price.objects.filter(book=Price.Book.SALE).order_by():
+        begins_unix_s = max(price.effective_from, price.created_at).timestamp()
+        version = PriceVersion(price.pk, price.deployment_id, begins_unix_s, parse_rates(price.rates))
+        scope = SaleScope(price.tenant_id, None, price.deployment_id)
+        entries.append(SaleEntry(scope, begins_unix_s, None, version))
+    models = dict(Deployment.objects.order_by().values_list("pk", "model_id")) if entries else {}
+    return SaleBook(entries, models)
+
+
+def has_terms() -> bool:
+    """Whether anybody is, was or will be charged something else than the cost. One query."""
+    prices = Price.objects.filter(book=Price.Book.SALE)
+    return SaleTerm.objects.order_by().values("pk").union(prices.order_by().values("pk")).exists()
+
+
+@transaction.atomic
+def add_term(
+    *,
+    factor: Decimal,
+    actor: str,
+    tenant: Tenant | None = None,
+    model: Model | None = None,
+    deployment: Deployment | None = None,
+    meter: str = "",
+    effective_from: dt.datetime | None = None,
+    note: str = "",
+) -> SaleTerm:
+    """Charge `factor` times the cost from `effective_from` (now) on. Raises ConfigurationError."""
+    problems: dict[str, list[str]] = {}
+    if not factor.is_finite() or not 0 <= factor <= MAX_FACTOR:
+        problems["factor"] = [f"a factor is a number from 0 to {MAX_FACTOR}"]
+    elif factor != factor.quantize(Decimal(1).scaleb(-FACTOR_DECIMALS)):
+        problems["factor"] = [f"a factor has at most {FACTOR_DECIMALS} decimals"]
+    if problems:
+        raise InvalidValueError(problems)
+    return _add(tenant, model, deployment, meter, factor, effective_from, note, actor)
+
+
+@transaction.atomic
+def end_term(
+    *,
+    actor: str,
+    tenant: Tenant | None = None,
+    model: Model | None = None,
+    deployment: Deployment | None = None,
+    meter: str = "",
+    effective_from: dt.datetime | None = None,
+    note: str = "",
+) -> SaleTerm:
+    """End the factor or own price of a scope: the next less specific terms hold again. Raises ConfigurationError."""
+    return _add(tenant, model, deployment, meter, None, effective_from, note, actor)
+
+
+def check_begin(effective_from: dt.datetime | None, *, now: dt.datetime) -> dt.datetime:
+    """When terms begin; now, where nobody says. Raises InvalidValueError for the past."""
+    if effective_from is None:
+        return now
+    if timezone.is_naive(effective_from):
+        raise InvalidValueError({"effective_from": ["a time needs its time zone"]})
+    if effective_from < now:
+        raise InvalidValueError(
+            {"effective_from": ["terms begin now or later: what is recorded keeps what it was charged"]}
+        )
+    return effective_from
+
+
+def _add(
+    tenant: Tenant | None,
+    model: Model | None,
+    deployment: Deployment | None,
+    meter: str,
+    factor: Decimal | None,
+    effective_from: dt.datetime | None,
+    note: str,
+    actor: str,
+) -> SaleTerm:
+    if meter and meter not in METERS:
+        raise InvalidValueError({"meter": [f"{meter!r} is not one of {', '.join(METERS)}"]})
+    if model is not None and deployment is not None:
+        raise InvalidValueError({"model": ["terms are of a model or of one deployment, not of both"]})
+    hold_terms(exclusively=True)
+    now = timezone.now()  # after the lock: whatever is recorded from here on will see the term
+    begins = check_begin(effective_from, now=now)
+    scope = SaleScope(
+        tenant.pk if tenant else None,
+        model.pk if model else None,
+        deployment.pk if deployment else None,
+        meter,
+    )
+    before = load_sale_terms().find_entry(scope, begins)
+    if before is not None and before.begins_unix_s == begins.timestamp():
+        raise NameTakenError("other terms of the same scope begin at that very moment")
+    if factor is None and (before is None or before.is_end):
+        raise InvalidValueError({"": ["there is nothing to end: no terms of this scope are in force then"]})
+    term = SaleTerm.objects.create(
+        tenant=tenant,
+        model=model,
+        deployment=deployment,
+        meter=meter,
+        factor=factor,
+        effective_from=begins,
+        note=note.strip()[:200],
+        created_at=now,
+        created_by=actor[:150],
+    )
+    changes.record_change(
+        actor=actor,
+        action="add" if factor is not None else "end",
+        object_type="sale_term",
+        object_id=term.pk,
+        object_name=scope_text(tenant, model, deployment, meter),
+        after={
+            "factor": None if factor is None else format(factor.normalize(), "f"),
+            "effective_from": begins.isoformat(),
+            "note": term.note,
+        },
+    )
+    return term
+
+
+def scope_text(
+    tenant: Tenant | None, model: Model | None, deployment: Deployment | None, meter: str = ""
+) -> str:
+    """Whom and what terms are about, in words."""
+    what = deployment.name if deployment else model.name if model else "all models"
+    return ", ".join(filter(None, (tenant.name if tenant else "all tenants", what, meter)))
