@@ -152,6 +152,11 @@ def title_of(document: StatementDocument) -> str:
     return f"{title} (void)" if document.state == "void" else title
 
 
+def describe(line: StatementLine) -> str:
+    """What a line is of: one model may be served by several deployments, at prices of their own."""
+    return f"{line.description} · {line.deployment}" if line.deployment else line.description
+
+
 def rate_text(line: StatementLine) -> str:
     """The unit price with its unit: "2.50 / 1M"; "0.01 each"."""
     if line.unit_usd is None:
@@ -267,7 +272,7 @@ def group_lines(lines: Sequence[StatementLine]) -> Iterator[tuple[str, list[Stat
 def _row(line: StatementLine, document: StatementDocument, printer: Printer) -> list[Any]:
     return [
         printer.cell(str(line.position), SMALL),
-        printer.cell(line.description),
+        printer.cell(describe(line)),
         printer.cell("" if line.quantity is None else f"{line.quantity:,}", NUMBER),
         printer.cell(rate_text(line), NUMBER),
         printer.cell(minor_text_grouped(line.amount_minor, document.minor_digits), NUMBER),
