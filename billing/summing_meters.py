@@ -19,11 +19,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 from django.db import connection, transaction
 
+from billing.charging import charge
 from billing.models import Price
 from billing.pricebook import PriceVersion, parse_rates
 from billing.pricing import decimal_text
 from billing.rating import Line, Rated, UsageUnknownError, rate
 from billing.retention import find_records_since
+from billing.sale_book import SaleBook
+from billing.sale_terms import load_sale_terms
 from billing.stored_usage import usage_from_json
 from billing.usage import Usage
 
@@ -162,7 +165,7 @@ class _Sums:
     def __init__(self) -> None:
         self.rows: dict[tuple[Any, ...], list[int]] = {}
         self._prices: dict[int, PriceVersion] = {}
-        self._book: Any = None
+        self._book: SaleBook | None = None
 
     def add(self, attempt: _Attempt) -> None:
         """Rate an attempt and count its lines."""
@@ -195,15 +198,12 @@ class _Sums:
         return version
 
     def _charge(self, attempt: _Attempt, usage: Usage, price: PriceVersion) -> Rated:
-        from billing.charging import charge
-        from billing.sale_terms import load_sale_terms
-
         if self._book is None:
             self._book = load_sale_terms()
         terms = self._book.find(
             tenant_id=attempt.tenant_id,
             deployment_id=attempt.deployment_id,
-            at=attempt.started_at.timestamp(),
+            at=attempt.started_at,
         )
         return charge(usage, price, terms)
 

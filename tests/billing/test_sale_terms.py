@@ -15,9 +15,18 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from billing import pricing
-from billing.models import Adjustment, RequestRecord, SaleTerm, UsageByDay, UsageByKeyDay
+from billing.models import (
+    Adjustment,
+    MeterByDay,
+    MeterDay,
+    RequestRecord,
+    SaleTerm,
+    UsageByDay,
+    UsageByKeyDay,
+)
 from billing.rerating import Question, rerate
 from billing.sale_terms import add_term, end_term, has_terms
+from billing.summing_meters import sum_meters
 from billing.verifying import verify
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import ChangeEvent
@@ -174,4 +183,7 @@ def test_records_and_adjustments_sum_to_every_rollup_after_random_traffic_that_c
     assert adjusted
     for rollup in (UsageByDay, UsageByKeyDay):
         assert rollup.objects.aggregate(sum=Sum("charge_nanousd"))["sum"] == kept + adjusted
+    sum_meters(first_day=today, last_day=today + dt.timedelta(days=1))
+    assert MeterByDay.objects.aggregate(sum=Sum("charge_nanousd"))["sum"] == kept + adjusted
+    assert not MeterDay.objects.filter(matches=False).exists()
     assert differences() == []
