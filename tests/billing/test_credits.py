@@ -56,7 +56,9 @@ def test_credit_is_drawn_by_priority_then_expiry_then_age() -> None:
     ending_soon = grant(made, expires_at=NOW + 5 * DAY)
     first = grant(made, kind="promotional", priority=1)
     order = [first, ending_soon, ending, lasting, old]
-    assert draw(made, 45) == [(one.pk, amount) for one, amount in zip(order, [10, 10, 10, 10, 5], strict=True)]
+    assert draw(made, 45) == [
+        (one.pk, amount) for one, amount in zip(order, [10, 10, 10, 10, 5], strict=True)
+    ]
     assert left(*order) == [0, 0, 0, 0, 5]
 
 
@@ -184,7 +186,13 @@ def test_the_database_never_lets_a_grant_go_below_zero_or_above_what_was_granted
         entries = [ledger.Entry("credit_paid", amount, one), ledger.Entry("cash", -amount)]
         with pytest.raises(DatabaseError, match="left of"), transaction.atomic():
             ledger.post(
-                tenant=made.tenant, kind="draw", reference="x", currency="USD", entries=entries, at=NOW, actor="x"
+                tenant=made.tenant,
+                kind="draw",
+                reference="x",
+                currency="USD",
+                entries=entries,
+                at=NOW,
+                actor="x",
             )
             connection.check_constraints()
 

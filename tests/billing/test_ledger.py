@@ -95,7 +95,10 @@ def insert(posting: LedgerPosting, **fields: Any) -> None:
 def test_the_database_refuses_what_does_not_balance() -> None:
     made = world()
     for amounts in ([], [1], [1, -2]):
-        with pytest.raises(DatabaseError, match="no entries, or they do not sum to zero"), transaction.atomic():
+        with (
+            pytest.raises(DatabaseError, match="no entries, or they do not sum to zero"),
+            transaction.atomic(),
+        ):
             posting = LedgerPosting.objects.create(
                 tenant=made.tenant, kind="pay", reference="x", currency="EUR", at=NOW, transaction_number=0
             )
@@ -122,7 +125,11 @@ def test_the_database_refuses_entries_of_another_tenant_or_currency() -> None:
 )
 def test_nothing_that_is_booked_changes(statement: str) -> None:
     issue(world())
-    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+    with (
+        pytest.raises(DatabaseError, match="append-only"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
         cursor.execute(statement)
 
 
