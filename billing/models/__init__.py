@@ -21,6 +21,7 @@ from billing.models.meters import MeterByDay, MeterDay
 from billing.models.periods import ClosingState, LatePosting, PeriodClosing, PeriodLock
 from billing.models.price_proposals import PriceProposal, ProposedPrice
 from billing.models.prices import Price
+from billing.models.reconciliation import BilledDay, BilledName, ProviderBill
 from billing.models.requests import AttemptRecord, RequestRecord
 from billing.models.rerating import Adjustment, ReratingRun
 from billing.models.sale import SaleTerm
@@ -35,6 +36,8 @@ __all__ = [
     "AttemptRecord",
     "Backtest",
     "BacktestState",
+    "BilledDay",
+    "BilledName",
     "BillingProfile",
     "Budget",
     "BudgetAlert",
@@ -72,6 +75,7 @@ __all__ = [
     "Price",
     "PriceProposal",
     "ProposedPrice",
+    "ProviderBill",
     "RequestRecord",
     "ReratingRun",
     "SaleTerm",

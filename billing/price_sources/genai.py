@@ -78,6 +78,12 @@ class GenaiPrices:
             return Answer("ambiguous", text=f"may be any of {names}: choose with --match {called.name}=ENTRY")
         return answers[0]
 
+    def entries_of(self, base_url: str, upstream_model: str) -> frozenset[str]:
+        """The entries that a name can mean at an address; none where the list does not know the address."""
+        serving = [p for p in self.providers.values() if re.match(p.api_pattern, base_url)]
+        found = self._candidates(serving, upstream_model) if serving else []
+        return frozenset(f"{provider.id}/{model.id}" for provider, model in found)
+
     def _named(self, entry: str) -> tuple[Any, Any]:
         provider_id, _, model_id = entry.partition("/")
         provider = self.providers.get(provider_id)
