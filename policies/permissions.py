@@ -46,15 +46,19 @@ class Ability(StrEnum):
     CONFIGURE = "change the catalog, tenants and policies"
     MANAGE_PEOPLE = "manage people"
     ISSUE_TOKENS = "issue and revoke management tokens"
+    SEE_MARGIN = "see what charges leave over costs"
 
 
 ABILITIES: dict[Role, frozenset[Ability]] = {
-    Role.OPERATOR: frozenset(Ability),
-    Role.FINANCE: frozenset({Ability.READ, Ability.SEE_AUDIT, Ability.SET_PRICES, Ability.SET_BUDGETS}),
+    # What is earned is finance's business alone; superusers may do everything (`may`).
+    Role.OPERATOR: frozenset(Ability) - {Ability.SEE_MARGIN},
+    Role.FINANCE: frozenset(
+        {Ability.READ, Ability.SEE_AUDIT, Ability.SET_PRICES, Ability.SET_BUDGETS, Ability.SEE_MARGIN}
+    ),
     Role.VIEWER: frozenset({Ability.READ}),
 }
 ROLE_DESCRIPTIONS: dict[Role, str] = {
-    Role.OPERATOR: "Everything: catalog, policies, keys, people.",
+    Role.OPERATOR: "Catalog, policies, keys, prices, people: everything but the margin.",
     Role.FINANCE: "Reads everything, sees the audit log, adds prices, makes budgets.",
     Role.VIEWER: "Reads requests, catalog and policies. Changes nothing.",
 }
@@ -75,8 +79,10 @@ def role_of(person: Person) -> Role | None:
 
 
 def may(person: Person, ability: Ability) -> bool:
-    """Say whether the person's role includes the ability."""
+    """Say whether the person's role includes the ability. Superusers may do everything."""
     role = role_of(person)
+    if role is not None and isinstance(person, User) and person.is_superuser:
+        return True
     return role is not None and ability in ABILITIES[role]
 
 
