@@ -1,6 +1,7 @@
 """How many units of which meter, at which rates, make up the spend of a day? Records -> meter_by_day.
 
-Reads: records, attempts, adjustments, late_posting, usage_by_day, prices, terms of sale. Writes: meter_by_day, meter_day.
+Reads: records, attempts, adjustments, late_posting, usage_by_day, prices, terms of sale. Writes: meter_by_day,
+meter_day.
 
 Every attempt is rated again, so the lines are exactly those of its cost and charge. A tenant's day is summed again,
 whole, whenever its sums in usage_by_day are not those it was summed of; days without news cost one query for all.
@@ -64,10 +65,11 @@ FROM billing_requestrecord r {_ATTEMPTS}
 WHERE r.started_at >= %(begins_at)s AND r.started_at < %(ends_at)s AND a.started_at >= %(begins_at)s
     AND a.started_at < %(ends_at)s AND r.tenant_id = ANY(%(tenants)s) AND r.cost_nanousd IS NOT NULL
     AND NOT EXISTS (SELECT FROM billing_lateposting l WHERE l.request_id = r.id AND l.number = 0)
-"""  # noqa: S608  (all names are constants of this file)
+"""
 _LATE = f"""
 SELECT {_COLUMNS}, a.price_id, {_LATE_MONTH}, false, 1
-FROM billing_lateposting l JOIN billing_requestrecord r ON r.id = l.request_id AND r.started_at = l.started_at {_ATTEMPTS}
+FROM billing_lateposting l
+JOIN billing_requestrecord r ON r.id = l.request_id AND r.started_at = l.started_at {_ATTEMPTS}
 WHERE l.posted_on = %(day)s AND l.number = 0 AND l.tenant_id = ANY(%(tenants)s) AND r.cost_nanousd IS NOT NULL
 """  # noqa: S608  (all names are constants of this file)
 # A reversal takes the record's attempts out, a replacement adds those that it names, at the prices that it names.
@@ -247,7 +249,7 @@ def _replace(day: dt.date, tenants: Sequence[int], sums: _Sums) -> None:
     expected: dict[tuple[int, int, int | None], tuple[int, int]] = {}
     with connection.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM billing_meterbyday WHERE day = %s AND tenant_id = ANY(%s)", [day, tenants]
+            "DELETE FROM billing_meterbyday WHERE day = %s AND tenant_id = ANY(%s)", [day, list(tenants)]
         )
         with (
             connection.wrap_database_errors,
@@ -277,7 +279,7 @@ def _replace(day: dt.date, tenants: Sequence[int], sums: _Sums) -> None:
                 before = expected.get(place, (0, 0))
                 expected[place] = (before[0] + cost, before[1] + charged)
         wrong = _tenants_that_differ(cursor, day, tenants, expected)
-        cursor.execute("DELETE FROM billing_meterday WHERE day = %s AND tenant_id = ANY(%s)", [day, tenants])
+        cursor.execute("DELETE FROM billing_meterday WHERE day = %s AND tenant_id = ANY(%s)", [day, list(tenants)])
         cursor.execute(
             f"""INSERT INTO billing_meterday (day, tenant_id, {", ".join(_MEASURES)}, matches, summed_at)
             SELECT day, tenant_id, {", ".join(f"sum({name})" for name in _MEASURES)}, tenant_id <> ALL(%s), now()

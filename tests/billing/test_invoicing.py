@@ -1,0 +1,288 @@
+"""Do statements tie to their meters, keep their numbers, and never change once they are issued?"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import ProtectedError, Sum
+
+from billing import invoicing
+from billing.billing_profiles import change_profile
+from billing.credit_notes import list_open_lines, write_credit_note
+from billing.credits import find_left, grant_credit
+from billing.exchange_rates import RateMissingError, add_rate
+from billing.invoicing import StepRefusedError
+from billing.ledger import find_balance
+from billing.models import (
+    CreditGrant,
+    Invoice,
+    InvoiceCounter,
+    InvoiceLine,
+    InvoiceState,
+    LedgerEntry,
+    PeriodLock,
+)
+from billing.statement_document import from_json, list_faults
+from policies.errors import InvalidValueError
+from policies.models import ChangeEvent
+from tests import make
+
+pytestmark = pytest.mark.django_db
+OCTOBER, NOVEMBER = dt.date(2025, 10, 1), dt.date(2025, 11, 1)
+NOON = dt.datetime(2025, 10, 7, 12, tzinfo=dt.UTC)
+NOW = dt.datetime(2025, 11, 5, tzinfo=dt.UTC)
+# 800 x 50 + 200 x 5 + 500 x 200 dollars, thousandfold dearer than `make.RATES`: $141 a request.
+RATES = {"input_usd_per_mtok": "50000", "cache_read_usd_per_mtok": "5000", "output_usd_per_mtok": "200000"}
+COST = 141_000_000_000
+
+
+def spend(
+    tmp_path: Path, *, count: int = 1, at: dt.datetime = NOON, world: make.World | None = None
+) -> make.World:
+    world = world or make.world()
+    world.price.pk, world.price.rates = None, RATES
+    world.price.effective_from += dt.timedelta(days=1 + world.price.effective_from.microsecond)
+    world.price.save()
+    add_requests(tmp_path, world, count=count, at=at)
+    return world
+
+
+_workers = iter(range(1, 10_000))
+
+
+def add_requests(
+    tmp_path: Path, world: make.World, *, count: int = 1, at: dt.datetime = NOON, **outcome: Any
+) -> None:
+    lines = [
+        line
+        for _ in range(count)
+        for line in make.request_lines(world, make.request_id_at(at), **{"cost": COST, **outcome})
+    ]
+    make.ingest(tmp_path, lines, worker=f"worker-{next(_workers)}")
+
+
+def close(month: dt.date = NOVEMBER) -> None:
+    PeriodLock.objects.update_or_create(id=1, defaults={"closed_until": month})
+
+
+def drafted(world: make.World, month: dt.date = OCTOBER) -> Invoice:
+    invoice = invoicing.draft(tenant=world.tenant, month=month, actor="fiona", now=NOW)
+    assert invoice is not None
+    return invoice
+
+
+def issued(world: make.World, month: dt.date = OCTOBER) -> Invoice:
+    invoice = invoicing.review(invoice=drafted(world, month), actor="fiona", now=NOW)
+    return invoicing.issue(invoice=invoice, actor="fiona", now=NOW)
+
+
+def owed(world: make.World, currency: str = "USD") -> int:
+    return find_balance(tenant=world.tenant, account="receivable", currency=currency)
+
+
+def test_a_draft_has_a_line_for_each_meter_and_is_the_same_until_something_is_posted(tmp_path: Path) -> None:
+    world = spend(tmp_path, count=2)
+    first = drafted(world)
+    lines = first.lines.values_list("meter", "quantity", "amount_nanousd", "amount_minor", "unit_usd")
+    assert list(lines.order_by("position")) == [
+        ("input", 1_600, 80_000_000_000, 8_000, "50000"),
+        ("cache_read", 400, 2_000_000_000, 200, "5000"),
+        ("output", 1_000, 200_000_000_000, 20_000, "200000"),
+    ]
+    assert (first.amount_nanousd, first.total_minor, first.number_text) == (2 * COST, 28_200, "")
+    again = drafted(world)
+    assert (again.pk, again.drafted_at, again.document) == (first.pk, first.drafted_at, first.document)
+    invoicing.review(invoice=first, actor="bob", now=NOW)
+    add_requests(tmp_path, world)
+    newer = drafted(world)
+    assert (newer.pk, newer.state, newer.total_minor) == (first.pk, InvoiceState.DRAFT, 42_300)
+    assert newer.reviewed_by == ""
+    assert invoicing.draft(tenant=make.world().tenant, month=OCTOBER, actor="fiona", now=NOW) is None
+
+
+def test_issuing_needs_a_review_a_closed_month_and_sums_that_did_not_change(tmp_path: Path) -> None:
+    world = spend(tmp_path)
+    invoice = drafted(world)
+    with pytest.raises(StepRefusedError, match="review it first"):
+        invoicing.issue(invoice=invoice, actor="fiona", now=NOW)
+    invoicing.review(invoice=invoice, actor="fiona", now=NOW)
+    with pytest.raises(StepRefusedError, match="2025-10 is not closed"):
+        invoicing.issue(invoice=invoice, actor="fiona", now=NOW)
+    close()
+    change_profile(tenant=world.tenant, actor="fiona", tax_ratio=Decimal("0.19"))
+    with pytest.raises(StepRefusedError, match="draft it again"):
+        invoicing.issue(invoice=invoice, actor="fiona", now=NOW)
+    assert InvoiceCounter.objects.get(kind="invoice").last_number == 0
+    invoice = issued(world)
+    assert (invoice.number_text, invoice.total_minor, invoice.tax_minor) == ("INV-000001", 16_779, 2_679)
+    assert len(invoice.pdf_sha256) == 64
+    assert list_faults(from_json(invoice.document)) == []
+    assert owed(world) == 167_790_000_000
+    with pytest.raises(StepRefusedError, match="is issued"):
+        drafted(world)
+    actions = ChangeEvent.objects.filter(object_type="statement").values_list("action", flat=True)
+    assert list(actions.order_by("id")) == ["draft", "review", "draft", "review", "issue"]
+
+
+def test_a_currency_needs_a_rate_which_is_frozen_and_lines_are_rounded_once(tmp_path: Path) -> None:
+    world = spend(tmp_path)
+    change_profile(tenant=world.tenant, actor="fiona", currency="EUR")
+    with pytest.raises(RateMissingError, match="no exchange rate of EUR for 2025-10-31"):
+        drafted(world)
+    add_rate(currency="EUR", rate="0.91237", first_day=OCTOBER, source="ECB", actor="fiona")
+    close()
+    invoice = issued(world)
+    assert (invoice.currency, invoice.exchange_rate, invoice.amount_nanousd) == (
+        "EUR",
+        Decimal("0.91237"),
+        COST,
+    )
+    # 40 x 0.91237 = 36.4948, 1 x 0.91237 = 0.91237, 100 x 0.91237 = 91.237
+    assert list(invoice.lines.order_by("position").values_list("amount_minor", flat=True)) == [
+        3_649,
+        91,
+        9_124,
+    ]
+    rounding = invoice.lines.aggregate(Sum("rounding_nano"))["rounding_nano__sum"]
+    assert rounding == invoice.subtotal_minor * 10_000_000 - invoice.amount_nano != 0
+    entries = LedgerEntry.objects.filter(tenant=world.tenant)
+    assert entries.aggregate(Sum("amount_nano"))["amount_nano__sum"] == 0
+    assert -entries.get(account="rounding").amount_nano == rounding
+    add_rate(currency="EUR", rate="0.95", first_day=OCTOBER, source="ECB, corrected", actor="fiona")
+    invoice.refresh_from_db()
+    assert from_json(invoice.document).exchange_rate == Decimal("0.91237")
+
+
+def test_prepaid_credit_pays_first_and_comes_back_when_the_invoice_is_void(tmp_path: Path) -> None:
+    world = spend(tmp_path)
+    grant = grant_credit(
+        tenant=world.tenant,
+        kind=CreditGrant.Kind.PAID,
+        amount_nano=100_000_000_000,
+        currency="USD",
+        actor="fiona",
+        at=NOON,
+    )
+    close()
+    invoice = issued(world)
+    assert (invoice.credits_minor, invoice.due_minor) == (10_000, 4_100)
+    assert (find_left(grant), owed(world)) == (0, 41_000_000_000)
+    with pytest.raises(InvalidValueError, match="say why"):
+        invoicing.void(invoice=invoice, actor="fiona", now=NOW, reason=" ")
+    invoicing.void(invoice=invoice, actor="fiona", now=NOW, reason="wrong address")
+    assert (find_left(grant), owed(world)) == (100_000_000_000, 0)
+    second = issued(world)
+    assert (second.number_text, second.due_minor, owed(world)) == ("INV-000002", 4_100, 41_000_000_000)
+    invoicing.mark_paid(invoice=second, actor="fiona", now=NOW, reference="bank 17")
+    assert owed(world) == 0
+    with pytest.raises(StepRefusedError, match="is paid"):
+        invoicing.void(invoice=second, actor="fiona", now=NOW, reason="x")
+
+
+def test_credit_notes_take_lines_once_and_give_back_tax_and_credit_exactly(tmp_path: Path) -> None:
+    world = spend(tmp_path)
+    # Of three lines, 40.00, 1.00 and 100.00: at 19.5 % the tax of each alone is rounded up.
+    change_profile(tenant=world.tenant, actor="fiona", tax_ratio=Decimal("0.195050"))
+    grant = grant_credit(
+        tenant=world.tenant,
+        kind=CreditGrant.Kind.PROMOTIONAL,
+        amount_nano=20_000_000_000,
+        currency="USD",
+        actor="f",
+        at=NOON,
+    )
+    close()
+    invoice = issued(world)
+    notes = [
+        write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="agreed", positions=[position])
+        for position in (2, 1)
+    ]
+    assert [note.number_text for note in notes] == ["CN-000001", "CN-000002"]
+    assert (notes[0].subtotal_minor, notes[1].subtotal_minor) == (-100, -4_000)
+    assert find_left(grant) == 0
+    with pytest.raises(InvalidValueError, match="credited already"):
+        write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="again", positions=[2])
+    with pytest.raises(InvalidValueError, match="at least one"):
+        write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="again", positions=[])
+    notes.append(write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="all of it"))
+    assert sum(note.tax_minor for note in notes) == -invoice.tax_minor
+    assert sum(note.total_minor for note in notes) == -invoice.total_minor
+    assert (find_left(grant), owed(world), list_open_lines(invoice)) == (20_000_000_000, 0, [])
+    assert find_balance(tenant=world.tenant, account="revenue", currency="USD") == 0
+    for note in notes:
+        assert list_faults(from_json(note.document)) == []
+    with pytest.raises(StepRefusedError, match="is credited already"):
+        write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="more")
+    with pytest.raises(Exception, match="has credit notes"):
+        invoicing.void(invoice=invoice, actor="fiona", now=NOW, reason="x")
+
+
+def test_nothing_that_is_issued_changes(tmp_path: Path) -> None:
+    world = spend(tmp_path)
+    close()
+    invoice = issued(world)
+    line = invoice.lines.first()
+    assert line is not None
+    statements = [
+        "UPDATE billing_invoice SET total_minor = total_minor + 1, subtotal_minor = subtotal_minor + 1,"
+        " due_minor = due_minor + 1",
+        "UPDATE billing_invoice SET document = '{}'",
+        "UPDATE billing_invoice SET state = 'draft', number = NULL",
+        "UPDATE billing_invoice SET paid_by = 'me'",
+        "UPDATE billing_invoice SET pdf_sha256 = 'other'",
+        "DELETE FROM billing_invoice",
+        "UPDATE billing_invoiceline SET amount_minor = 0",
+        "DELETE FROM billing_invoiceline",
+        'INSERT INTO billing_invoiceline SELECT (jsonb_populate_record(l, \'{"id": 999999, "position": 99}\')).*'
+        " FROM billing_invoiceline l LIMIT 1",
+        "UPDATE billing_invoicecounter SET last_number = 0",
+        "UPDATE billing_invoicecounter SET last_number = last_number + 2",
+        "DELETE FROM billing_invoicecounter",
+        "UPDATE billing_periodlock SET closed_until = '2025-01-01'",
+        "DELETE FROM billing_periodlock",
+    ]
+    for statement in statements:
+        with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+    with pytest.raises(ProtectedError):
+        world.tenant.delete()
+    invoicing.mark_paid(invoice=invoice, actor="fiona", now=NOW)
+    with pytest.raises(DatabaseError, match="does not become"), transaction.atomic():
+        Invoice.objects.update(state=InvoiceState.VOID)
+    assert InvoiceLine.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_numbers_have_no_gaps_when_two_issue_at_once_and_one_gives_up(tmp_path: Path) -> None:
+    worlds = [spend(tmp_path) for _ in range(6)]
+    PeriodLock.objects.update_or_create(id=1, defaults={"closed_until": NOVEMBER})
+    reviewed = [invoicing.review(invoice=drafted(world), actor="fiona", now=NOW) for world in worlds]
+    refused: list[int] = []
+
+    def issue_all(invoices: list[Invoice]) -> None:
+        try:
+            for number, invoice in enumerate(invoices):
+                try:
+                    with transaction.atomic():
+                        invoicing.issue(invoice=invoice, actor="fiona", now=NOW)
+                        if number == 1:
+                            raise KeyboardInterrupt
+                except KeyboardInterrupt:
+                    refused.append(invoice.pk)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=issue_all, args=(reviewed[start::2],)) for start in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(refused) == 2
+    numbers = Invoice.objects.filter(number__isnull=False).values_list("number", flat=True)
+    assert sorted(numbers) == [1, 2, 3, 4]
