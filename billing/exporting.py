@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -43,13 +43,18 @@ def export_requests(
     if file_format == "csv":
         yield _csv_rows([[*CSV_COLUMNS, *(f"usage_{name}" for name in USAGE_COLUMNS), *JSON_COLUMNS]])
     for chunk in _chunks(RequestFilters(since=since, until=until)):
-        attempts = attempts_of(chunk)
-        load_names(chunk, [attempt for own in attempts.values() for attempt in own])
-        shown = [request_as_json(record, attempts[record.id]) for record in chunk]
+        shown = show_chunk(chunk)
         if file_format == "csv":
             yield _csv_rows([_csv_row(one) for one in shown])
         else:
             yield "".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE).decode() for one in shown)
+
+
+def show_chunk(records: Sequence[RequestRecord]) -> list[dict[str, Any]]:
+    """Records as the API shows them: some queries for all of them together."""
+    attempts = attempts_of(records)
+    load_names(records, [attempt for own in attempts.values() for attempt in own])
+    return [request_as_json(record, attempts[record.id]) for record in records]
 
 
 def _chunks(filters: RequestFilters) -> Iterator[list[RequestRecord]]:

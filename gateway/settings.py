@@ -193,6 +193,9 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "verify-usage-hourly": {"task": "billing.tasks.verify_usage", "schedule": 3600.0},
     "run-unfinished-backtests": {"task": "gateway.tasks.run_unfinished_backtests", "schedule": 30.0},
+    "run-unfinished-exports": {"task": "gateway.tasks.run_unfinished_exports", "schedule": 30.0},
+    "delete-expired-exports": {"task": "gateway.tasks.delete_expired_exports", "schedule": 3600.0},
+    "send-due-mails": {"task": "gateway.tasks.send_due_mails", "schedule": 60.0},
     "resume-evaluations": {"task": "billing.tasks.resume_evaluations", "schedule": 60.0},
     "collect-evidence": {"task": "billing.tasks.collect_evidence", "schedule": 30.0},
     "notice-budgets": {"task": "gateway.tasks.notice_budgets", "schedule": 60.0},

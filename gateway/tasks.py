@@ -11,7 +11,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from billing import alert_deliveries, alerting, backtesting
+from billing import alert_deliveries, alerting, backtesting, export_jobs, saved_views, scheduled_mail
 from gateway import demo_traffic
 from gateway.snapshots import load_snapshot
 
@@ -59,3 +59,29 @@ def deliver_alerts() -> None:
 def forget_deliveries() -> None:
     """Delete messages that arrived, or were given up, long ago."""
     alert_deliveries.forget_old(now=timezone.now())
+
+
+@shared_task(name="gateway.tasks.run_export", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_export(job_id: int) -> None:
+    """Write the file of one export, if it is still there to be written."""
+    export_jobs.run_export(job_id)
+
+
+@shared_task(name="gateway.tasks.run_unfinished_exports", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_unfinished_exports() -> None:
+    """Write files whose task was lost or whose process died."""
+    for job_id in export_jobs.find_unfinished(now=timezone.now()):
+        export_jobs.run_export(job_id)
+
+
+@shared_task(name="gateway.tasks.delete_expired_exports", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def delete_expired_exports() -> None:
+    """Delete files whose time is over, and views that nobody brought back."""
+    export_jobs.delete_expired(now=timezone.now())
+    saved_views.forget_deleted(now=timezone.now())
+
+
+@shared_task(name="gateway.tasks.send_due_mails", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def send_due_mails() -> None:
+    """Send the views that are due by mail."""
+    scheduled_mail.send_due()

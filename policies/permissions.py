@@ -42,6 +42,7 @@ class Ability(StrEnum):
     SEE_AUDIT = "see who changed what"
     SET_PRICES = "add prices"
     SET_BUDGETS = "make and change budgets"
+    MAIL_REPORTS = "send reports by e-mail"
     ISSUE_KEYS = "issue, rotate and revoke API keys"
     CONFIGURE = "change the catalog, tenants and policies"
     MANAGE_PEOPLE = "manage people"
@@ -53,7 +54,14 @@ ABILITIES: dict[Role, frozenset[Ability]] = {
     # What is earned is finance's business alone; superusers may do everything (`may`).
     Role.OPERATOR: frozenset(Ability) - {Ability.SEE_MARGIN},
     Role.FINANCE: frozenset(
-        {Ability.READ, Ability.SEE_AUDIT, Ability.SET_PRICES, Ability.SET_BUDGETS, Ability.SEE_MARGIN}
+        {
+            Ability.READ,
+            Ability.SEE_AUDIT,
+            Ability.SET_PRICES,
+            Ability.SET_BUDGETS,
+            Ability.MAIL_REPORTS,
+            Ability.SEE_MARGIN,
+        }
     ),
     Role.VIEWER: frozenset({Ability.READ}),
 }

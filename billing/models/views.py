@@ -85,7 +85,7 @@ class DeliveryState(models.TextChoices):
 class MailDelivery(models.Model):
     """One mail of a schedule. One row for a due time, whoever finds first that it is due; whoever claims it sends it.
 
-    From SENDING on it is not sent again by itself: of a process that died there, nobody knows whether the mail went out.
+    From SENDING on it is not sent again by itself: of a process that died there, nobody knows whether it went out.
     """
 
     schedule = models.ForeignKey(ScheduledMail, on_delete=models.CASCADE, related_name="deliveries")
