@@ -29,6 +29,7 @@ from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
 from billing.verifying_charges import find_wrong_charges
+from billing.verifying_ledger import find_wrong_bookings
 
 CHUNK = 2_000
 MAX_KEPT = 100
@@ -80,6 +81,9 @@ def verify(*, now: dt.datetime, months: Sequence[dt.date] | None = None) -> Veri
                 difference_count += 1
                 if len(kept) < MAX_KEPT:
                     kept.append(found)
+    booked = [Difference(*wrong) for wrong in find_wrong_bookings()]
+    difference_count += len(booked)
+    kept += booked[: MAX_KEPT - len(kept)]
     return Verification(
         at=now,
         month_count=len(chosen),
