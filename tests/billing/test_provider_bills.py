@@ -81,11 +81,13 @@ def test_costs_of_openai_are_summed_over_the_meters_of_a_model() -> None:
 
 
 def test_the_cost_export_of_openais_dashboard_says_the_same() -> None:
-    head = "start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,quantity,quantity_unit,line_item,project_id\n"
-    text = head + (
+    times = f"{S20},{S20 + 86400},2026-11-20T00:00:00,2026-11-21T00:00:00"
+    text = (
+        "start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,quantity,quantity_unit,"
+        "line_item,project_id\n"
         f"{S20 - 86400},{S20},2026-11-19T00:00:00+00:00,2026-11-20T00:00:00+00:00,,,,,,\n"
-        f'{S20},{S20 + 86400},2026-11-20T00:00:00,2026-11-21T00:00:00,0.5,usd,1000,tokens,"gpt-5-nano, input_tokens",proj_a\n'
-        f'{S20},{S20 + 86400},2026-11-20T00:00:00,2026-11-21T00:00:00,0.25,usd,10,tokens,"gpt-5-nano, output_tokens",proj_a\n'
+        f'{times},0.5,usd,1000,tokens,"gpt-5-nano, input_tokens",proj_a\n'
+        f'{times},0.25,usd,10,tokens,"gpt-5-nano, output_tokens",proj_a\n'
     )
     bill = read(text, "openai-costs")
     (group,) = group_lines(bill.lines)
@@ -130,8 +132,8 @@ def test_usage_of_embeddings_says_nothing_of_what_was_generated() -> None:
 
 def test_anthropics_costs_are_cents_in_json_and_rounded_dollars_in_the_export() -> None:
     results = [
-        {"amount": "123.45", "currency": "USD", "model": "claude-haiku-4-5", "token_type": "output_tokens", "workspace_id": None},
-        {"amount": "0.55", "currency": "USD", "model": None, "description": None, "cost_type": "web_search", "workspace_id": "w"},
+        {"amount": "123.45", "currency": "USD", "model": "claude-haiku-4-5", "workspace_id": None},
+        {"amount": "0.55", "currency": "USD", "model": None, "cost_type": "web_search", "workspace_id": "w"},
     ]  # fmt: skip
     answer = {
         "data": [
@@ -178,7 +180,7 @@ def test_anthropics_usage_adds_up_what_was_sent() -> None:
 def test_openrouters_activity_is_read_in_its_three_forms() -> None:
     entry = {
         "date": "2026-11-20", "model": "openai/gpt-5", "model_permaslug": "openai/gpt-5-2025-08-07", "usage": 0.015,
-        "byok_usage_inference": 0.012, "requests": 5, "prompt_tokens": 50, "completion_tokens": 125, "reasoning_tokens": 25,
+        "byok_usage_inference": 0.012, "requests": 5, "prompt_tokens": 50, "completion_tokens": 125,
     }  # fmt: skip
     (line,) = read({"data": [entry]}, "openrouter").lines
     assert (line.counts, line.cost_usd) == (Counts(5, 50, None, None, 125), Decimal("0.015"))
@@ -207,6 +209,7 @@ def test_columns_of_any_csv_can_be_named_and_other_currencies_have_the_rate_of_t
 
 # ---- bad files: refused whole, with line and reason
 
+YEN = {"amount": "1", "currency": "JPY"}
 HEAD = "day,model,cost,input_tokens,output_tokens\n"
 GOOD = "2026-11-20,m,1.25,10,5\n"
 
@@ -240,7 +243,7 @@ def test_a_good_file_with_a_byte_order_mark_and_windows_line_ends_is_read() -> N
         ("2026-11-20,m,١,10,5", "is not a plain number"),
         ("2026-13-20,m,1.25,10,5", "is no date"),
         ("11/20/2026,m,1.25,10,5", "is no date"),
-        (",m,1.25,10,5", "day: '' is no date"),
+        (",m,1.25,10,5", "day is missing"),
         ("2026-11-24,m,1.25,10,5", "2026-11-24 is in the future"),
         ("0001-01-01,m,1.25,10,5", "not between the years"),
         ("2026-11-20,,1.25,10,5", "model is missing"),
@@ -308,22 +311,22 @@ def test_days_out_of_order_are_taken_and_marked() -> None:
     ("answer", "file_format", "reason"),
     [
         (page(bucket(cost(-1))), "openai-costs", "data[0].results[0]: amount_value: '-1' is negative"),
-        (page(bucket(cost(True))), "openai-costs", "amount_value is True, not a number"),
+        (page(bucket(cost(True))), "openai-costs", "amount_value is 'True', not a number"),
         (page(bucket(cost([1]))), "openai-costs", "not a number"),
-        ('{"data": [{"start_time": 1, "results": [{"amount": {"value": NaN}}]}]}', "openai-costs", "NaN is not a number"),
-        ('{"data": [{"start_time": 1, "results": [{"amount": {"value": Infinity}}]}]}', "openai-costs", "Infinity is not"),
+        ('{"data": [{"results": [{"amount": {"value": NaN}}]}]}', "openai-costs", "NaN is not a number"),
+        ('{"data": [{"results": [{"amount": {"value": Infinity}}]}]}', "openai-costs", "Infinity is not"),
         (page(bucket(cost(1), start=-5)), "openai-costs", "no time in seconds"),
         (page(bucket(cost(1), start=0)), "openai-costs", "1970-01-01 is not between the years"),
         (page(bucket(cost(1), end=S20 - 1)), "openai-costs", "end_time is not within a day after start_time"),
         (page(bucket(cost(1), end=S20 + 7 * 86_400)), "openai-costs", "bucket_width=1d"),
         (page(bucket(cost(1), cost(1))), "openai-costs", "data[0].results[1]: the same as data[0].results[0]"),
-        (page(bucket({"model": "m", "input_tokens": "10", "num_model_requests": 1})), "openai-usage", "is a text, not a number"),
-        (page(bucket({"model": "m", "input_tokens": 1e300, "num_model_requests": 1})), "openai-usage", "more than anybody uses"),
+        (page(bucket({"model": "m", "input_tokens": "10"})), "openai-usage", "is a text, not a number"),
+        (page(bucket({"model": "m", "input_tokens": 1e300})), "openai-usage", "more than anybody uses"),
         (page(bucket({"model": "m", "num_model_requests": 1})), "openai-usage", "input_tokens is missing"),
         (page(bucket(cost(1))), "openai-usage", "nothing is charged"),
         (page(bucket({"model": "m"})), "openai-costs", "is this the costs endpoint's answer?"),
-        ({"data": [{"starting_at": "2026-11-20", "results": [{"amount": "1", "currency": "JPY"}]}]}, "anthropic-cost", "currency JPY"),
-        ({"data": [{"starting_at": "yesterday", "results": [{"amount": "1", "currency": "USD"}]}]}, "anthropic-cost", "is no date"),
+        ({"data": [{"starting_at": "2026-11-20", "results": [YEN]}]}, "anthropic-cost", "currency JPY"),
+        ({"data": [{"starting_at": "yesterday", "results": [YEN]}]}, "anthropic-cost", "is no date"),
         ({"data": [7]}, "openrouter", "data[0]: not an object"),
         ({"error": {"message": "no"}}, "openrouter", "an object with the list data is needed"),
         ("[" * 100_000, "openrouter", "not JSON"),
@@ -350,7 +353,17 @@ def test_no_file_at_all_brings_anything_but_a_reason(content: str | bytes) -> No
             assert str(refusal)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["data", "results", "amount", "value", "start_time", "starting_at", "usage", "date", "model"]), inner, max_size=4), max_leaves=12))  # fmt: skip
+MEMBERS = st.sampled_from(
+    ["data", "results", "amount", "value", "start_time", "starting_at", "usage", "date", "model"]
+)
+ANSWERS = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(MEMBERS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(ANSWERS)
 def test_no_answer_at_all_brings_anything_but_a_reason(document: Any) -> None:
     for file_format in ("openai-costs", "openai-usage", "anthropic-cost", "anthropic-usage", "openrouter"):
         with pytest.raises(BillError):
