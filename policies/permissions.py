@@ -42,6 +42,7 @@ class Ability(StrEnum):
     SEE_AUDIT = "see who changed what"
     SET_PRICES = "add prices"
     SET_BUDGETS = "make and change budgets"
+    ISSUE_STATEMENTS = "close months, issue and correct statements"
     MAIL_REPORTS = "send reports by e-mail"
     ISSUE_KEYS = "issue, rotate and revoke API keys"
     CONFIGURE = "change the catalog, tenants and policies"
@@ -59,6 +60,7 @@ ABILITIES: dict[Role, frozenset[Ability]] = {
             Ability.SEE_AUDIT,
             Ability.SET_PRICES,
             Ability.SET_BUDGETS,
+            Ability.ISSUE_STATEMENTS,
             Ability.MAIL_REPORTS,
             Ability.SEE_MARGIN,
         }
@@ -67,7 +69,7 @@ ABILITIES: dict[Role, frozenset[Ability]] = {
 }
 ROLE_DESCRIPTIONS: dict[Role, str] = {
     Role.OPERATOR: "Catalog, policies, keys, prices, people: everything but the margin.",
-    Role.FINANCE: "Reads everything, sees the audit log, adds prices, makes budgets.",
+    Role.FINANCE: "Reads everything, sees the audit log, adds prices, makes budgets, issues statements.",
     Role.VIEWER: "Reads requests, catalog and policies. Changes nothing.",
 }
 
