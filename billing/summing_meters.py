@@ -34,10 +34,11 @@ from billing.usage import Usage
 CHUNK: Final = 5_000
 DAY: Final = dt.timedelta(days=1)
 _MEASURES = ("request_count", "unpriced_count", "cost_nanousd", "charge_nanousd")
+_DIFFERS = "(" + " OR ".join(f"u.{name} IS DISTINCT FROM m.{name}" for name in _MEASURES) + ")"
 
 # Days, tenants and sums that are not those which the meters were summed of.
 _FIND_STALE = f"""
-SELECT coalesce(u.day, m.day), coalesce(u.tenant_id, m.tenant_id)
+SELECT coalesce(u.day, m.day), coalesce(u.tenant_id, m.tenant_id), {_DIFFERS}
 FROM (
     SELECT day, tenant_id, {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)}
     FROM billing_usagebyday WHERE day >= %(first)s AND day <= %(last)s
@@ -46,8 +47,7 @@ FROM (
     SELECT * FROM billing_meterday WHERE day >= %(first)s AND day <= %(last)s
         AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
 ) m ON m.day = u.day AND m.tenant_id = u.tenant_id
-WHERE {" OR ".join(f"u.{name} IS DISTINCT FROM m.{name}" for name in _MEASURES)}
-    OR NOT coalesce(m.matches, false)
+WHERE {_DIFFERS} OR NOT coalesce(m.matches, false)
 ORDER BY 1, 2
 """  # noqa: S608  (all names are constants of this file)
 
@@ -123,18 +123,26 @@ def sum_meters(*, first_day: dt.date, last_day: dt.date, tenant_id: int | None =
     with connection.cursor() as cursor:
         cursor.execute(_FIND_STALE, {"first": first_day, "last": last_day, "tenant": tenant_id})
         stale: dict[dt.date, list[int]] = defaultdict(list)
-        for day, tenant in cursor.fetchall():
+        for day, tenant, _ in cursor.fetchall():
             if records_since is None or day >= records_since:
                 stale[day].append(tenant)
     for day, tenants in stale.items():
         _sum_day(day, tenants)
 
 
-def list_unmatched_days(*, first_day: dt.date, last_day: dt.date) -> list[tuple[dt.date, int]]:
-    """(day, tenant) whose meters are not, or no longer, those of usage_by_day. After `sum_meters`: what is wrong."""
+class UnmatchedDay(NamedTuple):
+    """A tenant's day whose meters are not those of usage_by_day: to be summed, or summed and wrong."""
+
+    day: dt.date
+    tenant_id: int
+    is_to_be_summed: bool
+
+
+def list_unmatched_days(*, first_day: dt.date, last_day: dt.date) -> list[UnmatchedDay]:
+    """What keeps a month open. After `sum_meters` only what is wrong is left."""
     with connection.cursor() as cursor:
         cursor.execute(_FIND_STALE, {"first": first_day, "last": last_day, "tenant": None})
-        return [(day, tenant) for day, tenant in cursor.fetchall()]
+        return [UnmatchedDay._make(row) for row in cursor.fetchall()]
 
 
 def _sum_day(day: dt.date, tenants: Sequence[int]) -> None:
@@ -279,7 +287,9 @@ def _replace(day: dt.date, tenants: Sequence[int], sums: _Sums) -> None:
                 before = expected.get(place, (0, 0))
                 expected[place] = (before[0] + cost, before[1] + charged)
         wrong = _tenants_that_differ(cursor, day, tenants, expected)
-        cursor.execute("DELETE FROM billing_meterday WHERE day = %s AND tenant_id = ANY(%s)", [day, list(tenants)])
+        cursor.execute(
+            "DELETE FROM billing_meterday WHERE day = %s AND tenant_id = ANY(%s)", [day, list(tenants)]
+        )
         cursor.execute(
             f"""INSERT INTO billing_meterday (day, tenant_id, {", ".join(_MEASURES)}, matches, summed_at)
             SELECT day, tenant_id, {", ".join(f"sum({name})" for name in _MEASURES)}, tenant_id <> ALL(%s), now()

@@ -59,7 +59,7 @@ def test_meters_are_the_lines_of_the_records_and_summing_again_changes_nothing(t
     sum_meters(first_day=DAY, last_day=DAY)
     assert set(MeterByDay.objects.values_list("pk", flat=True)) == before
     make.ingest(tmp_path, lines(world), worker="worker-2")
-    assert list_unmatched_days(first_day=DAY, last_day=DAY) == [(DAY, world.tenant.pk)]
+    assert list_unmatched_days(first_day=DAY, last_day=DAY) == [(DAY, world.tenant.pk, True)]
     sum_meters(first_day=DAY, last_day=DAY, tenant_id=make.world().tenant.pk)
     assert sums()["input"][0] == 1_600
     sum_meters(first_day=DAY, last_day=DAY, tenant_id=world.tenant.pk)
@@ -84,7 +84,7 @@ def test_a_day_whose_rollup_says_something_else_does_not_match(tmp_path: Path) -
     UsageByDay.objects.update(cost_nanousd=F("cost_nanousd") + 1)
     sum_meters(first_day=DAY, last_day=DAY)
     assert not MeterDay.objects.get().matches
-    assert list_unmatched_days(first_day=DAY, last_day=DAY) == [(DAY, world.tenant.pk)]
+    assert list_unmatched_days(first_day=DAY, last_day=DAY) == [(DAY, world.tenant.pk, False)]
 
 
 def test_re_rating_of_an_open_day_adds_its_meters_there(tmp_path: Path) -> None:
