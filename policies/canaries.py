@@ -12,8 +12,13 @@ from django.utils import timezone
 
 from policies import publishing
 from policies.errors import ConfigurationError, InvalidValueError
+from policies.management_tokens import person_behind
 from policies.models import Policy, PolicyVersion
 from policies.publishing import CanaryRunningError
+
+
+class OwnCanaryError(ConfigurationError):
+    """Under four eyes, who asked for a canary does not decide alone that more requests take it."""
 
 
 class NoCanaryError(ConfigurationError):
@@ -55,10 +60,12 @@ def start_canary(
 
 @transaction.atomic
 def set_canary_percent(*, policy: Policy, percent: float, actor: str) -> Policy:
-    """Give the running canary another share. Raises NoCanaryError, InvalidValueError."""
+    """Give the running canary another share. Raises NoCanaryError, InvalidValueError, OwnCanaryError."""
     share = check_percent(percent)
     row, _ = publishing.lock_policy(policy)
-    _canary_of(row)
+    version = _canary_of(row)
+    if share > row.canary_percent:
+        _refuse_own(row, version, actor)
     if row.canary_percent != share:
         before = {"canary_percent": row.canary_percent}
         row.canary_percent = share
@@ -71,9 +78,10 @@ def set_canary_percent(*, policy: Policy, percent: float, actor: str) -> Policy:
 
 @transaction.atomic
 def promote_canary(*, policy: Policy, actor: str) -> PolicyVersion:
-    """Let the canary serve all requests: it becomes the live version. Raises NoCanaryError."""
+    """Let the canary serve all requests: it becomes the live version. Raises NoCanaryError, OwnCanaryError."""
     row, _ = publishing.lock_policy(policy)
     version = _canary_of(row)
+    _refuse_own(row, version, actor)
     publishing.make_live(row, version, actor=actor, action="promote_canary")
     return version
 
@@ -97,6 +105,14 @@ def check_percent(percent: float) -> float:
     if isinstance(percent, bool) or not isinstance(percent, (int, float)) or not 0 < percent <= 100:
         raise InvalidValueError({"percent": ["a share above 0 and at most 100 percent"]})
     return float(percent)
+
+
+def _refuse_own(row: Policy, version: PolicyVersion, actor: str) -> None:
+    # A token is no second person beside the one who issued it.
+    if row.requires_approval and person_behind(actor) == person_behind(version.published_by):
+        raise OwnCanaryError(
+            "you asked for this canary yourself: another operator widens or promotes it; you may narrow or stop it"
+        )
 
 
 def _canary_of(row: Policy) -> PolicyVersion:

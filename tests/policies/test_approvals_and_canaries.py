@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from django.db import IntegrityError, transaction
 from gateway.snapshots import load_snapshot
 from policies import approvals, canaries, publishing
 from policies.approvals import OwnRequestError, RequestClosedError
-from policies.canaries import NoCanaryError
+from policies.canaries import NoCanaryError, OwnCanaryError
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.models import ChangeEvent, Policy, PolicyVersion
 from policies.publishing import ApprovalNeededError, CanaryRunningError, PolicyError
@@ -135,6 +136,18 @@ def test_a_canary_serves_a_share_until_it_is_promoted(policy: Policy) -> None:
     assert (live_name(policy), policy.canary_version, policy.canary_percent) == ("b", None, 0.0)
     assert policy.live_version == version
     assert newest_action() == "promote_canary"
+
+
+def test_under_four_eyes_who_asked_for_a_canary_may_only_narrow_or_stop_it(guarded: Policy) -> None:
+    asked = approvals.request_publication(policy=guarded, actor="ada", canary_percent=10)
+    approvals.approve(request=asked, actor="bob")
+    for verb in (partial(canaries.set_canary_percent, percent=11), canaries.promote_canary):
+        with pytest.raises(OwnCanaryError):
+            verb(policy=guarded, actor="ada")
+    canaries.set_canary_percent(policy=guarded, percent=5, actor="ada")
+    canaries.set_canary_percent(policy=guarded, percent=50, actor="bob")
+    canaries.promote_canary(policy=guarded, actor="cleo")
+    assert live_name(guarded) == "b"
 
 
 def test_workers_hear_of_a_canary_and_of_its_end(policy: Policy) -> None:
