@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 
 from celery import shared_task
 from django.conf import settings
@@ -19,12 +20,17 @@ from billing import (
     partitions,
     retention,
     router_learning,
+    summing_meters,
     verifying,
     workload_usage,
 )
 from policies.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
+
+# Days whose meters are kept up to date between statements, and how long one run may take of a worker with one process.
+METER_DAYS = 62
+METER_SECONDS = 20.0
 
 
 @shared_task(name="billing.tasks.verify_usage", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
@@ -34,6 +40,27 @@ def verify_usage() -> None:
     verifying.write_result(found, settings.POINTSMAN_DATA_DIR)
     if not found.is_ok:
         logger.error("verify_usage found %d differences: run manage.py verify_usage", found.difference_count)
+
+
+@shared_task(name="billing.tasks.verify_recent", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def verify_recent() -> None:
+    """Verify the last month and this one; the outcome is in DATA_DIR/run/verify_recent.json."""
+    now = timezone.now()
+    found = verifying.verify(now=now, months=verifying.list_recent_months(now))
+    verifying.write_result(found, settings.POINTSMAN_DATA_DIR, name="verify_recent")
+    if not found.is_ok:
+        logger.error("verify_usage found %d differences: run manage.py verify_usage", found.difference_count)
+
+
+@shared_task(name="billing.tasks.sum_meters", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def sum_meters() -> None:
+    """Bring the meters up to date that changed in the last days, newest first, as far as some seconds go."""
+    began_s, today = time.monotonic(), timezone.now().astimezone(dt.UTC).date()
+    for back in range(METER_DAYS):
+        day = today - dt.timedelta(days=back)
+        summing_meters.sum_meters(first_day=day, last_day=day)
+        if time.monotonic() - began_s > METER_SECONDS:
+            break
 
 
 @shared_task(name="billing.tasks.prepare_partitions", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
 from billing.verifying_charges import find_wrong_charges
+from billing.verifying_invoices import find_wrong_numbers, find_wrong_statements
 from billing.verifying_ledger import find_wrong_bookings
 
 CHUNK = 2_000
@@ -81,7 +82,7 @@ def verify(*, now: dt.datetime, months: Sequence[dt.date] | None = None) -> Veri
                 difference_count += 1
                 if len(kept) < MAX_KEPT:
                     kept.append(found)
-    booked = [Difference(*wrong) for wrong in find_wrong_bookings()]
+    booked = [Difference(*wrong) for wrong in chain(find_wrong_numbers(), find_wrong_bookings())]
     difference_count += len(booked)
     kept += booked[: MAX_KEPT - len(kept)]
     return Verification(
@@ -125,6 +126,8 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
     yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
     yield from _rollup_differences("usage_by_key_day", "billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS, month)
     yield from _rollup_differences("usage_by_hour", "billing_usagebyhour", HOUR_KEYS, HOUR_SUMS, month)
+    for wrong in find_wrong_statements(month):
+        yield Difference(*wrong)
 
 
 def _expected_cost(
@@ -265,8 +268,14 @@ def _shown(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def write_result(verification: Verification, data_dir: Path) -> None:
-    """Keep the outcome in DATA_DIR/run/verify.json for the console and /metrics."""
+def list_recent_months(now: dt.datetime) -> list[dt.date]:
+    """The last month and this one, where there are records of them."""
+    this_month = now.astimezone(dt.UTC).date().replace(day=1)
+    return [month for month in (add_months(this_month, -1), this_month) if month in _list_whole_months()]
+
+
+def write_result(verification: Verification, data_dir: Path, *, name: str = "verify") -> None:
+    """Keep the outcome in DATA_DIR/run/NAME.json for the console and /metrics."""
     folder = data_dir / "run"
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -281,6 +290,6 @@ def write_result(verification: Verification, data_dir: Path) -> None:
             for one in verification.differences
         ],
     }
-    temporary = folder / "verify.json.new"
+    temporary = folder / f"{name}.json.new"
     temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    temporary.replace(folder / "verify.json")
+    temporary.replace(folder / f"{name}.json")

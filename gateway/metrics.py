@@ -6,6 +6,7 @@ integers, this turns them into the exposition format, with a label for the worke
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
 import json
 from collections.abc import Iterable
@@ -36,7 +37,7 @@ class WorkerCollector(Collector):
         yield from _gauges(reports)
         yield _histogram("duration_ms", "pointsman_request_duration_seconds", "Whole request.", reports)
         yield _histogram("first_token_ms", "pointsman_first_token_seconds", "Until the first event.", reports)
-        yield from _verification(self._data_dir / "run" / "verify.json")
+        yield from _verification(self._data_dir / "run")
         yield GaugeMetricFamily(
             "pointsman_journal_bytes", "Journal not yet deleted.", value=_journal_bytes(self._data_dir)
         )
@@ -116,16 +117,31 @@ def _histogram(key: str, name: str, text: str, reports: list[dict[str, Any]]) ->
     return family
 
 
-def _verification(path: Path) -> Iterable[Metric]:
-    try:
-        result = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return
-    yield GaugeMetricFamily(
-        "pointsman_usage_differences",
-        "Differences found by verify_usage.",
-        value=result.get("difference_count", 0),
+def _verification(folder: Path) -> Iterable[Metric]:
+    """The last run over all months, and the last over the newest two."""
+    labels = ["months"]
+    is_ok = GaugeMetricFamily(
+        "pointsman_verify_usage_ok", "1: records, sums, meters, statements and ledger tie.", labels=labels
     )
+    at = GaugeMetricFamily(
+        "pointsman_verify_usage_timestamp_seconds", "When verify_usage last ran.", labels=labels
+    )
+    differences = GaugeMetricFamily(
+        "pointsman_usage_differences", "Differences found by verify_usage.", labels=labels
+    )
+    for months, name in (("all", "verify.json"), ("recent", "verify_recent.json")):
+        try:
+            result = json.loads((folder / name).read_text())
+            ran_at = dt.datetime.fromisoformat(result["at"]).timestamp()
+            found = int(result["difference_count"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        is_ok.add_metric([months], float(found == 0))
+        at.add_metric([months], ran_at)
+        differences.add_metric([months], found)
+    yield is_ok
+    yield at
+    yield differences
 
 
 def _journal_bytes(data_dir: Path) -> int:

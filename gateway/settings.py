@@ -191,7 +191,10 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
-    "verify-usage-hourly": {"task": "billing.tasks.verify_usage", "schedule": 3600.0},
+    "verify-recent-hourly": {"task": "billing.tasks.verify_recent", "schedule": 3600.0},
+    "verify-usage-daily": {"task": "billing.tasks.verify_usage", "schedule": 86400.0},
+    "sum-meters": {"task": "billing.tasks.sum_meters", "schedule": 900.0},
+    "run-unfinished-closings": {"task": "gateway.tasks.run_unfinished_closings", "schedule": 30.0},
     "run-unfinished-backtests": {"task": "gateway.tasks.run_unfinished_backtests", "schedule": 30.0},
     "run-unfinished-exports": {"task": "gateway.tasks.run_unfinished_exports", "schedule": 30.0},
     "delete-expired-exports": {"task": "gateway.tasks.delete_expired_exports", "schedule": 3600.0},

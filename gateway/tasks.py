@@ -11,7 +11,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from billing import alert_deliveries, alerting, backtesting, export_jobs, saved_views, scheduled_mail
+from billing import alert_deliveries, alerting, backtesting, closing, export_jobs, saved_views, scheduled_mail
 from gateway import demo_traffic
 from gateway.snapshots import load_snapshot
 
@@ -40,6 +40,19 @@ def run_unfinished_backtests() -> None:
     """Make backtests whose task was lost or whose process died."""
     for run_id in backtesting.find_unfinished(now=timezone.now()):
         backtesting.run_backtest(run_id, load_snapshot=load_snapshot)
+
+
+@shared_task(name="gateway.tasks.run_closing", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_closing(closing_id: int) -> None:
+    """Close one month, if that is still asked for."""
+    closing.run_closing(closing_id, now=timezone.now())
+
+
+@shared_task(name="gateway.tasks.run_unfinished_closings", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_unfinished_closings() -> None:
+    """Close months whose task was lost or whose process died."""
+    for closing_id in closing.list_unfinished(now=timezone.now()):
+        closing.run_closing(closing_id, now=timezone.now())
 
 
 @shared_task(name="gateway.tasks.notice_budgets", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
