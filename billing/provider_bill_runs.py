@@ -37,11 +37,13 @@ def import_bill(
     account: str = "",
     columns: Mapping[str, str] | None = None,
     tolerance: Tolerance | None = None,
+    may_read: Callable[[dt.date, dt.date], bool] | None = None,
 ) -> tuple[ProviderBill, bool]:
     """Read a file, compare it with the records, and keep both. Return the bill, and whether it is new.
 
     The same file of the same provider (and account) again is the same bill, compared anew. Raises InvalidValueError at
     `file` with every mistake and its line, at `account` when the file does not name it; then nothing is kept.
+    `may_read` can refuse days that hold too many records to wait for.
     """
     allowed = _check_tolerance(tolerance or Tolerance())
     if file_format not in TITLES:
@@ -64,6 +66,10 @@ def import_bill(
     first_day, last_day = groups[0].day, groups[-1].day
     if (last_day - first_day).days >= MAX_DAYS:
         raise InvalidValueError({"file": [f"{first_day} to {last_day} is more than {MAX_DAYS} days"]})
+    if may_read is not None and not may_read(first_day, last_day):
+        raise InvalidValueError(
+            {"file": ["its days hold too many requests to wait for: use manage.py reconcile"]}
+        )
     with transaction.atomic():
         read = {
             "file_format": file_format,

@@ -34,9 +34,11 @@ from billing.models import (
     EvaluationRun,
     EvaluationState,
     PriceProposal,
+    ProviderBill,
 )
 from billing.price_proposals import make_proposal
 from billing.price_sources import csv_file
+from billing.provider_bill_runs import import_bill
 from policies import router_tables
 from policies.models import Deployment, Provider
 from policies.permissions import ABILITIES, Ability, Role
@@ -59,6 +61,7 @@ CEILINGS = {
     "budgets": 9, "budget": 15, "budget-new": 8, "budget-edit": 8,
     "budget-alerts": 10, "budget-recipient-new": 8,
     "prices": 11, "unpriced": 17, "price-proposal": 10, "price-proposal-new": 8,
+    "bills": 8, "bill": 15, "bill-new": 9,
     "router": 22, "workload": 19, "router-table": 8,
     "policy-backtests": 11, "backtest": 7,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
@@ -71,6 +74,7 @@ ABILITY_OF = {
     **dict.fromkeys(["policy-about", "policy-publish", "policy-try"], Ability.CONFIGURE),
     "price-new": Ability.SET_PRICES,
     "price-proposal-new": Ability.SET_PRICES,
+    "bill-new": Ability.SET_PRICES,
     "budget-new": Ability.SET_BUDGETS,
     "budget-edit": Ability.SET_BUDGETS,
     "budget-recipient-new": Ability.SET_BUDGETS,
@@ -83,7 +87,15 @@ ABILITY_OF = {
     "management-token-new": Ability.ISSUE_TOKENS,
 }
 WORKLOAD = "00112233445566ff"
-NOT_PAGES = {"sign-in", "sign-out", "metrics", "policy-traffic", "spend-export", "spend-keys-export"}
+NOT_PAGES = {
+    "sign-in",
+    "sign-out",
+    "metrics",
+    "policy-traffic",
+    "bill-export",
+    "spend-export",
+    "spend-keys-export",
+}
 
 
 @dataclass
@@ -116,6 +128,7 @@ def filled(tmp_path: Path) -> Filled:
         "deployment": world.deployment.pk,
         "policy": world.policy.pk,
         "budget": _alerted(world).pk,
+        "bill": _billed(world).pk,
         "tenant": world.tenant.pk,
         "project": world.project.pk,
         "request": request_id,
@@ -176,6 +189,19 @@ def _evaluated(world: make.World) -> EvaluationRun:
     record_answer(answer, case=answer.case, spent_nanousd=100)
     finish_run(run, EvaluationState.DONE)
     return run
+
+
+def _billed(world: make.World) -> ProviderBill:
+    """A provider's bill with a model that is ours and one that is not."""
+    text = "day,model,cost,input_tokens\n2026-01-31,smol,1.25,10\n2026-01-31,tool calls,0.50,0\n"
+    return import_bill(
+        text.encode(),
+        file_name="january.csv",
+        file_format="csv",
+        provider=world.deployment.provider,
+        actor="fin",
+        now=timezone.now(),
+    )[0]
 
 
 def _proposed(world: make.World) -> PriceProposal:
@@ -393,6 +419,7 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
         "spend",
         "spend-keys",
         "prices",
+        "bills",
     ],
 )
 def test_an_empty_list_says_what_the_page_is_for(name: str) -> None:
