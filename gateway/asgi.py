@@ -39,6 +39,7 @@ from gateway.dataplane.simulated import SimulatedClient  # noqa: E402
 from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402
 from gateway.journal import SegmentJournal  # noqa: E402
 from gateway.kept_configuration import KeptConfiguration  # noqa: E402
+from gateway.rate_limit_shares import ShareKeeper  # noqa: E402
 from gateway.snapshots import WorkerConfiguration  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,10 @@ class Worker:
         home = home_of(data_dir / "journal")
         self._lease_keeper = LeaseKeeper(leases, WorkerName(home, self.journal.worker))
         self._lease_keeper.start()
+        self._share_keeper = ShareKeeper(
+            worker=self.journal.worker, worker_count=settings.POINTSMAN_WORKERS
+        )
+        self._share_keeper.start()
         self.gateway = Gateway(
             configuration=self.configuration,
             journal=self.journal,
@@ -120,7 +125,9 @@ class Worker:
             health=Health(),
             conversations=self._conversations,
             budgets=leases,
+            rate_limits=self._share_keeper.book,
         )
+        self.gateway.health.room_in_s = self._share_keeper.book.room_in_s
         self._shadow_budget = DatabaseShadowBudget()
         self._shadows = ShadowSampler(self.gateway, self._shadow_budget)
         self.gateway.shadows = self._shadows
@@ -136,6 +143,7 @@ class Worker:
             await client.aclose()
         self.gateway.write_unwritten()
         self._lease_keeper.close()
+        self._share_keeper.close()
         self.journal.close()
         self.configuration.close()
         self._conversations.close()

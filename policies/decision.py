@@ -5,7 +5,7 @@ is asked for each deployment at most once or twice within one call.
 
 Names resolve in this order: the public id of a policy that the tenant may use (path `routed`), a model (path `fixed`,
 its deployments by name), a deployment (path `fixed`, that one). A pinned request gets exactly one deployment: health
-does not take it away, unless the provider refused our credential.
+does not take it away, unless the provider refused our credential or its own limits leave it no room.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 from policies.autorouter.ranking import rank
 from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
 from policies.features import Features
-from policies.filters import TEMPORARY_REASONS, Needs, find_problem, find_unwanted, needs_of
+from policies.filters import (
+    HARD_HEALTH_REASONS,
+    TEMPORARY_REASONS,
+    Needs,
+    find_problem,
+    find_unwanted,
+    needs_of,
+)
 from policies.naming import FAST_TARGET_MS, PRESETS, find_deployments, find_policy, find_preset
 from policies.snapshot import (
     DeploymentSnapshot,
@@ -59,7 +66,7 @@ class HealthView(Protocol):
     """How deployments fare, as one worker sees it."""
 
     def problem(self, deployment: DeploymentSnapshot, /) -> str | None:
-        """Return ejected, cooling, credential_rejected, or None when it may be called."""
+        """Return ejected, cooling, credential_rejected, rate_room, or None when it may be called."""
         ...
 
     def latency_ms(self, deployment_id: int, /) -> float | None:
@@ -274,8 +281,9 @@ def _decide_pinned(
         )
     deployment = deployments[0]
     problem = find_problem(deployment, needs)
-    if problem is None and health.problem(deployment) == "credential_rejected":
-        problem = "credential_rejected"
+    if problem is None:
+        of_health = health.problem(deployment)
+        problem = of_health if of_health in HARD_HEALTH_REASONS else None
     dropped = tuple(Dropped(other, "pinned") for other in others)
     if problem is not None:
         dropped = (Dropped(deployment.name, problem), *dropped)
@@ -375,7 +383,7 @@ class _Collected:
                     healthy.append(deployment)
                     healthy_weights.append(weight)
                     continue
-                if problem != "credential_rejected":
+                if problem not in HARD_HEALTH_REASONS:
                     unfit.append(deployment)
                     unfit_weights.append(weight)
                     self._unfit.append(Dropped(deployment.name, problem))

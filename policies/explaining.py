@@ -41,6 +41,7 @@ _REASONS = {
     "ejected": "it failed too often and is left out for a while",
     "cooling": "its provider asked for a pause (429)",
     "credential_rejected": "its provider refused the gateway's credential",
+    "rate_room": "its own limits (requests, tokens, at once) left no room",
     "no_fallbacks": "the caller allowed no fallback",
     "unpriced": "it has no price, and the key has a budget",
     "price_cap": "it costs more than the caller allows, or has no price",

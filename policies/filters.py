@@ -12,8 +12,9 @@ Pure. Codes, in the order in which they are looked at:
     not_allowed excluded   the caller's `allowed_models` and `excluded_models`, for automatic rules
 
 and, found elsewhere: `disabled` (a rule names it, an operator switched it off), `ejected`, `cooling`,
-`credential_rejected` (this worker's health view), `no_fallbacks` (the caller allows one candidate only), `pinned`
-(a further name of a pinned request), `model_not_found` (a further name that does not exist or is not allowed).
+`credential_rejected` (this worker's health view), `rate_room` (its own limits leave it no room), `no_fallbacks` (the
+caller allows one candidate only), `pinned` (a further name of a pinned request), `model_not_found` (a further name that
+does not exist or is not allowed).
 
 What a model does not list among its capabilities it does not offer. A model that lists none at all is one about
 which nobody has said anything: it is let through, so that a catalog entry of two lines works. An operator who lists
@@ -37,7 +38,9 @@ CAPABILITY_BY_FEATURE = {
 }
 NANOUSD_PER_USD = 1_000_000_000
 # Nothing that a caller changes about the request would help; time or an operator may.
-TEMPORARY_REASONS = frozenset({"disabled", "ejected", "cooling", "credential_rejected"})
+TEMPORARY_REASONS = frozenset({"disabled", "ejected", "cooling", "credential_rejected", "rate_room"})
+# Of what a health view may say, what takes a deployment away in any case: it is not called as a last resort either.
+HARD_HEALTH_REASONS = frozenset({"credential_rejected", "rate_room"})
 
 
 class Needs(NamedTuple):

@@ -3,8 +3,8 @@
 Pure. `replay` restores what `decide` was given: the caller's wishes, the features, the health view and the draw;
 `recompute` decides again; `explain_mismatch` says why another decision came out.
 
-Health comes back from the decision itself: who was left out as ejected, cooling or credential_rejected was so, and
-latencies stand among the scores. When nothing was fit, what was ejected or cooling was used all the same and is among
+Health comes back from the decision itself: who was left out as ejected, cooling, credential_rejected or rate_room was
+so, and latencies stand among the scores. When nothing was fit, what was ejected or cooling was used all the same and is among
 the candidates: it is then taken for fit, which gives the same candidates in the same order.
 """
 
@@ -18,7 +18,7 @@ from policies.explaining import decision_record
 from policies.features import FEATURE_NAMES, NO_TAGS, Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, RoutingSnapshot
 
-HEALTH_REASONS = frozenset({"ejected", "cooling", "credential_rejected"})
+HEALTH_REASONS = frozenset({"ejected", "cooling", "credential_rejected", "rate_room"})
 # Where a decision comes from, not what it says.
 ORIGIN_MEMBERS = frozenset({"rev", "tables", "canary", "version"})
 _WISHES = frozenset(Ask._fields) - {"requested_model", "is_pinned", "endpoint"}

@@ -28,9 +28,10 @@ from gateway.dataplane.budget_holds import (
     no_budget_for_another,
     output_limit_for,
 )
-from gateway.dataplane.errors import Headers, UpstreamFailed
+from gateway.dataplane.errors import Headers, RateLimited, UpstreamFailed
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.ports import UpstreamResponse
+from gateway.dataplane.rate_limit_holds import hold_room, no_room
 from gateway.dataplane.recording import AttemptLog
 from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.wire.openai_answer import read_answer
@@ -77,14 +78,15 @@ class Failure:
 
 
 async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
-    """Walk the candidates until one answers. Raises UpstreamFailed with the last failure, made fit for a client.
+    """Walk the candidates until one answers. Raises UpstreamFailed with the last failure, made fit for a client;
+    RateLimited when no candidate has room.
 
     An answer that failed a free check is kept while a better model is asked, and given when that one fails too.
     """
     poor: list[PoorAnswer] = []
     try:
         answer = await _walk(exchange, poor)
-    except UpstreamFailed:
+    except (UpstreamFailed, RateLimited):
         if not poor:
             raise
         return poor[0].give(exchange)
@@ -109,6 +111,13 @@ async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | Stre
         while not gateway.health.may_call(candidates[position]) and position + 1 < len(candidates):
             position += 1
         deployment = candidates[position]
+        is_limited = deployment.rate_limit is not None or exchange.room_hold is not None
+        if is_limited and not await hold_room(exchange, deployment):
+            ready_at_s[deployment.id] = float("inf")
+            if position + 1 == len(candidates) or candidates[position + 1].id in ready_at_s:
+                raise failure.error if failure is not None else no_room(exchange, [deployment.name])
+            position += 1
+            continue
         if exchange.hold is not None and exchange.attempts and not await hold_another_attempt(exchange):
             raise failure.error if failure is not None else no_budget_for_another(deployment)
         if failure is None or deployment.id not in ready_at_s:

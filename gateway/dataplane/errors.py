@@ -11,6 +11,7 @@ Pure. The whole tree, and the one place where it becomes an HTTP answer.
     ├── MethodNotAllowed      405  with Allow
     ├── NotOffered            501  an endpoint of the OpenAI API that this gateway does not offer
     ├── ClientTooSlow         408
+    ├── RateLimited           429  a rate limit has no room for it (code rate_limit_exceeded)
     ├── NoCandidate           503 (400 when no deployment could ever serve it)
     ├── GatewayUnready        503  configuration not loaded, draining, journal cannot be written
     └── UpstreamFailed        the provider's status, or 502 / 503 / 504
@@ -117,6 +118,11 @@ class NotOffered(GatewayError):
 class ClientTooSlow(GatewayError):
     status = 408
     type = "invalid_request_error"
+
+
+class RateLimited(GatewayError):
+    status = 429
+    type = "requests"
 
 
 class NoCandidate(GatewayError):

@@ -6,9 +6,9 @@ Writes: the journal, through its port. One object per request; nothing outlives 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from billing.rating import total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
@@ -16,6 +16,8 @@ from gateway.dataplane.budgets import Hold
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.limits import Room
+from gateway.dataplane.rate_limit_headers import standing_headers
+from gateway.dataplane.rate_limits import Hold as RateHold
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
@@ -29,6 +31,14 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # A million USD for one attempt: whatever usage leads there is not believed, and sums stay far from 64 bits.
 MAX_COST_NANOUSD = 10**15
+
+
+class RoomHold(NamedTuple):
+    """A place at a deployment with limits, held for the attempt after so many."""
+
+    hold: RateHold
+    deployment_id: int
+    attempt_count: int
 
 
 class Exchange:
@@ -54,8 +64,11 @@ class Exchange:
         "is_recorded",
         "output_limit",
         "parsed",
+        "rate_hold",
+        "refused_by",
         "request_id",
         "room",
+        "room_hold",
         "served",
         "served_model",
         "shadow_of",
@@ -88,6 +101,10 @@ class Exchange:
         self.hold: Hold | None = None
         self.attempt_hold_nanousd = 0
         self.output_limit: int | None = None
+        # Of rate limits: what the key's hold, what the deployment's hold that is called, and which refused the request.
+        self.rate_hold: RateHold | None = None
+        self.room_hold: RoomHold | None = None
+        self.refused_by = ""
         self.is_pinned = False
         # Whose shadow this is: the id of the request that was answered (`dataplane.shadowing`).
         self.shadow_of = ""
@@ -119,6 +136,8 @@ class Exchange:
             features["client"] = self.client_ids
         if self.shadow_of:
             features["shadow_of"] = self.shadow_of
+        if self.refused_by:
+            features["refused_by"] = self.refused_by
         budgets: dict[str, Any] = {}
         if self.hold is not None:
             budgets = {"hold": self.hold.nanousd, "leases": self.hold.lease_ids()}
@@ -191,6 +210,23 @@ class Exchange:
             stats.journal_errors += 1
             self.gateway.unwritten.append(line)
         self.end_hold()
+        if self.rate_hold is not None or self.room_hold is not None:
+            self.end_rate_holds()
+
+    def end_rate_holds(self) -> None:
+        """The request runs no more; count the tokens it took instead of those it was estimated to take."""
+        self.end_room_hold()
+        hold, book = self.rate_hold, self.gateway.rate_limits
+        if hold is not None and book is not None:
+            book.settle(hold, _used_tokens(self.attempts))
+            self.rate_hold = None
+
+    def end_room_hold(self) -> None:
+        """Leave the deployment whose room was held; its last attempt says what was taken."""
+        held, book = self.room_hold, self.gateway.rate_limits
+        if held is not None and book is not None:
+            book.settle(held.hold, _used_tokens(self.attempts[held.attempt_count :]))
+            self.room_hold = None
 
     def end_hold(self) -> None:
         """Settle what is held of budgets with what was used; after the outcome line, or when there is none."""
@@ -254,7 +290,25 @@ class Exchange:
             headers += _policy_headers(decision.policy, decision.rule)
         if self.is_pinned:
             headers.append((b"x-pointsman-pin", b"1"))
+        grant, book = self.grant, self.gateway.rate_limits
+        if grant is not None and grant.rate_limits and book is not None:
+            headers += standing_headers(*book.standings(grant.rate_limits))
         return headers
+
+
+def _used_tokens(attempts: Sequence[AttemptLog]) -> int | None:
+    """What attempts took, None where nobody knows of one."""
+    total = 0
+    for attempt in attempts:
+        usage = attempt.usage
+        if usage is None:
+            if attempt.outcome == "cancelled":
+                return None
+        elif usage.kind == "unknown":
+            return None
+        else:
+            total += (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    return total
 
 
 @lru_cache(maxsize=4096)

@@ -18,6 +18,7 @@ from gateway.dataplane.ports import (
     Configuration,
     Conversations,
     Journal,
+    RateLimits,
     RecordLookup,
     Shadows,
     UpstreamClient,
@@ -56,6 +57,7 @@ class Gateway:
     now_unix_s: Callable[[], float] = time.time
     conversations: Conversations | None = None
     budgets: Budgets | None = None
+    rate_limits: RateLimits | None = None
     shadows: Shadows | None = None
     is_draining: bool = False
     # Outcomes that a full disk refused. Their requests are answered and maybe paid for: they are written when there

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from policies.breaker import DeploymentHealth
-from policies.snapshot import DeploymentSnapshot
+from policies.snapshot import DeploymentSnapshot, RateTerms
 
 RETRY_SHARE = 0.2
 MIN_RETRIES = 3
@@ -25,6 +25,8 @@ class Health:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        # In how many seconds a limited deployment has room again, as `RateLimits` knows.
+        self.room_in_s: Callable[[RateTerms], float] | None = None
         self._by_deployment: dict[int, DeploymentHealth] = {}
         self._tokens: dict[int, float] = {}
         self._retries_in_flight = 0
@@ -38,6 +40,9 @@ class Health:
 
     def problem(self, deployment: DeploymentSnapshot, /) -> str | None:
         """Why this deployment should not be called now, None when it may be."""
+        limit = deployment.rate_limit
+        if limit is not None and self.room_in_s is not None and self.room_in_s(limit):
+            return "rate_room"
         health = self._by_deployment.get(deployment.id)
         if health is None:
             return None

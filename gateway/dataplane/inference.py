@@ -34,6 +34,7 @@ from gateway.dataplane.limits import (
     check_declared_size,
     read_body,
 )
+from gateway.dataplane.rate_limit_holds import find_room, hold_rate, no_room
 from gateway.dataplane.streaming import error_event, relay, settle
 from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_errors import recorded_code
@@ -98,6 +99,8 @@ async def serve(
         gateway.stats.in_flight -= 1
         if exchange.hold is not None:  # no outcome could be written
             exchange.end_hold()
+        if exchange.rate_hold is not None or exchange.room_hold is not None:
+            exchange.end_rate_holds()
         exchange.room.leave()
         if watch is not None:
             watch.stop()
@@ -129,12 +132,17 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         ratio = gateway.budgets.used_ratio(grant.budgets, at_unix_s=exchange.started_at_unix_s)
         features = features._replace(budget_used_ratio=ratio)
     exchange.features = features
+    if grant.rate_limits:
+        await hold_rate(exchange)
     ask = read_ask(parsed, is_pinned=exchange.is_pinned)
     if features.conversation and gateway.conversations is not None:
         ask = with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
     exchange.ask = ask
     try:
-        decision = decide(ask, features, snapshot, grant, gateway.health, draw=gateway.draw())
+        draw = gateway.draw()
+        decision = decide(ask, features, snapshot, grant, gateway.health, draw=draw)
+        if decision.candidates and decision.candidates[0].rate_limit is not None:
+            decision = await find_room(exchange, decision, draw=draw)
     except RoutingError as error:
         raise routing_error(error) from None
     exchange.decision = decision
@@ -142,7 +150,8 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         if trace.outcome == "failed" and decision.policy is not None:
             gateway.stats.rule_failures[decision.policy.public_id, trace.rule] += 1
     if not decision.candidates:
-        raise _no_candidate(decision, exchange.endpoint)
+        full = [dropped.deployment for dropped in decision.dropped if dropped.reason == "rate_room"]
+        raise no_room(exchange, full) if full else _no_candidate(decision, exchange.endpoint)
     if grant.budgets:
         await hold_budgets(exchange)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from billing.pricebook import PriceVersion
 from gateway.dataplane.budgets import Hold
-from policies.snapshot import BudgetTerms, KeyGrant, RoutingSnapshot
+from gateway.dataplane.rate_limits import Hold as RateHold
+from gateway.dataplane.rate_limits import Standing
+from policies.snapshot import BudgetTerms, KeyGrant, RateTerms, RoutingSnapshot
 
 if TYPE_CHECKING:
     from gateway.dataplane.answer_checks import JsonAnswer
@@ -72,6 +74,28 @@ class Budgets(Protocol):
 
     def used_ratio(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> float:
         """How much of the fullest budget is used; 0 while this worker has not heard of it."""
+        ...
+
+
+class RateLimits(Protocol):
+    """What limited keys may still send and limited deployments still take. Waits only when a share is used up."""
+
+    async def hold(
+        self, limits: tuple[RateTerms, ...], tokens: int, /, *, patience_s: float = ...
+    ) -> RateHold:
+        """Let a request in, at all of these limits or none. Raises RateLimitedError."""
+        ...
+
+    def settle(self, hold: RateHold, tokens: int | None, /) -> None:
+        """End a request; None: nobody knows how many tokens it took."""
+        ...
+
+    def room_in_s(self, terms: RateTerms, /) -> float:
+        """In how many seconds there may be room; 0 where nothing is known against it."""
+        ...
+
+    def standings(self, limits: tuple[RateTerms, ...], /) -> tuple[Standing | None, Standing | None]:
+        """Requests and tokens of the limits of which the least is left."""
         ...
 
 
