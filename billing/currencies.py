@@ -6,9 +6,10 @@ in); how many digits each has after the point: billing.minor_units. Amounts are 
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Final
 
-from billing.minor_units import NANO_DIGITS, digits_of
+from billing.minor_units import NANO_DIGITS, digits_of, round_half_up
 from billing.money import MoneyError, format_usd, parse_usd
 from policies.errors import InvalidValueError
 
@@ -99,3 +100,9 @@ def format_amount(nano: int, currency: str) -> str:
     whole, fraction = divmod(size, 10**NANO_DIGITS)
     written = f"{fraction:09d}".rstrip("0").ljust(digits, "0")
     return f"{sign}{whole:,}{'.' if written else ''}{written} {currency}"
+
+
+def round_amount(nano: int, currency: str) -> int:
+    """To the currency's smallest unit, half up: for estimates that are shown."""
+    unit = minor_unit_nano(currency)
+    return round_half_up(Fraction(nano, unit)) * unit

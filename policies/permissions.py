@@ -42,6 +42,7 @@ class Ability(StrEnum):
     SEE_AUDIT = "see who changed what"
     SET_PRICES = "add prices"
     SET_BUDGETS = "make and change budgets"
+    SET_BILLING = "grant credit, set exchange rates and billing details"
     ISSUE_STATEMENTS = "close months, issue and correct statements"
     MAIL_REPORTS = "send reports by e-mail"
     ISSUE_KEYS = "issue, rotate and revoke API keys"
@@ -60,6 +61,7 @@ ABILITIES: dict[Role, frozenset[Ability]] = {
             Ability.SEE_AUDIT,
             Ability.SET_PRICES,
             Ability.SET_BUDGETS,
+            Ability.SET_BILLING,
             Ability.ISSUE_STATEMENTS,
             Ability.MAIL_REPORTS,
             Ability.SEE_MARGIN,

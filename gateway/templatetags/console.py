@@ -18,6 +18,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from billing.currencies import format_amount, round_amount
 from billing.money import format_usd
 from billing.pricebook import ABOVE, PriceError, read_rate_key
 from policies.permissions import Ability, may
@@ -83,6 +84,18 @@ def state(name: str, text: str = "") -> SafeString:
 def usd(nanousd: int | None) -> str:
     """Write nano-USD as people read it; None is a dash, because unknown is not zero."""
     return "–" if nanousd is None else format_usd(nanousd)
+
+
+@register.filter
+def amount(nano: int | None, currency: str) -> str:
+    """Write billionths of a currency exactly; None is a dash."""
+    return "–" if nano is None else format_amount(nano, currency)
+
+
+@register.filter
+def rounded_amount(nano: int | None, currency: str) -> str:
+    """Write an estimate in billionths of a currency, to its smallest unit; None is a dash."""
+    return "–" if nano is None else format_amount(round_amount(nano, currency), currency)
 
 
 @register.filter
