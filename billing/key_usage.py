@@ -1,6 +1,6 @@
 """On which day was each API key last used, and may it be used now?
 
-Reads: usage_by_day. Days are UTC. What keys spent is in `billing.reports`.
+Reads: usage_by_key_day. Days are UTC. What keys spent is in `billing.reports`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from django.db.models import Max
 
-from billing.models import UsageByDay
+from billing.models import UsageByKeyDay
 
 
 class Lasting(Protocol):
@@ -35,5 +35,5 @@ def state_of(key: Lasting, now: dt.datetime) -> str:
 
 def last_used_days(key_ids: Collection[int]) -> dict[int, dt.date]:
     """The last day with a request, by key id; keys that were never used are missing. One query."""
-    rows = UsageByDay.objects.filter(api_key__in=list(key_ids)).order_by()
+    rows = UsageByKeyDay.objects.filter(api_key__in=list(key_ids)).order_by()
     return dict(rows.values_list("api_key").annotate(last=Max("day")))

@@ -1,8 +1,8 @@
 """What do all totals come from? The one query layer over the rollups.
 
-Reads: usage_by_day, usage_by_hour; for percentiles and error codes of the last hour also request_record, at most
-10,000 of its newest rows. Days and hours are UTC. Every page, export and statement takes its sums from here, so
-they agree; what has no price or no known usage is counted beside every sum, never as zero inside it.
+Reads: usage_by_day, usage_by_key_day, usage_by_hour; for percentiles and error codes of the last hour also
+request_record, at most 10,000 of its newest rows. Days and hours are UTC. Every page, export and statement takes its
+sums from here, so they agree; what has no price or no known usage is counted beside every sum, never as zero inside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.db.models import BigIntegerField, Sum
 from django.db.models import Model as Table
 from django.db.models.functions import Cast
 
-from billing.models import UsageByDay, UsageByHour
+from billing.models import UsageByDay, UsageByHour, UsageByKeyDay
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
 HOUR = dt.timedelta(hours=1)
@@ -94,11 +94,22 @@ T = TypeVar("T", bound=Spent)
 
 @dataclass(frozen=True, slots=True)
 class DayTotals(Totals):
-    """Totals with the token classes that only the rollup by day keeps. Classes are inside input and output."""
+    """Totals with what only the rollups by day keep: charges, and token classes, which are inside input and output."""
 
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    charge_nanousd: int = 0
+
+    @property
+    def margin_nanousd(self) -> int:
+        """What charges leave over costs; negative where less is charged."""
+        return self.charge_nanousd - self.cost_nanousd
+
+    @property
+    def margin_ratio(self) -> float | None:
+        """The margin, of what is charged; None when that is nothing."""
+        return self.margin_nanousd / self.charge_nanousd if self.charge_nanousd else None
 
     @property
     def cache_read_ratio(self) -> float | None:
@@ -139,6 +150,8 @@ class Scope:
 
 
 EVERYBODY = Scope()
+# What the rollup by day and key alone knows.
+_KEY_DAY_COLUMNS: Final = frozenset({"day", "tenant_id", "project_id", "api_key_id"})
 _SCOPE_COLUMNS: Final = {"model_id": "deployment__model_id", "provider_id": "deployment__provider_id"}
 
 
@@ -203,7 +216,7 @@ class TodaySummary:
 
 def totals(*, first_day: dt.date, last_day: dt.date, scope: Scope = EVERYBODY) -> DayTotals:
     """Sum over days, both included."""
-    return read_sums(DayTotals, days_of(first_day, last_day, scope).aggregate(**sums_of(DayTotals)))
+    return read_sums(DayTotals, days_of(first_day, last_day, scope, by="day").aggregate(**sums_of(DayTotals)))
 
 
 def series_by_day(
@@ -213,7 +226,7 @@ def series_by_day(
     scope: Scope = EVERYBODY,
 ) -> list[DayPoint]:
     """One point a day, both ends included."""
-    rows = days_of(first_day, last_day, scope).values("day").annotate(**sums_of(DayTotals))
+    rows = days_of(first_day, last_day, scope, by="day").values("day").annotate(**sums_of(DayTotals))
     found = {row["day"]: read_sums(DayTotals, row) for row in rows}
     days = (first_day + DAY * index for index in range((last_day - first_day).days + 1))
     return [DayPoint(day, found.get(day, DayTotals())) for day in days]
@@ -250,7 +263,7 @@ def group_by(
 ) -> list[Group]:
     """Totals by one dimension, dearest first. Without a limit they sum to `totals` of the same days and scope."""
     column, table = DIMENSIONS[dimension]
-    rows = days_of(first_day, last_day, scope).values(column).annotate(**sums_of(DayTotals))
+    rows = days_of(first_day, last_day, scope, by=column).values(column).annotate(**sums_of(DayTotals))
     found = [(row[column], read_sums(DayTotals, row)) for row in rows]
     found.sort(key=lambda pair: (-pair[1].cost_nanousd, -pair[1].request_count, pair[0] or 0))
     names = names_of(table, [row_id for row_id, _ in found[:limit] if row_id is not None])
@@ -262,7 +275,7 @@ def group_by(
 
 def totals_by_key(key_ids: Collection[int], *, first_day: dt.date, last_day: dt.date) -> dict[int, DayTotals]:
     """The totals of these API keys; keys without requests are missing. One query, however many keys there are."""
-    rows = days_of(first_day, last_day, EVERYBODY).filter(api_key__in=list(key_ids))
+    rows = days_of(first_day, last_day, EVERYBODY, by="api_key_id").filter(api_key__in=list(key_ids))
     return {
         row["api_key"]: read_sums(DayTotals, row)
         for row in rows.values("api_key").annotate(**sums_of(DayTotals))
@@ -333,9 +346,15 @@ def one_moment() -> Iterator[None]:
         yield
 
 
-def days_of(first_day: dt.date, last_day: dt.date, scope: Scope) -> Any:
-    """The rows of the rollup by day, both days included. For the modules that build reports on this one."""
-    rows = UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day)
+def days_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str = "") -> Any:
+    """The rows of a rollup by day, both days included. For the modules that build reports on this one.
+
+    `by`: the only column beside the day that is looked at. Where the sums by key alone have it, they are read: those
+    are fewer.
+    """
+    asked = {field.name for field in fields(scope) if getattr(scope, field.name) is not None}
+    table = UsageByKeyDay if {by, *asked} <= _KEY_DAY_COLUMNS else UsageByDay
+    rows: Any = table._default_manager.filter(day__gte=first_day, day__lte=last_day)
     for field in fields(scope):
         wanted = getattr(scope, field.name)
         if wanted is not None:
@@ -344,12 +363,22 @@ def days_of(first_day: dt.date, last_day: dt.date, scope: Scope) -> Any:
     return rows.order_by()
 
 
+class _WholeSum(Cast):
+    """PostgreSQL sums big integers as numerics, which are slow to read; this is a big integer again.
+
+    A sum past 9 billion USD is an error, never a wrong number. What comes is an int: Django need not look at each.
+    """
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        """None."""
+        return []
+
+
 def sums_of(kind: type[Spent]) -> dict[str, Any]:
     """Annotations that `read_sums` reads."""
-    # An annotation may not be called like a column. PostgreSQL sums big integers as numerics, which are slow to read;
-    # back to big integers: a sum past 9 billion USD is an error, never a wrong number.
+    # An annotation may not be called like a column.
     return {
-        f"sum_{f.name}": Sum(f.name) if f.type == "float" else Cast(Sum(f.name), BigIntegerField())
+        f"sum_{f.name}": Sum(f.name) if f.type == "float" else _WholeSum(Sum(f.name), BigIntegerField())
         for f in fields(kind)
     }
 

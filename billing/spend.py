@@ -1,7 +1,7 @@
 """How much was spent, by whom, on what, against the period before?
 
-Reads: usage_by_day (by `billing.reports`) and names. The page, the CSV and the XLSX of one question all come from one
-`read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of its series.
+Reads: the rollups by day (by `billing.reports`) and names. The page, the CSV and the XLSX of one question all come from
+one `read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of its series.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ def read_rows(question: Question) -> tuple[Row, ...]:
     # Two queries that sum what they need cost half of one with a condition in every sum.
     before = {
         row[column]: reports.read_sums(Spent, row)
-        for row in reports.days_of(period.before_first_day, period.before_last_day, scope)
+        for row in reports.days_of(period.before_first_day, period.before_last_day, scope, by=column)
         .values(column)
         .annotate(**reports.sums_of(Spent))
     }
     found = [
         Row(row[column], "", reports.read_sums(DayTotals, row), before.pop(row[column], NOTHING))
-        for row in reports.days_of(period.first_day, period.last_day, scope)
+        for row in reports.days_of(period.first_day, period.last_day, scope, by=column)
         .values(column)
         .annotate(**reports.sums_of(DayTotals))
     ]
@@ -172,7 +172,7 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
     if None in ids:
         cases.append(When(**{f"{column}__isnull": True}, then=Value(reports.NONE)))
     rows = (
-        reports.days_of(question.period.first_day, question.period.last_day, question.scope)
+        reports.days_of(question.period.first_day, question.period.last_day, question.scope, by=column)
         .annotate(bucket=Case(*cases, default=Value(_OTHERS)))
         .values("day", "bucket")
         .annotate(cost=Sum("cost_nanousd"))

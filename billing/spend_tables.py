@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from billing import reports
 from billing.key_usage import last_used_days, state_of
+from billing.sale_terms import has_terms
 from billing.spend import NO_NAME, read_spend
 from billing.spend_keys import SORTS, KeySpend, read_key_spend
 from billing.spend_questions import Question, read_question
-from billing.spend_sheets import key_sheet, spend_sheet
+from billing.spend_sheets import Money, key_sheet, spend_sheet
 from billing.spreadsheets import Sheet
 
 
@@ -26,15 +27,17 @@ class Answer(NamedTuple):
     file_stem: str
 
 
-def spend_table(query: Mapping[str, str], *, now: dt.datetime) -> Answer:
-    """The table of the page Spend at this address."""
+def spend_table(query: Mapping[str, str], *, now: dt.datetime, sees_margin: bool = False) -> Answer:
+    """The table of the page Spend at this address. `sees_margin`: whoever reads it has the ability SEE_MARGIN."""
     question = read_question(query, today=now.date())
-    sheet = spend_sheet(read_spend(question), filters=names_of_filters(question), now=now)
+    sheet = spend_sheet(
+        read_spend(question), filters=names_of_filters(question), now=now, money=money_shown(sees_margin)
+    )
     return _answer(question, sheet, f"spend-by-{question.by}")
 
 
-def key_table(query: Mapping[str, str], *, now: dt.datetime) -> Answer:
-    """The table of the page of all keys at this address."""
+def key_table(query: Mapping[str, str], *, now: dt.datetime, sees_margin: bool = False) -> Answer:
+    """The table of the page of all keys at this address; the margin as in `spend_table`."""
     question = read_question({**query, "by": "key"}, today=now.date(), by="key")
     report = read_keys(question, read_key_extras(query), now=now)
     sheet = key_sheet(
@@ -43,8 +46,15 @@ def key_table(query: Mapping[str, str], *, now: dt.datetime) -> Answer:
         last_used=last_used_days([row.key.pk for row in report.rows]),
         filters=names_of_filters(question),
         now=now,
+        money=money_shown(sees_margin),
     )
     return _answer(question, sheet, "spend-of-keys")
+
+
+def money_shown(sees_margin: bool) -> Money:
+    """Charges where anybody has terms, else they are the cost; the margin beside them for who may see it. One query."""
+    has_charges = has_terms()
+    return Money(has_charges, has_charges and sees_margin)
 
 
 def read_key_extras(query: Mapping[str, str]) -> dict[str, str]:

@@ -22,9 +22,9 @@ from billing.spend import Row, Spend, read_spend, with_names
 from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
 from billing.spend_questions import GROUPINGS, PERIODS, Grouping, Question, read_question
 from billing.spend_savings import ASSUMPTIONS, can_compare, read_savings
-from billing.spend_tables import Answer, names_of_filters, spend_table
+from billing.spend_tables import Answer, money_shown, names_of_filters, spend_table
 from billing.spreadsheets import as_csv, as_xlsx
-from policies.permissions import Ability, needs
+from policies.permissions import Ability, may, needs
 
 ROWS_SHOWN: Final = 100
 XLSX_TYPE: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -58,6 +58,7 @@ def show_spend(request: HttpRequest) -> HttpResponse:
         "chart": chart_data(spend),
         "chart_text": chart_text(spend),
         "chart_rows": chart_rows(spend),
+        "money": money_shown(may(request.user, Ability.SEE_MARGIN)),
         "today": today,
         "has_any": bool(spend.rows) or UsageByDay.objects.exists(),
     }
@@ -89,7 +90,8 @@ def show_savings(request: HttpRequest) -> HttpResponse:
 def export_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     """The whole table of the page with the same address, as a file."""
     query = {name: str(value) for name, value in request.GET.items()}
-    return file_response(spend_table(query, now=timezone.now()), file_format)
+    sees_margin = may(request.user, Ability.SEE_MARGIN)
+    return file_response(spend_table(query, now=timezone.now(), sees_margin=sees_margin), file_format)
 
 
 def file_response(answer: Answer, file_format: str) -> HttpResponse:

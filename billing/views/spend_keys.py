@@ -16,7 +16,7 @@ from billing.key_usage import last_used_days, state_of
 from billing.models import UsageByDay
 from billing.spend_keys import GROWTH_RULE
 from billing.spend_questions import Question, read_question
-from billing.spend_tables import key_table, names_of_filters, read_key_extras, read_keys
+from billing.spend_tables import key_table, money_shown, names_of_filters, read_key_extras, read_keys
 from billing.views.spend import (
     ROWS_SHOWN,
     file_response,
@@ -24,7 +24,7 @@ from billing.views.spend import (
     list_periods,
     page_of,
 )
-from policies.permissions import Ability, needs
+from policies.permissions import Ability, may, needs
 
 _COLUMNS = (
     ("key", "API key"),
@@ -91,6 +91,7 @@ def show_key_spend(request: HttpRequest) -> HttpResponse:
         "last_shown": (page - 1) * ROWS_SHOWN + len(shown),
         "has_next": page * ROWS_SHOWN < len(report.rows),
         "growth_rule": GROWTH_RULE,
+        "money": money_shown(may(request.user, Ability.SEE_MARGIN)),
         "today": now.date(),
         "has_any": bool(report.rows) or UsageByDay.objects.exists(),
     }
@@ -101,7 +102,10 @@ def show_key_spend(request: HttpRequest) -> HttpResponse:
 @require_safe
 def export_key_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     """The whole table of the page with the same address, as a file."""
-    return file_response(key_table(_by_key(request), now=timezone.now()), file_format)
+    sees_margin = may(request.user, Ability.SEE_MARGIN)
+    return file_response(
+        key_table(_by_key(request), now=timezone.now(), sees_margin=sees_margin), file_format
+    )
 
 
 def _by_key(request: HttpRequest) -> dict[str, str]:

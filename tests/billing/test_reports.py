@@ -57,6 +57,7 @@ def test_a_period_counts_what_has_no_price_and_no_usage_beside_its_sum(
         input_tokens=4000,
         output_tokens=2000,
         cost_nanousd=3 * make.COST_NANOUSD,
+        charge_nanousd=3 * make.COST_NANOUSD,
         cache_read_tokens=800,
         reasoning_tokens=40,
     )
