@@ -63,6 +63,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
             Page("Spend", "spend", "coin", shortcut="s"),
             Page("Budgets", "budgets", "gauge", shortcut="b"),
             Page("Prices", "prices", "tag", shortcut="c"),
+            Page("Statements", "statements", "receipt", shortcut="i"),
             Page("Credit", "credits", "wallet"),
             Page("Reconciliation", "bills", "circle-check"),
         ),

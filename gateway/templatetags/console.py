@@ -59,6 +59,10 @@ STATES = {
     "reference": ("green", "reference"),
     "unreadable": ("red", "unreadable"),
     "not needed": ("secondary", "not needed"),
+    "reviewed": ("azure", "reviewed"),
+    "issued": ("azure", "issued"),
+    "paid": ("green", "paid"),
+    "closed": ("green", "closed"),
 }
 
 
@@ -224,7 +228,8 @@ def rate_name(name: str) -> str:
     except PriceError:
         return words(name)
     plain = words(key.name.removesuffix("_usd_per_mtok")) + " / Mtok"
-    parts = ["each request" if key.name == "usd_per_request" else plain]
+    piece = {"usd_per_request": "each request", "usd_per_search": "each search"}
+    parts = [piece.get(key.name, plain)]
     if key.service_tier:
         parts.append(f"{key.service_tier} tier")
     if key.window:

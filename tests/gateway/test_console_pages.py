@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from billing import alerting, budgets, credits, exchange_rates, workload_usage
+from billing import alerting, budgets, credits, exchange_rates, invoicing, workload_usage
 from billing.alert_recipients import add_recipient
 from billing.backtest_expectations import Expected
 from billing.backtest_results import build_result
@@ -33,6 +33,7 @@ from billing.models import (
     EvaluationAnswer,
     EvaluationRun,
     EvaluationState,
+    Invoice,
     PriceProposal,
     ProviderBill,
 )
@@ -60,6 +61,7 @@ CEILINGS = {
     "spend": 14, "spend-keys": 15, "spend-savings": 15,
     "budgets": 9, "budget": 15, "budget-new": 8, "budget-edit": 8,
     "budget-alerts": 10, "budget-recipient-new": 8,
+    "statements": 20, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
     "prices": 11, "unpriced": 17, "price-proposal": 10, "price-proposal-new": 8,
     "bills": 8, "bill": 15, "bill-new": 9,
     "router": 22, "workload": 19, "router-table": 8,
@@ -74,6 +76,8 @@ ABILITY_OF = {
         [name for name in CEILINGS if name.endswith(("-new", "-edit", "-credential"))], Ability.CONFIGURE
     ),
     **dict.fromkeys(["policy-about", "policy-publish", "policy-try"], Ability.CONFIGURE),
+    "statement-new": Ability.ISSUE_STATEMENTS,
+    "statement-credit": Ability.ISSUE_STATEMENTS,
     "price-new": Ability.SET_PRICES,
     "price-proposal-new": Ability.SET_PRICES,
     "bill-new": Ability.SET_PRICES,
@@ -98,6 +102,7 @@ NOT_PAGES = {
     "policy-traffic",
     "bill-export",
     "spend-export",
+    "statement-file",
     "spend-keys-export",
 }
 
@@ -133,6 +138,7 @@ def filled(tmp_path: Path) -> Filled:
         "policy": world.policy.pk,
         "budget": _alerted(world).pk,
         "bill": _billed(world).pk,
+        "statement": _drafted(world).pk,
         "tenant": world.tenant.pk,
         "project": world.project.pk,
         "request": request_id,
@@ -158,6 +164,7 @@ def filled(tmp_path: Path) -> Filled:
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
     addresses["spend-savings"] = reverse("spend-savings")
+    addresses["statement-close"] = reverse("statement-close", args=[f"{timezone.now():%Y-%m}"])
     addresses["find"] += "?q=smol"
     addresses |= _credited(world)
     addresses["price-proposal"] = reverse("price-proposal", args=[_proposed(world).pk])
@@ -181,14 +188,20 @@ def _credited(world: make.World) -> dict[str, str]:
         tenant=world.tenant, kind="paid", amount_nano=10**10, currency="USD", actor="fin", at=now
     )
     taken: dict[str, Any] = {"at": now, "actor": "fin"}
-    credits.draw(
-        tenant=world.tenant, currency="USD", wanted_nano=10**9, reference="statement 1", **taken
-    )
+    credits.draw(tenant=world.tenant, currency="USD", wanted_nano=10**9, reference="statement 1", **taken)
     credits.give_back(draw_reference="statement 1", reference="void 1", **taken)
     exchange_rates.add_rate(
         currency="EUR", rate="0.92", first_day=now.date(), source="central bank", actor="fin"
     )
     return {name: reverse(name, args=[grant.pk]) for name in ("credit-refund", "credit-expire")}
+
+
+def _drafted(world: make.World) -> Invoice:
+    """A draft of this month's statement."""
+    now = timezone.now()
+    invoice = invoicing.draft(tenant=world.tenant, month=now.date().replace(day=1), actor="fin", now=now)
+    assert invoice is not None
+    return invoice
 
 
 def _evaluated(world: make.World) -> EvaluationRun:
@@ -336,7 +349,7 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
         for name in named_pages() - NOT_PAGES:
             if name in CEILINGS and ABILITY_OF[name] in (Ability.READ, Ability.SEE_AUDIT):
                 continue
-            if name.startswith(("price-", "budget-")) and role is Role.FINANCE:
+            if name.startswith(("price-", "budget-", "statement")) and role is Role.FINANCE:
                 continue
             if ABILITY_OF.get(name) is Ability.SET_BILLING and role is Role.FINANCE:
                 continue
@@ -445,6 +458,7 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
         "spend",
         "spend-keys",
         "prices",
+        "statements",
         "bills",
     ],
 )
