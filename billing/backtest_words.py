@@ -24,6 +24,7 @@ MISMATCHES: Final[Mapping[str, str]] = {
     "older_release": "recorded by a release that did not keep all that a decision looked at",
     "truncated": "the record names only the first deployments that were left out",
     "feature_missing": "a feature that this version reads was not recorded",
+    "model_budget": "a model was left out because its budget had no room",
     "tables_changed": "the automatic router used tables that are no longer kept",
     "catalog_changed": "the catalog, a price, a tenant or a key was changed since",
     "unexplained": "nobody knows why: please report this",

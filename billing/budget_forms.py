@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from billing.models import AlertRecipient, Budget
 from billing.money import MoneyError, parse_usd
 from policies.forms import ConsoleForm
-from policies.models import ApiKey, Project, Tenant
+from policies.models import ApiKey, Model, Project, Tenant
 
 LOWER_HELP = (
     "A request that came without an output limit gets the one that still fits. Otherwise it is refused."
@@ -48,11 +48,18 @@ class BudgetChangeForm(ConsoleForm):
 class BudgetForm(BudgetChangeForm):
     """A new budget."""
 
-    field_order = ["scope", "window", "limit_usd", "is_hard", "may_lower_limit"]
+    field_order = ["scope", "model", "window", "limit_usd", "is_hard", "may_lower_limit"]
     scope = forms.CharField(
         max_length=320,
         label="Whose",
         help_text="acme for a tenant, acme/web for a project, acme/web/dev for a key.",
+    )
+    model = forms.ModelChoiceField(
+        queryset=Model.objects.all(),
+        required=False,
+        empty_label="all models",
+        help_text="For one model: only its answers count. A hard one that is used up leaves that model out, and other"
+        " candidates of a policy serve.",
     )
     window = forms.ChoiceField(
         choices=Budget.Window.choices,

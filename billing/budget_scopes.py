@@ -21,6 +21,8 @@ class BudgetScopes(NamedTuple):
     by_project: Mapping[int, tuple[BudgetTerms, ...]]
     by_key: Mapping[int, tuple[BudgetTerms, ...]]
     tenant_ids: frozenset[int] = frozenset()
+    # Whether any budget is for one model.
+    has_models: bool = False
 
     def find(self, tenant_id: int, project_id: int, key_id: int) -> tuple[BudgetTerms, ...]:
         """All budgets that a request of this key counts for, the widest first."""
@@ -43,7 +45,7 @@ def load_scopes(*, only_in_force: bool = False) -> BudgetScopes:
     by_key: dict[int, tuple[BudgetTerms, ...]] = {}
     tenant_ids: set[int] = set()
     budgets = list(
-        rows.select_related("tenant", "project__tenant", "api_key__project__tenant").order_by("id")
+        rows.select_related("tenant", "project__tenant", "api_key__project__tenant", "model").order_by("id")
     )
     successors = list_successors({row.api_key_id for row in budgets if row.api_key_id is not None})
     for row in budgets:
@@ -56,7 +58,8 @@ def load_scopes(*, only_in_force: bool = False) -> BudgetScopes:
             by_project[row.project_id] = (*by_project.get(row.project_id, ()), terms)
         else:
             by_tenant[row.tenant_id] = (*by_tenant.get(row.tenant_id, ()), terms)
-    return BudgetScopes(by_tenant, by_project, by_key, frozenset(tenant_ids))
+    has_models = any(row.model_id is not None for row in budgets)
+    return BudgetScopes(by_tenant, by_project, by_key, frozenset(tenant_ids), has_models)
 
 
 def terms_of(budget: Budget) -> BudgetTerms:
@@ -69,6 +72,7 @@ def terms_of(budget: Budget) -> BudgetTerms:
         limit_nanousd=budget.limit_nanousd,
         counted_from_unix_s=int(budget.counted_from.timestamp()),
         may_lower_limit=budget.may_lower_limit,
+        model_id=budget.model_id,
     )
 
 

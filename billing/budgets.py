@@ -20,7 +20,7 @@ from billing.models import Budget, BudgetWindow
 from billing.money import usd_text
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
-from policies.models import ApiKey, Project, Tenant
+from policies.models import ApiKey, Model, Project, Tenant
 
 # Sums of amounts stay far from 64 bits.
 MAX_LIMIT_NANOUSD = 10**17
@@ -35,11 +35,12 @@ def create_budget(
     actor: str,
     project: Project | None = None,
     api_key: ApiKey | None = None,
+    model: Model | None = None,
     is_hard: bool = True,
     may_lower_limit: bool = True,
     now: dt.datetime | None = None,
 ) -> Budget:
-    """Create a budget. What its window has cost so far counts; one `total` counts from now on.
+    """Create a budget, for one model or all. What its window has cost so far counts; one `total` counts from now on.
 
     Raises InvalidValueError, and NameTakenError when this scope has one of this window and kind.
     """
@@ -47,11 +48,12 @@ def create_budget(
     if api_key is not None:
         project = api_key.project
     scope = Budget.objects.filter(
-        tenant=tenant, project=project, api_key=api_key, window=window, is_hard=is_hard
+        tenant=tenant, project=project, api_key=api_key, model=model, window=window, is_hard=is_hard
     )
     if scope.exists():
         raise NameTakenError(
-            f"{api_key or project or tenant} has a {'hard' if is_hard else 'soft'} budget by {window}: change it"
+            f"{api_key or project or tenant} has a {'hard' if is_hard else 'soft'} budget by {window}"
+            f"{'' if model is None else f' for {model}'}: change it"
         )
     at = now or timezone.now()
     # From here to the commit no record is stored: it would be counted twice, or not at all.
@@ -68,6 +70,7 @@ def create_budget(
         tenant=tenant,
         project=project,
         api_key=api_key,
+        model=model,
         window=window,
         limit_nanousd=limit_nanousd,
         is_hard=is_hard,
@@ -86,6 +89,7 @@ def create_budget(
             project_id=project.pk if project is not None else None,
             key_ids=list_successors([api_key.pk])[api_key.pk] if api_key is not None else [],
             since=starts_at,
+            model_id=None if model is None else model.pk,
         ),
     )
     _record(budget, actor=actor, action="create", after=_describe(budget))
@@ -163,6 +167,7 @@ def _check_limit(limit_nanousd: int) -> None:
 def _describe(budget: Budget) -> dict[str, Any]:
     return {
         "window": budget.window,
+        **({} if budget.model is None else {"model": budget.model.name}),
         "limit_usd": usd_text(budget.limit_nanousd),
         "is_hard": budget.is_hard,
         "may_lower_limit": budget.may_lower_limit,

@@ -51,6 +51,14 @@ class Usage(NamedTuple):
     detail: dict[str, Any]
 
 
+class ModelLease(NamedTuple):
+    """What is held of a lease of a budget for one model."""
+
+    lease: UUID
+    hold_nanousd: int
+    model_id: int
+
+
 class Intent(NamedTuple):
     """What is known before a provider is contacted."""
 
@@ -72,6 +80,8 @@ class Intent(NamedTuple):
     # What is held of budgets until the outcome says what it cost, and of which leases.
     hold_nanousd: int = 0
     leases: tuple[UUID, ...] = ()
+    # The same of budgets of one model.
+    model_leases: tuple[ModelLease, ...] = ()
 
 
 class Attempt(NamedTuple):
@@ -112,6 +122,8 @@ class Outcome(NamedTuple):
     attempts: tuple[Attempt, ...]
     # The most that attempts can have cost of which nobody knows.
     uncertain_nanousd: int = 0
+    # The same by model, for requests that hold of budgets of models.
+    uncertain_by_model: tuple[tuple[int, int], ...] = ()
 
 
 class Feedback(NamedTuple):
@@ -207,6 +219,7 @@ def read_intent(line: Mapping[str, Any]) -> Intent:
         _object(get("decision"), "decision"),
         _amount(get("hold"), "hold") or 0,
         _leases(get("leases")),
+        tuple([_model_lease(one) for one in _few(get("model_leases"), "model_leases")]),
     )
 
 
@@ -239,6 +252,7 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
         _bool(get("unpriced"), "unpriced"),
         tuple([_attempt(attempt, raw_usage, usage) for attempt in attempts]),
         _amount(get("uncertain"), "uncertain") or 0,
+        tuple([_model_amount(one) for one in _few(get("model_uncertain"), "model_uncertain")]),
     )
 
 
@@ -390,6 +404,27 @@ def _leases(value: Any) -> tuple[UUID, ...]:
     except (ValueError, TypeError, AttributeError):
         pass
     raise LineError("leases: not a list of ids")
+
+
+def _few(value: Any, field: str) -> list[Any]:
+    if value is None:
+        return []
+    if type(value) is list and len(value) <= MAX_LEASES:
+        return value
+    raise LineError(f"{field}: not a short list")
+
+
+def _model_lease(value: Any) -> ModelLease:
+    if type(value) is not list or len(value) != 3:
+        raise LineError("model_leases: not a lease, an amount and a model")
+    (lease,) = _leases(value[:1])
+    return ModelLease(lease, _amount(value[1], "model_leases") or 0, _id(value[2], "model_leases"))
+
+
+def _model_amount(value: Any) -> tuple[int, int]:
+    if type(value) is not list or len(value) != 2:
+        raise LineError("model_uncertain: not a model and an amount")
+    return _id(value[0], "model_uncertain"), _amount(value[1], "model_uncertain") or 0
 
 
 def _request_id(value: Any) -> tuple[UUID, dt.datetime]:

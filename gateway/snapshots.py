@@ -525,7 +525,9 @@ class _GrantBuilder:
         if tenant is None:
             return None
         models = frozenset(allowed)
-        budgets = self._budgets.find(tenant_id, project_id, key_id)
+        found = self._budgets.find(tenant_id, project_id, key_id)
+        budgets = tuple(terms for terms in found if terms.model_id is None) if found else ()
+        of_models = tuple(terms for terms in found if terms.model_id is not None) if found else ()
         rate_limits = self._rate_limits.find(tenant_id, project_id, key_id)
         return KeyGrant(
             key_id=key_id,
@@ -538,4 +540,5 @@ class _GrantBuilder:
             allowed_models=self._shared.setdefault(models, models),
             budgets=self._shared.setdefault(budgets, budgets),
             rate_limits=self._shared.setdefault(rate_limits, rate_limits),
+            model_budgets=self._shared.setdefault(of_models, of_models),
         )

@@ -13,8 +13,9 @@ Pure. Codes, in the order in which they are looked at:
 
 and, found elsewhere: `disabled` (a rule names it, an operator switched it off), `ejected`, `cooling`,
 `credential_rejected` (this worker's health view), `rate_room` (its own limits leave it no room), `no_fallbacks` (the
-caller allows one candidate only), `pinned` (a further name of a pinned request), `model_not_found` (a further name that
-does not exist or is not allowed).
+caller allows one candidate only), `pinned` (a further name of a pinned request), `model_budget` (what it can cost does
+not fit into the budget of its model; it was a candidate until then), `model_not_found` (a further name that does not
+exist or is not allowed).
 
 What a model does not list among its capabilities it does not offer. A model that lists none at all is one about
 which nobody has said anything: it is let through, so that a catalog entry of two lines works. An operator who lists

@@ -30,6 +30,7 @@ MismatchReason = Literal[
     "older_release",
     "truncated",
     "feature_missing",
+    "model_budget",
     "tables_changed",
     "catalog_changed",
     "unexplained",
@@ -199,6 +200,8 @@ def explain_mismatch(
         return "truncated"
     if lacks_features:
         return "feature_missing"
+    if any(reason == "model_budget" for _, reason in recorded.get("dropped", ())):
+        return "model_budget"
     if recorded.get("tables") is not None and recorded["tables"] != tables:
         return "tables_changed"
     if recorded["rev"] < last_change:

@@ -162,7 +162,10 @@ class TenantSnapshot:
 
 
 class BudgetTerms(NamedTuple):
-    """A hard budget into which a key's requests must fit. The money is in billing's tables; this is how to find it."""
+    """A hard budget into which a key's requests must fit. The money is in billing's tables; this is how to find it.
+
+    `model_id`: only requests that this model may serve must fit, and only its answers count.
+    """
 
     id: int
     name: str
@@ -171,13 +174,15 @@ class BudgetTerms(NamedTuple):
     limit_nanousd: int
     counted_from_unix_s: int
     may_lower_limit: bool = True
+    model_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
     """What the holder of one API key may do. `expires_unix_s` None: never. `allowed_models` empty: all.
 
-    `budgets` are the hard ones of the key, its project and its tenant; `rate_limits` are theirs too, narrowest first.
+    `budgets` are the hard ones of the key, its project and its tenant for all models, `model_budgets` those for one;
+    `rate_limits` are theirs too, narrowest first.
     """
 
     key_id: int
@@ -190,6 +195,7 @@ class KeyGrant:
     allowed_models: frozenset[str] = frozenset()
     budgets: tuple[BudgetTerms, ...] = ()
     rate_limits: tuple[RateTerms, ...] = ()
+    model_budgets: tuple[BudgetTerms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from billing import budgets
 from billing.alert_recipients import list_recipients
 from billing.budget_forms import BudgetChangeForm, BudgetForm
-from billing.budget_standing import list_standing, standing_of
+from billing.budget_standing import OWNERS, list_standing, standing_of
 from billing.models import Budget, BudgetAlert, BudgetLease, BudgetWindow
 from billing.money import usd_text
 from billing.views.budget_alerts import list_history
@@ -79,6 +79,7 @@ def create_budget(request: HttpRequest) -> HttpResponse:
         budget = form.run(
             lambda: budgets.create_budget(
                 **data["scope"],
+                model=data["model"],
                 window=data["window"],
                 limit_nanousd=data["limit_usd"],
                 is_hard=data["is_hard"],
@@ -104,7 +105,7 @@ def create_budget(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def change_budget(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a budget's limit, or switch it."""
-    budget = get_object_or_404(Budget.objects.select_related("tenant", "project__tenant"), pk=pk)
+    budget = get_object_or_404(Budget.objects.select_related(*OWNERS), pk=pk)
     initial = {
         "limit_usd": usd_text(budget.limit_nanousd),
         "may_lower_limit": budget.may_lower_limit,

@@ -13,7 +13,8 @@ from billing import budgets
 from billing.models import Budget
 from billing.money import usd_text
 from gateway.configuration_file.format import ConfigurationFile, Entry
-from policies.models import ApiKey, ChangeEvent, Project, Tenant
+from policies.errors import NotFoundError
+from policies.models import ApiKey, ChangeEvent, Model, Project, Tenant
 
 
 class Scope(NamedTuple):
@@ -40,12 +41,18 @@ def apply_budgets(
         window, is_hard = stated["window"], stated.get("is_hard", True)
         limit = stated["limit_usd"]
         settings = stated.only("may_lower_limit", "is_enabled")
-        name = f"{scope} by {window}"
-        row = _of(scope).filter(window=window, is_hard=is_hard).first()
+        name = _name(str(scope), stated.get("model", ""), window)
         with at(stated.path):
+            model = _model(stated.get("model", ""))
+            row = _of(scope).filter(window=window, is_hard=is_hard, model=model).first()
             if row is None:
                 row = budgets.create_budget(
-                    **scope._asdict(), window=window, is_hard=is_hard, limit_nanousd=limit, actor=owner
+                    **scope._asdict(),
+                    model=model,
+                    window=window,
+                    is_hard=is_hard,
+                    limit_nanousd=limit,
+                    actor=owner,
                 )
                 note("create", "budget", name, usd_text(limit))
                 if settings:
@@ -71,6 +78,8 @@ def list_stated(scope: Scope) -> list[dict[str, Any]]:
     stated = []
     for row in _of(scope):
         entry: dict[str, Any] = {"window": row.window, "limit_usd": usd_text(row.limit_nanousd)}
+        if row.model is not None:
+            entry["model"] = row.model.name
         for name in ("is_hard", "may_lower_limit", "is_enabled"):
             if not getattr(row, name):
                 entry[name] = False
@@ -83,20 +92,21 @@ def prune_budgets(file: ConfigurationFile, *, owner: str, note: Callable[..., No
     named = set(_named(file))
     created = ChangeEvent.objects.filter(actor=owner, object_type="budget", action="create")
     rows = Budget.objects.filter(pk__in=created.values("object_id"))
-    for row in rows.select_related("tenant", "project", "api_key"):
+    for row in rows.select_related("tenant", "project", "api_key", "model"):
         place = (
             row.tenant.name,
             row.project.name if row.project is not None else "",
             row.api_key.name if row.api_key is not None else "",
             row.window,
             row.is_hard,
+            row.model.name if row.model is not None else "",
         )
         if place not in named:
             note("delete", "budget", f"{row.scope()} by {row.window}")
             budgets.delete_budget(budget=row, actor=owner)
 
 
-def _named(file: ConfigurationFile) -> Iterator[tuple[str, str, str, str, bool]]:
+def _named(file: ConfigurationFile) -> Iterator[tuple[str, str, str, str, bool, str]]:
     for tenant in file.tenants:
         scopes = [(tenant, "", "")]
         for project in tenant.get("projects", ()):
@@ -104,13 +114,30 @@ def _named(file: ConfigurationFile) -> Iterator[tuple[str, str, str, str, bool]]
             scopes += [(key, project["name"], key["name"]) for key in project.get("keys", ())]
         for entry, project_name, key_name in scopes:
             for stated in entry.get("budgets", ()):
-                yield tenant["name"], project_name, key_name, stated["window"], stated.get("is_hard", True)
+                kind = (stated["window"], stated.get("is_hard", True), stated.get("model", ""))
+                yield tenant["name"], project_name, key_name, *kind
+
+
+def _name(scope: str, model: str, window: str) -> str:
+    return f"{scope} ({model}) by {window}" if model else f"{scope} by {window}"
+
+
+def _model(name: str) -> Model | None:
+    """The model a budget is for; None: all. Raises NotFoundError."""
+    if not name:
+        return None
+    found = Model.objects.filter(name=name).first()
+    if found is None:
+        raise NotFoundError(f"there is no model {name}")
+    return found
 
 
 def _of(scope: Scope) -> Any:
     # A key that was rotated keeps the budget that its predecessor got.
     if scope.api_key is None:
-        return Budget.objects.filter(**scope._asdict())
-    return Budget.objects.filter(
-        tenant=scope.tenant, project=scope.project, api_key__name=scope.api_key.name
-    ).order_by("window", "-is_hard")
+        return Budget.objects.select_related("model").filter(**scope._asdict())
+    return (
+        Budget.objects.select_related("model")
+        .filter(tenant=scope.tenant, project=scope.project, api_key__name=scope.api_key.name)
+        .order_by("window", "-is_hard")
+    )

@@ -282,9 +282,9 @@ def _budgets(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
         reader.entry(item, f"{path}[{n}]", _BUDGET, required=["window", "limit_usd"])
         for n, item in enumerate(raw)
     )
-    seen: set[tuple[Any, bool]] = set()
+    seen: set[tuple[Any, bool, str]] = set()
     for entry in found:
-        kind = (entry.get("window"), entry.get("is_hard", True))
+        kind = (entry.get("window"), entry.get("is_hard", True), entry.get("model", ""))
         if kind in seen:
             reader.complain(entry.path, f"there is already a budget by {kind[0]} of this kind")
         seen.add(kind)
@@ -382,6 +382,7 @@ _POLICY: dict[str, _Field] = {
     "rules": _list_of(_RULE, key="name"),
 }
 _BUDGET: dict[str, _Field] = {
+    "model": _text,
     "window": _text,
     "limit_usd": _limit_usd,
     "is_hard": _boolean,

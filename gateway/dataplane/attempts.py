@@ -118,7 +118,11 @@ async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | Stre
                 raise failure.error if failure is not None else no_room(exchange, [deployment.name])
             position += 1
             continue
-        if exchange.hold is not None and exchange.attempts and not await hold_another_attempt(exchange):
+        if (
+            exchange.hold is not None
+            and exchange.attempts
+            and not await hold_another_attempt(exchange, deployment)
+        ):
             raise failure.error if failure is not None else no_budget_for_another(deployment)
         if failure is None or deployment.id not in ready_at_s:
             # Fallbacks cost no retry budget: they bring no load to what is in trouble.

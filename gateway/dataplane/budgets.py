@@ -52,6 +52,15 @@ class Hold:
         return list(dict.fromkeys(lease.id for lease, _ in self.parts))
 
 
+@dataclass(slots=True)
+class ModelHold:
+    """What one request holds of one model's budgets, and what each attempt at the model can cost at most."""
+
+    terms: tuple[BudgetTerms, ...]
+    hold: Hold
+    attempt_nanousd: int
+
+
 @dataclass(slots=True, eq=False)
 class Want:
     """A request that waits for a part of a lease. The thread answers with the lease in which it holds, or an error."""

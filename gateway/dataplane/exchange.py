@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from billing.rating import total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
-from gateway.dataplane.budgets import Hold
+from gateway.dataplane.budgets import Hold, ModelHold
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.limits import Room
@@ -62,6 +62,7 @@ class Exchange:
         "is_committed",
         "is_pinned",
         "is_recorded",
+        "model_holds",
         "output_limit",
         "parsed",
         "rate_hold",
@@ -101,6 +102,8 @@ class Exchange:
         self.hold: Hold | None = None
         self.attempt_hold_nanousd = 0
         self.output_limit: int | None = None
+        # The same of budgets for one model, by the model's id; `hold` is then there too, if only empty.
+        self.model_holds: dict[int, ModelHold] = {}
         # Of rate limits: what the key's hold, what the deployment's hold that is called, and which refused the request.
         self.rate_hold: RateHold | None = None
         self.room_hold: RoomHold | None = None
@@ -141,6 +144,12 @@ class Exchange:
         budgets: dict[str, Any] = {}
         if self.hold is not None:
             budgets = {"hold": self.hold.nanousd, "leases": self.hold.lease_ids()}
+            if self.model_holds:
+                budgets["model_leases"] = [
+                    [lease_id, held.hold.nanousd, model_id]
+                    for model_id, held in self.model_holds.items()
+                    for lease_id in held.hold.lease_ids()
+                ]
         try:
             self.gateway.journal.append(
                 {
@@ -203,6 +212,9 @@ class Exchange:
             served=self.served,
             uncertain_nanousd=self.used_nanousd()[1] if self.hold is not None else 0,
         )
+        if self.model_holds:
+            unknown = [[model_id, self.used_of_model(model_id)[1]] for model_id in self.model_holds]
+            line["model_uncertain"] = [one for one in unknown if one[1]]
         try:
             self.gateway.journal.append(line)
         except JournalError:
@@ -234,6 +246,9 @@ class Exchange:
         if hold is not None and budgets is not None:
             budgets.settle(hold, sum(self.used_nanousd()))
             self.hold = None
+            for model_id, held in self.model_holds.items():
+                budgets.settle(held.hold, sum(self.used_of_model(model_id)))
+            self.model_holds = {}
 
     def _keep_conversation(self) -> None:
         """Note who serves the conversation, where that matters for its next request."""
@@ -258,12 +273,21 @@ class Exchange:
 
     def used_nanousd(self) -> tuple[int, int]:
         """What the attempts cost, and the most that those can have cost of which nobody knows."""
+        return self._used(self.attempts, self.attempt_hold_nanousd)
+
+    def used_of_model(self, model_id: int) -> tuple[int, int]:
+        """The same of the attempts at one model, of whose budgets something is held."""
+        attempts = [attempt for attempt in self.attempts if attempt.deployment.model.id == model_id]
+        return self._used(attempts, self.model_holds[model_id].attempt_nanousd)
+
+    @staticmethod
+    def _used(attempts: list[AttemptLog], attempt_hold_nanousd: int) -> tuple[int, int]:
         known = uncertain = 0
-        for attempt in self.attempts:
+        for attempt in attempts:
             if attempt.cost_nanousd is not None:
                 known += attempt.cost_nanousd
             elif attempt.outcome == "cancelled" if attempt.usage is None else attempt.usage.kind == "unknown":
-                uncertain += self.attempt_hold_nanousd
+                uncertain += attempt_hold_nanousd
         return known, uncertain
 
     def cost_nanousd(self) -> int | None:

@@ -152,7 +152,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     if not decision.candidates:
         full = [dropped.deployment for dropped in decision.dropped if dropped.reason == "rate_room"]
         raise no_room(exchange, full) if full else _no_candidate(decision, exchange.endpoint)
-    if grant.budgets:
+    if grant.budgets or grant.model_budgets:
         await hold_budgets(exchange)
 
 

@@ -18,11 +18,12 @@ import orjson
 from billing.budget_arithmetic import most_nanousd
 from gateway.dataplane.answer_checks import JsonAnswer, checks_answers, find_fault
 from gateway.dataplane.attempts import first_answer
-from gateway.dataplane.budget_holds import hold_budgets, most_input_tokens
+from gateway.dataplane.budget_holds import hold_budgets
 from gateway.dataplane.errors import GatewayError
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.health import Health
+from gateway.dataplane.most_costs import most_input_tokens
 from gateway.dataplane.ports import ShadowBudget
 from gateway.dataplane.recording import AttemptLog
 from gateway.dataplane.shadow_evidence import Said, evidence_line
@@ -99,11 +100,14 @@ class ShadowSampler:
     def _leaves_room(self, exchange: Exchange) -> bool:
         """Say whether the key's hard budgets have so much left that no caller will miss what a shadow holds."""
         grant, budgets = exchange.grant, self._gateway.budgets
-        if grant is None or not grant.budgets:
-            return grant is not None
+        if grant is None:
+            return False
+        terms = (*grant.budgets, *grant.model_budgets)
+        if not terms:
+            return True
         if budgets is None:
             return False
-        used_ratio = budgets.used_ratio(grant.budgets, at_unix_s=exchange.started_at_unix_s)
+        used_ratio = budgets.used_ratio(terms, at_unix_s=exchange.started_at_unix_s)
         return used_ratio <= MAX_BUDGET_USED_RATIO
 
     async def close(self) -> None:
@@ -263,7 +267,7 @@ async def _call(shadow: Exchange) -> JsonAnswer | None:
     """Call the provider between intent and outcome. None: no answer, and the record, if there is one, says why."""
     assert shadow.grant is not None
     try:
-        if shadow.grant.budgets:
+        if shadow.grant.budgets or shadow.grant.model_budgets:
             await hold_budgets(shadow)
             if shadow.output_limit is not None:  # less of an answer than the client got would fit
                 shadow.end_hold()

@@ -15,8 +15,17 @@ from billing.models import Budget, BudgetWindow
 from policies import issuing
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import ApiKey, ChangeEvent, Tenant
-from tests.make import COST_NANOUSD, World, ingest, intent_line, outcome_line, request_id_at, world
-from tests.make_configuration import make_key, make_project, make_tenant
+from tests.make import (
+    COST_NANOUSD,
+    World,
+    ingest,
+    intent_line,
+    outcome_line,
+    request_id_at,
+    usage_line,
+    world,
+)
+from tests.make_configuration import make_deployment, make_key, make_project, make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -138,3 +147,57 @@ def test_the_database_refuses_amounts_below_nothing() -> None:
     window = only_window(make_budget(make_tenant()))
     with pytest.raises(Exception, match="budget_window_amounts"), connection.cursor() as cursor:
         cursor.execute("UPDATE billing_budgetwindow SET leased_nanousd = -1 WHERE id = %s", [window.pk])
+
+
+def test_a_budget_of_one_model_counts_what_that_model_did_cost_alone(tmp_path: Path) -> None:
+    made = world()
+    other = make_deployment()
+    record(tmp_path, made, NOW - dt.timedelta(hours=1))
+    own = make_budget(made.tenant, model=made.deployment.model, window="day")
+    strange = make_budget(made.tenant, model=other.model, window="day", is_hard=False)
+    everything = make_budget(made.tenant, window="day")
+    assert [only_window(row).spent_nanousd for row in (own, strange, everything)] == [
+        COST_NANOUSD,
+        0,
+        COST_NANOUSD,
+    ]
+    record(tmp_path, made, NOW + dt.timedelta(hours=1))
+    assert [only_window(row).spent_nanousd for row in (own, strange, everything)] == [
+        2 * COST_NANOUSD,
+        0,
+        2 * COST_NANOUSD,
+    ]
+    assert str(own) == f"{made.tenant} ({made.deployment.model}) each day"
+    with pytest.raises(NameTakenError, match=f"for {made.deployment.model}: change it"):
+        make_budget(made.tenant, model=made.deployment.model, window="day")
+    terms = load_scopes(only_in_force=True).find(made.tenant.pk, made.project.pk, made.key.pk)
+    assert [(one.id, one.model_id) for one in terms] == [
+        (own.pk, made.deployment.model_id),
+        (everything.pk, None),
+    ]
+
+
+@pytest.mark.parametrize("outcome", ["known", "unknown", "interrupted"])
+def test_a_lease_of_a_models_budget_is_settled_with_what_that_model_did_cost(
+    tmp_path: Path, outcome: str
+) -> None:
+    made = world()
+    window = only_window(make_budget(made.tenant, model=made.deployment.model))
+    lease = str(uuid.uuid4())
+    name = leasing.WorkerName("home", "worker")
+    held = 10 * COST_NANOUSD
+    assert leasing.grow_lease(name=name, lease_id=lease, window_id=window.pk, nanousd=held)
+    request_id = request_id_at(NOW + dt.timedelta(hours=1))
+    model_id = made.deployment.model_id
+    intent = intent_line(made, request_id, hold=0, leases=[], model_leases=[[lease, held, model_id]])
+    ended = {
+        "known": [outcome_line(made, request_id, model_uncertain=[])],
+        "unknown": [outcome_line(made, request_id, cost=None, usage=usage_line(kind="unknown", input=None, output=None),
+                                 model_uncertain=[[model_id, held]])],
+        "interrupted": [],
+    }[outcome]  # fmt: skip
+    ingest(tmp_path, [intent, *ended])
+    window.refresh_from_db()
+    spent, uncertain = {"known": (COST_NANOUSD, 0), "unknown": (0, held), "interrupted": (0, held)}[outcome]
+    assert (window.spent_nanousd, window.uncertain_nanousd) == (spent, uncertain)
+    assert window.leased_nanousd == held - spent - uncertain

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from billing.budget_arithmetic import Lease, WindowNumbers
-from gateway.dataplane.budget_holds import DEFAULT_OUTPUT_TOKENS, TEMPLATE_TOKENS
 from gateway.dataplane.budgets import BudgetShortError, LeaseBook, Want
+from gateway.dataplane.most_costs import DEFAULT_OUTPUT_TOKENS, TEMPLATE_TOKENS
 from gateway.dataplane.upstream_errors import UpstreamError
 from policies.snapshot import BudgetTerms
 from tests.gateway.dataplane.in_process import CHUNK, Client, Plane, chat, refusal, stream

@@ -1,0 +1,44 @@
+"""How is a client told that its request does not fit into a budget, or that nobody can say?
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from billing.money import usd_text
+from gateway.dataplane.budgets import BudgetShortError
+from gateway.dataplane.errors import BudgetExceeded, GatewayUnready
+
+
+def budget_unknown() -> GatewayUnready:
+    return GatewayUnready(
+        "The gateway cannot find out at the moment whether this request fits into its budget.",
+        code="budget_unavailable",
+        headers=[(b"retry-after", b"2")],
+    )
+
+
+def budget_exceeded(short: BudgetShortError, most_nanousd_: int) -> BudgetExceeded:
+    terms, span, numbers = short.terms, short.span, short.numbers
+    resets_at = None
+    if span.ends_unix_s is not None:
+        resets_at = dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC).isoformat().replace("+00:00", "Z")
+    held = numbers.leased_nanousd + numbers.uncertain_nanousd
+    return BudgetExceeded(
+        f"This request may cost up to {usd_text(most_nanousd_)} USD, which does not fit into the budget of"
+        f" {terms.name}: {usd_text(numbers.spent_nanousd)} of {usd_text(numbers.limit_nanousd)} USD are spent and"
+        f" {usd_text(held)} are held for other requests."
+        + (f" It begins anew at {resets_at}." if resets_at else ""),
+        code="budget_exceeded",
+        headers=[(b"x-should-retry", b"false")],
+        extra={
+            "budget": terms.name,
+            "limit_usd": usd_text(numbers.limit_nanousd),
+            "spent_usd": usd_text(numbers.spent_nanousd),
+            "held_usd": usd_text(held),
+            "needed_usd": usd_text(most_nanousd_),
+            "resets_at": resets_at,
+        },
+    )

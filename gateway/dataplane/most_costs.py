@@ -1,0 +1,121 @@
+"""How much can one attempt of a request cost at most, and with which output limit does that fit?
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from billing.budget_arithmetic import most_nanousd, most_output_tokens
+from billing.pricebook import PriceVersion
+from gateway.dataplane.errors import NoCandidate
+from gateway.dataplane.exchange import Exchange
+from gateway.wire.openai_request import ParsedRequest
+from policies.snapshot import DeploymentSnapshot
+
+# What a provider puts around a request (its template, what explains tools to the model), and what an image or a file
+# that is only named can be. A byte of text is at most one token.
+TEMPLATE_TOKENS = 1_000
+MEDIA_TOKENS = 50_000
+# The output limit that is set for a request without one, where the model's own is not known.
+DEFAULT_OUTPUT_TOKENS = 4_096
+# A lowered limit below this would be no answer.
+LEAST_OUTPUT_TOKENS = 16
+AMPLE_OUTPUT_TOKENS = 1_024
+MAX_CHOICES = 128
+
+
+class CostPlan:
+    """What the candidates may cost, with one output limit or another."""
+
+    def __init__(
+        self, exchange: Exchange, parsed: ParsedRequest, candidates: Sequence[DeploymentSnapshot]
+    ) -> None:
+        """Raises NoCandidate when one of the candidates has no price."""
+        features = exchange.features
+        assert features is not None
+        find_price = exchange.gateway.configuration.find_price
+        # The price, and the most that the model writes where that is known.
+        self._known: dict[int, tuple[PriceVersion, int | None]] = {}
+        for candidate in candidates:
+            price = find_price(candidate.id, exchange.started_at_unix_s)
+            if price is None:  # its price begins later than the request
+                raise NoCandidate(
+                    f"The deployment '{candidate.name}' has no price at this moment, and the key has a budget.",
+                    code="no_candidate",
+                    extra={"reasons": {candidate.name: "unpriced"}},
+                )
+            self._known[candidate.id] = (price, candidate.model.max_output_tokens)
+        self._input_tokens = most_input_tokens(parsed)
+        self._choices = _choice_count(parsed)
+        self._asked = features.max_output_tokens
+        self._writes = parsed.endpoint != "embeddings"
+        # What must be sent along so that the answer ends where the hold does; None: it ends there by itself.
+        self.output_limit: int | None = None
+        if self._writes and not self._asked and any(known is None for _, known in self._known.values()):
+            limits = [known or 0 for _, known in self._known.values()]
+            self.output_limit = max(DEFAULT_OUTPUT_TOKENS, *limits)
+
+    def most_nanousd(
+        self, output_limit: int | None, among: Sequence[DeploymentSnapshot] | None = None
+    ) -> int:
+        """The most that an attempt at the dearest of them costs; `among` None: of all."""
+        return max(
+            most_nanousd(
+                price,
+                input_tokens=self._input_tokens,
+                output_tokens=self._choices * self._output_tokens(known, output_limit),
+            )
+            for price, known in self._among(among)
+        )
+
+    def _among(
+        self, among: Sequence[DeploymentSnapshot] | None
+    ) -> Collection[tuple[PriceVersion, int | None]]:
+        return self._known.values() if among is None else [self._known[one.id] for one in among]
+
+    def _output_tokens(self, known: int | None, output_limit: int | None) -> int:
+        if not self._writes:
+            return 0
+        if self._asked:
+            return self._asked
+        return min(limit for limit in (known, output_limit, 10**9) if limit is not None)
+
+    def limit_that_fits(self, nanousd: int, among: Sequence[DeploymentSnapshot] | None = None) -> int | None:
+        """The output limit with which each of them costs no more than an amount; None: there is none.
+
+        Where half of what is left is enough for an answer of some length, the other half is left to other requests.
+        """
+        half = self._limit_within(nanousd // 2, among)
+        return (
+            half if half is not None and half >= AMPLE_OUTPUT_TOKENS else self._limit_within(nanousd, among)
+        )
+
+    def _limit_within(self, nanousd: int, among: Sequence[DeploymentSnapshot] | None) -> int | None:
+        if self._asked or not self._writes:
+            return None
+        fitting = [
+            most_output_tokens(price, input_tokens=self._input_tokens, nanousd=nanousd)
+            for price, _ in self._among(among)
+        ]
+        limited = [tokens // self._choices for tokens in fitting if tokens is not None]
+        if not limited or min(limited) < LEAST_OUTPUT_TOKENS:
+            return None
+        return min(limited)
+
+
+def most_input_tokens(parsed: ParsedRequest) -> int:
+    """More tokens than any tokenizer makes of this body: a byte of text is at most one."""
+    facts = parsed.facts
+    has_media = facts.get("has_images") or facts.get("has_audio") or facts.get("has_files")
+    named = 0
+    if has_media:
+        named = sum(parsed.body.count(kind) for kind in (b'"image_url"', b'"input_audio"', b'"file"'))
+    return len(parsed.body) + TEMPLATE_TOKENS + MEDIA_TOKENS * named
+
+
+def _choice_count(parsed: ParsedRequest) -> int:
+    best_of = parsed.payload.get("best_of")
+    count: int = parsed.facts.get("choice_count", 1)
+    return max(count, min(best_of, MAX_CHOICES)) if type(best_of) is int else count
