@@ -34,6 +34,7 @@ FORMATS: Final[Mapping[str, str]] = {
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
 }
+FORMAT_NAMES: Final = {"csv": "CSV", "xlsx": "XLSX", "jsonl": "JSON Lines", "parquet": "Parquet"}
 # The last row of an XLSX sheet; more go to a further sheet.
 XLSX_ROWS: Final = 1_048_576
 # A cell of XLSX takes no longer text; what is cut ends so.
@@ -59,6 +60,13 @@ def check_format(file_format: str) -> None:
         raise FormatMissing(f"there is no format {file_format}; there are {', '.join(FORMATS)}")
     if file_format == "parquet" and not is_parquet_installed():
         raise FormatMissing("Parquet is not installed: pip install 'pointsman[parquet]'")
+
+
+def list_formats() -> list[tuple[str, str, bool]]:
+    """Format, its name, whether it can be written here."""
+    return [
+        (name, title, name != "parquet" or is_parquet_installed()) for name, title in FORMAT_NAMES.items()
+    ]
 
 
 def open_row_file(

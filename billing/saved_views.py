@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 
 from billing.models import SavedView
@@ -21,7 +21,7 @@ from billing.spend_tables import Answer, key_table, read_key_extras, spend_table
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
 from policies.permissions import Ability, may
-from policies.row_changes import save_checked, set_fields
+from policies.row_changes import set_fields
 
 # So long a deleted view can be brought back.
 UNDO: Final = dt.timedelta(days=7)
@@ -69,8 +69,7 @@ def save_view(
         query=clean_query(page, query, today=now.date()),
         is_shared=is_shared,
     )
-    _check_name(view)
-    save_checked(view)
+    _save(view)
     _record(view, owner.get_username(), "create", after={"name": view.name, "query": view.query})
     return view
 
@@ -82,8 +81,7 @@ def change_view(*, view: SavedView, actor: str, name: str, is_shared: bool) -> S
         view, {"name": _clean_name(name), "is_shared": is_shared}, allowed=("name", "is_shared")
     )
     if after:
-        _check_name(view)
-        save_checked(view)
+        _save(view)
         _record(view, actor, "change", before=before, after=after)
     return view
 
@@ -101,8 +99,7 @@ def restore_view(*, view: SavedView, actor: str) -> None:
     if view.deleted_at is None:
         return
     view.deleted_at = None
-    _check_name(view)
-    save_checked(view)
+    _save(view)
     _record(view, actor, "restore")
 
 
@@ -120,10 +117,13 @@ def _clean_name(name: str) -> str:
     return cleaned
 
 
-def _check_name(view: SavedView) -> None:
-    rows = SavedView.objects.filter(owner=view.owner_id, name=view.name, deleted_at__isnull=True)
-    if rows.exclude(pk=view.pk).exists():
-        raise NameTakenError(f"You have a view that is named {view.name} already.")
+def _save(view: SavedView) -> None:
+    """Save it, unless its owner has another one of this name."""
+    try:
+        with transaction.atomic():
+            view.save()
+    except IntegrityError:
+        raise NameTakenError(f"You have a view that is named {view.name} already.") from None
 
 
 def _record(

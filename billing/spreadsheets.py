@@ -121,6 +121,14 @@ def csv_cells(row: Sequence[Any], columns: Sequence[Column]) -> list[str]:
     return [_csv_cell(value, column.kind) for value, column in zip(row, columns, strict=True)]
 
 
+def csv_line(row: Sequence[Any], columns: Sequence[Column] | None = None) -> bytes:
+    """One line of a CSV file; without columns all cells are texts."""
+    buffer = io.StringIO()
+    cells = csv_cells(row, columns) if columns is not None else [neutralised(str(cell)) for cell in row]
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().encode()
+
+
 def exact_text(value: Decimal) -> str:
     """A decimal without an exponent and without zeros that say nothing: "0.05", "1200", "0"."""
     text = format(value, "f")

@@ -66,6 +66,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
             Page("Statements", "statements", "receipt", shortcut="i"),
             Page("Credit", "credits", "wallet"),
             Page("Reconciliation", "bills", "circle-check"),
+            Page("Exports", "exports", "download"),
         ),
     ),
     (

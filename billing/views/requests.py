@@ -20,12 +20,13 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from billing.charge_lines import charge_lines
+from billing.export_files import list_formats
 from billing.in_flight import InFlight, list_in_flight
 from billing.models import RequestRecord
 from billing.models.requests import RequestStatus
 from billing.request_listing import Page, list_requests
-from billing.request_times import started_at_of
 from billing.request_questions import read_filters
+from billing.request_times import started_at_of
 from billing.request_view import IN_FLIGHT, find_request
 from billing.rerating import find_replacement
 from policies.explaining import candidates_of, rules_of, sentences
@@ -111,6 +112,7 @@ def list_page(request: HttpRequest) -> HttpResponse:
         "status": query.get("status", ""),
         "model": query.get("model", ""),
         "statuses": STATUSES,
+        "export_formats": list_formats(),
         "has_any": bool(page.records or open_records) or RequestRecord.objects.exists(),
         "is_search_missed": bool(query.get("q")),
     }

@@ -8,14 +8,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import reports
 from billing.catalog_ratings import read_router_now
+from billing.export_jobs import MAX_ROWS_AT_ONCE
 from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
 from billing.spend import Row, Spend, read_spend, with_names
@@ -92,6 +95,14 @@ def export_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     query = {name: str(value) for name, value in request.GET.items()}
     sees_margin = may(request.user, Ability.SEE_MARGIN)
     return file_response(spend_table(query, now=timezone.now(), sees_margin=sees_margin), file_format)
+
+
+def offer_large(kind: str, request: HttpRequest, answer: Answer, file_format: str) -> HttpResponse | None:
+    """Where a table of too many rows can be had; None for one that is given at once."""
+    if len(answer.sheet.rows) <= MAX_ROWS_AT_ONCE:
+        return None
+    asked = {"kind": kind, "format": file_format, "query": request.GET.urlencode()}
+    return redirect(f"{reverse('exports')}?{urlencode(asked)}")
 
 
 def file_response(answer: Answer, file_format: str) -> HttpResponse:

@@ -22,6 +22,7 @@ from billing.views.spend import (
     file_response,
     list_chips,
     list_periods,
+    offer_large,
     page_of,
 )
 from policies.permissions import Ability, may, needs

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from billing import alerting, budgets, credits, exchange_rates, invoicing, workload_usage
+from billing import alerting, budgets, credits, exchange_rates, invoicing, saved_views, scheduled_mail, workload_usage
 from billing.alert_recipients import add_recipient
 from billing.backtest_expectations import Expected
 from billing.backtest_results import build_result
@@ -33,7 +33,9 @@ from billing.models import (
     EvaluationAnswer,
     EvaluationRun,
     EvaluationState,
+    ExportJob,
     Invoice,
+    MailDelivery,
     PriceProposal,
     ProviderBill,
 )
@@ -68,6 +70,8 @@ CEILINGS = {
     "policy-backtests": 11, "backtest": 7,
     "credits": 13, "credit": 20, "credit-new": 8, "credit-refund": 9, "credit-expire": 9, "billing-profile": 8,
     "issuer-details": 7, "exchange-rates": 8, "exchange-rate-new": 6,
+    "exports": 11, "saved-views": 8, "saved-view": 9, "saved-view-new": 6, "saved-view-edit": 8,
+    "scheduled-mail-new": 8,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
 }  # fmt: skip
 ABILITY_OF = {
@@ -86,6 +90,8 @@ ABILITY_OF = {
     "budget-recipient-new": Ability.SET_BUDGETS,
     **dict.fromkeys(["credit-new", "credit-refund", "credit-expire", "billing-profile"], Ability.SET_BILLING),
     **dict.fromkeys(["issuer-details", "exchange-rate-new"], Ability.SET_BILLING),
+    "saved-view-new": Ability.READ,
+    "scheduled-mail-new": Ability.MAIL_REPORTS,
     "key-new": Ability.ISSUE_KEYS,
     "key-rotate": Ability.ISSUE_KEYS,
     "people": Ability.MANAGE_PEOPLE,
@@ -104,6 +110,7 @@ NOT_PAGES = {
     "spend-export",
     "statement-file",
     "spend-keys-export",
+    "export-file",
 }
 
 
@@ -146,13 +153,15 @@ def filled(tmp_path: Path) -> Filled:
         "workload": WORKLOAD,
         "router": table.pk,
         "evaluation": _evaluated(world).set_id,
+        "saved": 0,
+        "scheduled": 0,
         "credit": world.tenant.pk,
         "billing": world.tenant.pk,
     }
     addresses = {}
     for name in CEILINGS:
         kind = name.partition("-")[0]
-        is_new = name.endswith("-new") and name not in ("price-new", "project-new")
+        is_new = name.endswith("-new") and name not in ("price-new", "project-new", "scheduled-mail-new")
         if name == "project-new":
             addresses[name] = reverse(name, args=[world.tenant.pk])
         elif (
@@ -166,6 +175,7 @@ def filled(tmp_path: Path) -> Filled:
     addresses["spend-savings"] = reverse("spend-savings")
     addresses["statement-close"] = reverse("statement-close", args=[f"{timezone.now():%Y-%m}"])
     addresses["find"] += "?q=smol"
+    addresses |= _saved(world)
     addresses |= _credited(world)
     addresses["price-proposal"] = reverse("price-proposal", args=[_proposed(world).pk])
     addresses["evaluation-run"] = reverse("evaluation-run", args=[EvaluationRun.objects.get().pk])
@@ -179,6 +189,26 @@ def _alerted(world: make.World) -> Budget:
     BudgetWindow.objects.filter(budget=budget).update(spent_nanousd=10**9)
     alerting.notice(now=timezone.now())
     return budget
+
+
+def _saved(world: make.World) -> dict[str, str]:
+    """A shared view that is sent by mail, a mail that failed, an export that runs; pages over the view."""
+    now = timezone.now()
+    owner = User.objects.create_superuser("vera", password=None)
+    view = saved_views.save_view(
+        owner=owner, page="spend", name="By model", query="by=model", is_shared=True, now=now
+    )
+    mail = scheduled_mail.make_schedule(
+        view=view, owner=owner, now=now, rhythm="daily", recipients=["fin@example.com"]
+    )
+    MailDelivery.objects.create(schedule=mail, due_at=now, state="failed", error="Connection refused")
+    for state in ("running", "done", "failed"):
+        ExportJob.objects.create(
+            kind="requests", file_format="csv", title="Requests", state=state, total_count=9, started_by="vera",
+            abilities=["READ"], sha256="ab" * 32, error="disk full", expires_at=now, byte_count=77,
+        )  # fmt: skip
+    names = ("saved-view", "saved-view-edit", "scheduled-mail-new")
+    return {name: reverse(name, args=[view.pk]) for name in names}
 
 
 def _credited(world: make.World) -> dict[str, str]:
@@ -349,6 +379,10 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
         for name in named_pages() - NOT_PAGES:
             if name in CEILINGS and ABILITY_OF[name] in (Ability.READ, Ability.SEE_AUDIT):
                 continue
+            if name.startswith(("export-", "saved-view-")):
+                continue  # everybody may stop and change what is their own
+            if name.startswith("scheduled-mail-") and role is Role.FINANCE:
+                continue
             if name.startswith(("price-", "budget-", "statement")) and role is Role.FINANCE:
                 continue
             if ABILITY_OF.get(name) is Ability.SET_BILLING and role is Role.FINANCE:
@@ -434,7 +468,7 @@ def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(
     assert len(set(titles.values())) == len(titles), "two pages have one title"
 
 
-@pytest.mark.parametrize("name", ["home", "requests", "request", "deployment", "backtest"])
+@pytest.mark.parametrize("name", ["home", "requests", "request", "deployment", "backtest", "exports"])
 def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Filled, name: str) -> None:
     client = operator()
     fragment = client.get(filled.addresses[name], headers={"HX-Request": "true"}).content.decode()
@@ -457,6 +491,8 @@ def test_a_fragment_is_a_part_of_the_page_and_the_page_opens_directly(filled: Fi
         "router",
         "spend",
         "spend-keys",
+        "saved-views",
+        "exports",
         "prices",
         "statements",
         "bills",
