@@ -22,6 +22,9 @@ NANOUSD_PER_TOKEN: Final = 1_000  # of USD per million tokens
 # What a lease takes beyond its need: this part of what is left, so that leases shrink near the limit.
 SPARE_SHARE: Final = 16
 MAX_CACHED_BOUNDS: Final = 10_000
+# Nobody can say how often a provider will search: at a price of searches each request holds so many. More are charged
+# as what they cost.
+HELD_SEARCHES: Final = 10
 
 _OUTPUT_RATES: Final = ("output", "reasoning", "audio_output")
 
@@ -168,16 +171,19 @@ def _bounds_of(price: PriceVersion) -> _Bounds:
     # The id finds the entry, the identity of the rates proves it: a test may reuse an id.
     if bounds is not None and bounds.source is price.rates:
         return bounds
-    dearest = {"input": Fraction(0), "output": Fraction(0), "request": Fraction(0)}
+    dearest = dict.fromkeys(("input", "output", "request", "search"), Fraction(0))
     for name, rate in price.rates.items():
         # Names may carry a limit or a service tier behind them; the dearest of all counts.
         if name.startswith("usd_per_request"):
             direction, per_unit = "request", Fraction(rate) * NANOUSD_PER_USD
+        elif name.startswith("usd_per_search"):
+            direction, per_unit = "search", Fraction(rate) * NANOUSD_PER_USD
         elif name.startswith(_OUTPUT_RATES):
             direction, per_unit = "output", Fraction(rate) * NANOUSD_PER_TOKEN
         else:
             direction, per_unit = "input", Fraction(rate) * NANOUSD_PER_TOKEN
         dearest[direction] = max(dearest[direction], per_unit)
+    dearest["request"] += HELD_SEARCHES * dearest.pop("search")
     scale = math.lcm(*(rate.denominator for rate in dearest.values()))
     bounds = _Bounds(price.rates, scale, **{name: int(rate * scale) for name, rate in dearest.items()})
     if len(_cache) >= MAX_CACHED_BOUNDS:

@@ -13,7 +13,7 @@ from typing import Any
 
 from billing.models import Price
 from billing.pricebook import PriceVersion, parse_rates
-from billing.rating import REQUEST, Line, UsageUnknownError, rate
+from billing.rating import PIECE_METERS, Line, UsageUnknownError, rate
 from billing.usage import Usage
 
 
@@ -66,5 +66,5 @@ def charge_lines(attempts: Sequence[Mapping[str, Any]], *, at: dt.datetime) -> l
 
 
 def _line(line: Line) -> ChargeLine:
-    unit = "a request" if line.meter == REQUEST else "a million"
+    unit = f"a {line.meter}" if line.meter in PIECE_METERS else "a million"
     return ChargeLine(line.meter, line.quantity, line.usd_per_mtok, unit, line.nanousd)

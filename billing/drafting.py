@@ -18,7 +18,7 @@ from billing.billing_profiles import address_lines, name_of, profile_of
 from billing.exchange_rates import get_rate
 from billing.models import BillingProfile, LatePosting, MeterByDay, UsageByDay
 from billing.partitions import add_months
-from billing.rating import METERS, REQUEST
+from billing.rating import METERS, PIECE_METERS
 from billing.statement_document import (
     Note,
     NoteKind,
@@ -40,6 +40,7 @@ METER_NAMES: Final = {
     "reasoning": "Reasoning tokens",
     "audio_output": "Audio output tokens",
     "request": "Requests",
+    "search": "Searches",
 }
 # Who bills, while nobody wrote the issuer's profile.
 NO_ISSUER: Final = "Pointsman"
@@ -169,7 +170,7 @@ def _line(
         price_id=row["price"],
         quantity=row["units"],
         unit_usd=Decimal(row["sale_rate"]),
-        unit_size=1 if row["meter"] == REQUEST else 1_000_000,
+        unit_size=1 if row["meter"] in PIECE_METERS else 1_000_000,
         tax_ratio=profile.tax_ratio.normalize() if profile.tax_ratio else Decimal(0),
         late_of=row["late_of"],
     )

@@ -28,8 +28,10 @@ from billing.rating import (
     CACHE_WRITE,
     CACHE_WRITE_1H,
     OUTPUT,
+    PIECE_METERS,
     REASONING,
     REQUEST,
+    SEARCH,
 )
 from billing.spreadsheets import Column, Kind, exact_text
 
@@ -144,6 +146,7 @@ METERS: Final[Mapping[str, Meter]] = {
     REASONING: Meter("Reasoning tokens", None, "Output", "Text"),
     AUDIO_OUTPUT: Meter("Audio output tokens", None, "Output", "Audio"),
     REQUEST: Meter("Requests", None, None, None),
+    SEARCH: Meter("Searches", None, None, None),
 }
 
 
@@ -210,7 +213,7 @@ def values_of(row: Row, columns: Sequence[Column]) -> list[Any]:
 def usage_row(usage: Usage, account: Account, statement: Statement | None) -> Row:
     """The row of one meter of one key on one day."""
     meter = METERS.get(usage.meter) or Meter(usage.meter, None, None, None)
-    is_tokens = usage.meter != REQUEST
+    is_tokens = usage.meter not in PIECE_METERS
     quantity = Decimal(usage.quantity)
     priced = quantity.scaleb(-MILLION_DIGITS, context=_EXACT) if is_tokens else quantity
     exchange = statement.exchange_rate if statement is not None else Decimal(1)
@@ -236,7 +239,7 @@ def usage_row(usage: Usage, account: Account, statement: Statement | None) -> Ro
         "ChargePeriodEnd": start + dt.timedelta(days=1),
         # Units that are charged in another row than they are paid for in are consumed once.
         "ConsumedQuantity": quantity if usage.sale_rate else Decimal(0),
-        "ConsumedUnit": "Tokens" if is_tokens else "Requests",
+        "ConsumedUnit": "Tokens" if is_tokens else meter.name,
         "ContractedCost": _EXACT.multiply(sale_price, priced),
         "ContractedUnitPrice": sale_price,
         "EffectiveCost": billed,

@@ -24,6 +24,7 @@ LABELS = {
     "audio_input_usd_per_mtok": ("Audio input", "Empty: charged as input"),
     "audio_output_usd_per_mtok": ("Audio output", "Empty: charged as output"),
     "usd_per_request": ("Each request", "USD a request, besides its tokens"),
+    "usd_per_search": ("Each search", "USD a search that the provider reports"),
 }
 
 

@@ -379,6 +379,8 @@ def _usage(raw: Any) -> Usage:
         detail["audio_output_tokens"] = audio_output
     if write_1h := _count(get("cache_write_1h"), "cache_write_1h"):
         detail["cache_write_1h_tokens"] = write_1h
+    if searches := _count(get("searches"), "searches"):
+        detail["search_count"] = searches
     reported_cost = _amount(get("reported_cost"), "reported_cost")
     if reported_cost is not None:
         detail["reported_cost_nanousd"] = reported_cost

@@ -2,8 +2,9 @@
 
 Reads: the rollups by day, through billing.reports; never a record, so the answer takes as long for ten million of them.
 
-Sums do not say how large single requests were, which tier answered, or what was audio: rates limited to sizes and tiers
-are left out, audio counts as text. Attempts that failed are in what was recorded, their tokens are not in the sums.
+Sums do not say how large single requests were, which tier answered, at what hour, how often a provider searched, or
+what was audio: rates limited to sizes, tiers and hours and those of searches are left out, audio counts as text.
+Attempts that failed are in what was recorded, their tokens are not in the sums.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billing import reports
-from billing.pricebook import RATE_NAMES, PriceVersion, parse_rates
+from billing.pricebook import BY_THE_PIECE, RATE_NAMES, PriceVersion, parse_rates
 from billing.rating import NANOUSD_PER_USD, total_nanousd
 from billing.reports import DayTotals
 from billing.usage import Usage
@@ -53,7 +54,9 @@ def sum_last_days(now: dt.datetime) -> dict[int, DayTotals]:
 def estimate(totals: DayTotals, rates: Mapping[str, str]) -> Estimate:
     """Rate the sums of one deployment."""
     stated = parse_rates(rates)
-    for_tokens = {name: rate for name, rate in stated.items() if name in RATE_NAMES and name != A_REQUEST}
+    for_tokens = {
+        name: rate for name, rate in stated.items() if name in RATE_NAMES and name not in BY_THE_PIECE
+    }
     usage = Usage(
         "estimated",
         totals.input_tokens,

@@ -25,7 +25,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import combinations
 from typing import Final, NamedTuple
 
-# Rate name -> what it multiplies. All are USD; `_per_mtok` per million tokens, `usd_per_request` per request.
+# Rate name -> what it multiplies. All are USD; `_per_mtok` per million tokens, the others by the piece.
 RATE_NAMES = (
     "input_usd_per_mtok",
     "cache_read_usd_per_mtok",
@@ -36,7 +36,9 @@ RATE_NAMES = (
     "audio_input_usd_per_mtok",
     "audio_output_usd_per_mtok",
     "usd_per_request",
+    "usd_per_search",
 )
+BY_THE_PIECE: Final = frozenset({"usd_per_request", "usd_per_search"})
 MAX_RATE = Decimal("1000000")
 MAX_RATES: Final = 100
 # What is charged at another rate while its own is not stated; the other rates have no such stand-in.
@@ -160,8 +162,8 @@ def read_rate_key(key: str) -> RateKey:
     name, tier, begins, ends, limit, start = match.groups()
     if tier in STANDARD_TIERS:
         raise PriceError(f"{key}: {tier} is the standard tier, its rate stands without a tier")
-    if limit == BEYOND and name == "usd_per_request":
-        raise PriceError(f"{key}: one request has no part beyond a number of tokens")
+    if limit == BEYOND and name in BY_THE_PIECE:
+        raise PriceError(f"{key}: what is charged by the piece has no part beyond a number of tokens")
     window = Window(_minute(begins, key), _minute(ends, key)) if begins else None
     if window is not None and window.start_minute == window.end_minute:
         raise PriceError(f"{key}: the window ends where it begins; a rate of all hours stands without one")

@@ -221,6 +221,7 @@ def _usage_of(record: RequestRecord) -> Usage:
         service_tier=record.service_tier,
         reported_cost_nanousd=detail.get("reported_cost_nanousd"),
         cache_write_1h_tokens=detail.get("cache_write_1h_tokens", 0),
+        search_count=detail.get("search_count", 0),
     )
 
 

@@ -28,6 +28,7 @@ def usage_as_json(usage: Usage) -> dict[str, Any]:
         "reasoning_tokens": usage.reasoning_tokens,
         "audio_input_tokens": usage.audio_input_tokens,
         "audio_output_tokens": usage.audio_output_tokens,
+        "search_count": usage.search_count,
         "convention": usage.convention,
         "service_tier": usage.service_tier,
         "reported_cost_nanousd": usage.reported_cost_nanousd,

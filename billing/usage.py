@@ -21,6 +21,7 @@ class Usage(NamedTuple):
     `audio_output_tokens` are inside it. `cache_write_1h_tokens` are inside `cache_write_tokens`: those kept for an
     hour, which some providers charge apart. None means the provider did not say. `convention` names what the
     provider's own numbers meant, so that a row can be read back ("openai", "xai_reasoning_outside", ...).
+    `search_count` are searches that the provider did on the way, as it counts them (calls, or sources that it read).
     `reported_cost_nanousd` is the price that the provider itself stated, kept beside ours, never used for it.
     """
 
@@ -36,6 +37,7 @@ class Usage(NamedTuple):
     service_tier: str = ""
     reported_cost_nanousd: int | None = None
     cache_write_1h_tokens: int = 0
+    search_count: int = 0
 
 
 UNKNOWN_USAGE = Usage()

@@ -32,7 +32,8 @@ RATE_OF = {
     "input_audio_mtok": "audio_input_usd_per_mtok",
     "output_audio_mtok": "audio_output_usd_per_mtok",
 }
-A_THOUSAND_REQUESTS = "requests_kcount"
+# By the thousand there, by the piece here.
+THOUSANDS = {"requests_kcount": "usd_per_request", "web_searches_kcount": "usd_per_search"}
 # What selects a variant of the price, where an answer can echo it as its service tier.
 _TIER_KEYS = ("service_tier", "processing")
 
@@ -199,8 +200,8 @@ def _split_hours(prices: Any, at: dt.datetime) -> tuple[Any, list[tuple[Window, 
 def _add(rates: dict[str, Decimal], key: str, price: Any, tier: str) -> bool:
     """Add one of their prices under our names; False when nothing here is counted in its unit."""
     scale = 1
-    if key == A_THOUSAND_REQUESTS:
-        name, scale = "usd_per_request", 1000
+    if key in THOUSANDS:
+        name, scale = THOUSANDS[key], 1000
     elif key in RATE_OF:
         name = RATE_OF[key]
     else:

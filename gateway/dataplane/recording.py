@@ -77,6 +77,8 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
     }
     if usage.cache_write_1h_tokens:
         line["cache_write_1h"] = usage.cache_write_1h_tokens
+    if usage.search_count:
+        line["searches"] = usage.search_count
     return line
 
 

@@ -66,7 +66,7 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         return UNKNOWN_USAGE
     prompt_details = get("prompt_tokens_details", get("input_tokens_details"))
     completion_details = get("completion_tokens_details", get("output_tokens_details"))
-    cached = cache_write = write_1h = audio_in = reasoning = audio_out = 0
+    cached = cache_write = write_1h = searches = audio_in = reasoning = audio_out = 0
     if prompt_details:
         cached = _part(prompt_details, "cached_tokens")
         cache_write = _part(prompt_details, "cache_write_tokens")
@@ -94,6 +94,12 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
             cache_write = _count(get("cache_creation_input_tokens")) or 0
         if cache_write:
             write_1h = _part(get("cache_creation"), "ephemeral_1h_input_tokens")  # Anthropic
+        searches = (
+            _part(get("server_tool_use"), "web_search_requests")  # Anthropic, OpenRouter
+            or _count(get("num_search_queries"))  # Perplexity
+            or _count(get("num_sources_used"))  # xAI: it charges the sources that it read
+            or 0
+        )
     convention = "openai"
     if prompt is None:
         prompt = total if completion is None else (total or completion) - completion  # Voyage: only a total
@@ -130,6 +136,7 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         tier[:40] if isinstance(tier, str) else "",
         _stated_cost_nanousd(raw) if has_more else None,
         write_1h,
+        searches,
     )
 
 

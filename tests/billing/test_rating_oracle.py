@@ -25,7 +25,6 @@ NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 BATCH = {"processing": "batch"}
 # Their units of which no usage of ours speaks: a difference wherever a request uses them.
 NOT_COUNTED = {
-    "web_searches_kcount": "searches of the provider's own; no OpenAI-format usage counts them",
     "storage_searches_kcount": "searches of files kept at the provider",
     "audio_hours": "transcription by the hour: no such endpoint here",
     "input_audio_hours": "transcription by the hour: no such endpoint here",
@@ -74,6 +73,7 @@ def draw_usage(draw: random.Random, names: frozenset[str]) -> Usage:
         audio_output_tokens=audio_out,
         service_tier=draw.choice(tiers),
         cache_write_1h_tokens=draw.choice((0, write)),
+        search_count=draw.choice((0, 0, draw.randrange(20))),
     )
 
 
@@ -88,6 +88,7 @@ def their_total(provider: Any, model: Any, usage: Usage, at: dt.datetime) -> int
         output_reasoning_tokens=usage.reasoning_tokens,
         input_audio_tokens=usage.audio_input_tokens,
         output_audio_tokens=usage.audio_output_tokens,
+        web_searches=usage.search_count,
         cache_audio_read_tokens=0,  # we count no audio among what a cache gave back
     )
     tier = usage.service_tier
@@ -109,7 +110,10 @@ def samples() -> list[Sample]:
             price = PriceVersion(len(found), 0, 0.0, dict(listing.rates))
             names = frozenset(listing.rates)
             moments = [NOW] if price.hours is None else list(draw_moments(names))
-            for _ in range(1 if len(names) < 4 else 4 if any(map(is_limited, names)) else 2):
+            is_rare = "reasoning_usd_per_mtok" in names
+            for _ in range(
+                8 if is_rare else 1 if len(names) < 4 else 4 if any(map(is_limited, names)) else 2
+            ):
                 for at in moments:
                     usage = draw_usage(draw, names)
                     ours = rate(usage, price.at(at.timestamp())).total_nanousd
@@ -145,7 +149,7 @@ def test_what_they_price_and_we_do_not_count_is_told_with_every_price() -> None:
             answer = genai.read_model(provider, model, now=NOW)
             for listing in answer.listings[:1]:
                 priced = {key for key, price in model.get_prices(NOW).__dict__.items() if price is not None}
-                unknown = priced - genai.RATE_OF.keys() - {genai.A_THOUSAND_REQUESTS}
+                unknown = priced - genai.RATE_OF.keys() - genai.THOUSANDS.keys()
                 assert {note.split()[0] for note in listing.notes} >= unknown
                 found |= unknown
     assert found <= NOT_COUNTED.keys()
@@ -163,6 +167,7 @@ def test_the_samples_cover_what_prices_depend_on(samples: list[Sample]) -> None:
         covered["reasoning"] += bool(usage.reasoning_tokens) and "reasoning_usd_per_mtok" in own
         covered["reasoning as output"] += bool(usage.reasoning_tokens) and "reasoning_usd_per_mtok" not in own
         covered["each request"] += "usd_per_request" in own
+        covered["searches"] += bool(usage.search_count) and "usd_per_search" in own
         covered["above a size"] += any(
             key.limit and (usage.input_tokens or 0) > key.start_tokens for key in keys
         )
