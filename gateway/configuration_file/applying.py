@@ -20,7 +20,8 @@ from billing.models import Price
 from gateway.configuration_file.budget_entries import Scope, apply_budgets
 from gateway.configuration_file.documents import canonical_document, describe_difference
 from gateway.configuration_file.format import ConfigurationFile, Entry, FileError, Problem, join
-from policies import cataloguing, credentials, issuing, publishing, tenancy_changes
+from gateway.configuration_file.limit_entries import apply_limits
+from policies import cataloguing, credentials, issuing, publishing, rate_limits, tenancy_changes
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Project, Provider, Tenant
 from policies.provider_addresses import normalise_base_url
@@ -223,6 +224,7 @@ class _Applier:
                 change=lambda row, **fields: cataloguing.change_deployment(deployment=row, **fields),
             )
         assert isinstance(deployment, Deployment)
+        self.limits(entry, deployment)
         for price in ([entry["price"]] if "price" in entry.values else []) + list(entry.get("prices", [])):
             self.price(deployment, price)
 
@@ -323,12 +325,16 @@ class _Applier:
                     tenancy_changes.set_tenant_policies(
                         tenant=tenant, public_ids=entry["policies"], actor=self.owner
                     )
-        self.budgets(entry, Scope(tenant))
+        self.bounds(entry, Scope(tenant))
         for project in entry.get("projects", ()):
             self.project(tenant, project)
 
-    def budgets(self, entry: Entry, scope: Scope) -> None:
+    def bounds(self, entry: Entry, scope: Scope) -> None:
         apply_budgets(entry, scope, owner=self.owner, note=self.note, at=at)
+        self.limits(entry, scope.api_key or scope.project or scope.tenant)
+
+    def limits(self, entry: Entry, limited: rate_limits.Owner) -> None:
+        apply_limits(entry, limited, owner=self.owner, note=self.note, at=at)
 
     def project(self, tenant: Tenant, entry: Entry) -> None:
         row = Project.objects.filter(tenant=tenant, name=entry["name"]).first()
@@ -345,9 +351,9 @@ class _Applier:
             assert isinstance(project, Project)
             if row is None and wanted.get("is_enabled") is False:
                 project = tenancy_changes.change_project(project=project, actor=self.owner, is_enabled=False)
-        self.budgets(entry, Scope(tenant, project))
+        self.bounds(entry, Scope(tenant, project))
         for key in entry.get("keys", ()):
-            self.budgets(key, Scope(tenant, project, self.key(project, key)))
+            self.bounds(key, Scope(tenant, project, self.key(project, key)))
 
     def key(self, project: Project, entry: Entry) -> ApiKey:
         """Issue the key, or replace it when its secret changed, or change its settings."""

@@ -14,6 +14,7 @@ from django.utils import timezone
 from billing.models import Price
 from gateway.configuration_file.budget_entries import Scope, list_stated
 from gateway.configuration_file.documents import canonical_document
+from gateway.configuration_file.limit_entries import stated_limits
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
 
@@ -94,6 +95,8 @@ def _deployment(row: Deployment) -> dict[str, Any]:
         entry["price"] = prices[0]
     elif prices:
         entry["prices"] = prices
+    if limits := stated_limits(row):
+        entry["limits"] = limits
     return entry
 
 
@@ -130,6 +133,8 @@ def _tenant(row: Tenant) -> dict[str, Any]:
         entry["policies"] = policies
     if budgets := list_stated(Scope(row)):
         entry["budgets"] = budgets
+    if limits := stated_limits(row):
+        entry["limits"] = limits
     if projects := [_project(project) for project in row.projects.order_by("name")]:
         entry["projects"] = projects
     return entry
@@ -139,6 +144,8 @@ def _project(row: Project) -> dict[str, Any]:
     entry = _with_changes(row, ("name",), ("is_enabled",))
     if budgets := list_stated(Scope(row.tenant, row)):
         entry["budgets"] = budgets
+    if limits := stated_limits(row):
+        entry["limits"] = limits
     if keys := [_key(key) for key in row.api_keys.filter(_current_keys()).order_by("name")]:
         entry["keys"] = keys
     return entry
@@ -150,6 +157,8 @@ def _key(row: ApiKey) -> dict[str, Any]:
         entry["expires_at"] = row.expires_at.isoformat()
     if budgets := list_stated(Scope(row.project.tenant, row.project, row)):
         entry["budgets"] = budgets
+    if limits := stated_limits(row):
+        entry["limits"] = limits
     return entry
 
 

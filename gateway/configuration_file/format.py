@@ -291,6 +291,10 @@ def _budgets(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
     return found
 
 
+def _limits(reader: _Reader, raw: Any, path: str) -> Entry:
+    return reader.entry(raw, path, _LIMITS)
+
+
 def _prices(reader: _Reader, raw: Any, path: str) -> list[Entry] | None:
     if not isinstance(raw, list):
         reader.complain(path, "a list of prices is needed")
@@ -357,6 +361,7 @@ _DEPLOYMENT: dict[str, _Field] = {
     "region": _text,
     "price": _price,
     "prices": _prices,
+    "limits": _limits,
     "is_enabled": _boolean,
 }
 _RULE: dict[str, _Field] = {
@@ -389,6 +394,11 @@ _BUDGET: dict[str, _Field] = {
     "may_lower_limit": _boolean,
     "is_enabled": _boolean,
 }
+_LIMITS: dict[str, _Field] = {
+    "requests_per_minute": _whole_number,
+    "tokens_per_minute": _whole_number,
+    "concurrent": _whole_number,
+}
 _KEY: dict[str, _Field] = {
     "name": _text,
     "secret": _reference,
@@ -398,12 +408,14 @@ _KEY: dict[str, _Field] = {
     "allowed_models": _texts,
     "expires_at": _moment,
     "budgets": _budgets,
+    "limits": _limits,
 }
 _PROJECT: dict[str, _Field] = {
     "name": _text,
     "is_enabled": _boolean,
     "keys": _list_of(_KEY, key="name"),
     "budgets": _budgets,
+    "limits": _limits,
 }
 _TENANT: dict[str, _Field] = {
     "name": _text,
@@ -415,6 +427,7 @@ _TENANT: dict[str, _Field] = {
     "policies": _texts,
     "projects": _list_of(_PROJECT, key="name"),
     "budgets": _budgets,
+    "limits": _limits,
 }
 _FILE: dict[str, _Field] = {
     "providers": _list_of(_PROVIDER, key="name"),

@@ -17,7 +17,7 @@ from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.limits import Room
 from gateway.dataplane.rate_limit_headers import standing_headers
-from gateway.dataplane.rate_limits import Hold as RateHold
+from gateway.dataplane.rate_shares import Hold as RateHold
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from billing.pricebook import PriceVersion
 from gateway.dataplane.budgets import Hold
-from gateway.dataplane.rate_limits import Hold as RateHold
-from gateway.dataplane.rate_limits import Standing
+from gateway.dataplane.rate_shares import Hold as RateHold
+from gateway.dataplane.rate_shares import Standing
 from policies.snapshot import BudgetTerms, KeyGrant, RateTerms, RoutingSnapshot
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from gateway.dataplane.errors import Headers
-from gateway.dataplane.rate_limits import Standing
+from gateway.dataplane.rate_shares import Standing
 
 
 def standing_headers(requests: Standing | None, tokens: Standing | None) -> Headers:

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from gateway.dataplane.errors import RateLimited
 from gateway.dataplane.exchange import Exchange, RoomHold
 from gateway.dataplane.rate_limit_headers import duration
-from gateway.dataplane.rate_limits import RateLimitedError
+from gateway.dataplane.rate_shares import RateLimitedError
 from policies.decision import Decision, HealthView, decide
 from policies.snapshot import DeploymentSnapshot, RateTerms
 

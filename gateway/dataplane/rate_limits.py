@@ -14,9 +14,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+from gateway.dataplane.rate_shares import Hold, Part, RateLimitedError, Share, Standing, Want
 from gateway.dataplane.rate_windows import COUNTS_S, LEASE_S, Amount, Answer, Report, Taken
 from policies.snapshot import RateTerms
 
@@ -34,155 +34,6 @@ HURRY_S: Final = 0.1
 AWAY_S: Final = 1.0
 # How long it is taken as said that there is no room for another request at once.
 FULL_S: Final = 0.1
-
-
-class RateLimitedError(Exception):
-    """A request that does not fit. `retry_after_s` None: it never will, it is larger than the limit."""
-
-    def __init__(self, terms: RateTerms, kind: str, needed: int, retry_after_s: float | None) -> None:
-        super().__init__(f"{terms.name}: no room for {needed} {kind}")
-        self.terms = terms
-        self.kind = kind
-        self.needed = needed
-        self.retry_after_s = retry_after_s
-
-
-class Standing(NamedTuple):
-    """How one kind of limit stands, as far as this worker has heard."""
-
-    limit: int
-    remaining: int
-    resets_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Second:
-    """What this worker took of a limit in one second of its window's clock, and what of it was told."""
-
-    second: int
-    requests: int = 0
-    tokens: int = 0
-    told_requests: int = 0
-    told_tokens: int = 0
-
-
-class _Part(NamedTuple):
-    share: Share
-    second: _Second
-    tokens: int
-    is_running: bool
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """What one request holds of the limits that it counts for."""
-
-    parts: list[_Part] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Want:
-    need: Amount
-    asked_at_s: float
-    patience_s: float
-    future: asyncio.Future[_Part]
-
-
-@dataclass(slots=True, eq=False)
-class Share:
-    """This worker's part of one limit. `free_…` may be used without asking anybody while it is valid."""
-
-    terms: RateTerms
-    free_requests: int = 0
-    free_tokens: int = 0
-    free_concurrent: int = 0
-    running: int = 0
-    valid_until_s: float = 0.0
-    used_at_s: float = 0.0
-    seconds: deque[_Second] = field(default_factory=deque)
-    wants: deque[_Want] = field(default_factory=deque)
-    # The last answer, and when it was asked for and came, on this worker's own clock.
-    answer: Answer | None = None
-    asked_at_s: float = 0.0
-    answered_at_s: float = 0.0
-    # On the way to the database: what it was told of, and who waits for the answer.
-    is_asking: bool = False
-    told: tuple[tuple[_Second, int, int], ...] = ()
-    asked: tuple[_Want, ...] = ()
-    # Until when nobody asks again for as much as this of a kind.
-    full_until_s: float = 0.0
-    full_kind: str = ""
-    full_need: int = 0
-
-    def need_for(self, tokens: int) -> Amount:
-        """What a request takes of the kinds that are limited."""
-        terms = self.terms
-        return Amount(
-            1 if terms.requests_per_minute is not None else 0,
-            tokens if terms.tokens_per_minute is not None else 0,
-            1 if terms.concurrent is not None else 0,
-        )
-
-    def take(self, tokens: int, now_s: float) -> _Part | None:
-        """Take a request's part if it fits."""
-        terms = self.terms
-        is_running = terms.concurrent is not None
-        if (
-            now_s >= self.valid_until_s
-            or (terms.requests_per_minute is not None and self.free_requests < 1)
-            or (terms.tokens_per_minute is not None and self.free_tokens < tokens)
-            or (is_running and self.free_concurrent < 1)
-        ):
-            return None
-        if terms.requests_per_minute is not None:
-            self.free_requests -= 1
-        if terms.tokens_per_minute is not None:
-            self.free_tokens -= tokens
-        if is_running:
-            self.free_concurrent -= 1
-        return self.note(tokens, now_s)
-
-    def note(self, tokens: int, now_s: float) -> _Part:
-        """Write down that a request was let in."""
-        terms = self.terms
-        self.used_at_s = now_s
-        second = self.second_at(now_s)
-        if terms.requests_per_minute is not None:
-            second.requests += 1
-        if terms.tokens_per_minute is None:
-            tokens = 0
-        second.tokens += tokens
-        is_running = terms.concurrent is not None
-        if is_running:
-            self.running += 1
-        return _Part(self, second, tokens, is_running)
-
-    def clock_s(self, now_s: float) -> float:
-        """What the window's clock says now: late by a round trip at most, never early."""
-        return 0.0 if self.answer is None else self.answer.now_s + now_s - self.asked_at_s
-
-    def second_at(self, now_s: float) -> _Second:
-        second = int(self.clock_s(now_s) or now_s)
-        seconds = self.seconds
-        if seconds and seconds[-1].second >= second:
-            return seconds[-1]
-        seconds.append(_Second(second))
-        return seconds[-1]
-
-    def give_up(self) -> None:
-        """Use nothing more of what is free."""
-        self.free_requests = self.free_tokens = self.free_concurrent = 0
-
-    def own_used(self, now_s: float) -> tuple[int, int]:
-        """Requests and tokens that this worker let in within the last minute."""
-        since = (self.clock_s(now_s) or now_s) - COUNTS_S
-        recent = [second for second in self.seconds if second.second > since]
-        return sum(second.requests for second in recent), sum(second.tokens for second in recent)
-
-    def forget_old(self, now_s: float) -> None:
-        since = (self.clock_s(now_s) or now_s) - COUNTS_S
-        while self.seconds and self.seconds[0].second < since:
-            self.seconds.popleft()
 
 
 class ShareBook:
@@ -220,7 +71,7 @@ class ShareBook:
                 if share is None:
                     share = self._open(terms)
                 elif share.terms is not terms:
-                    share.terms = terms
+                    share.change(terms)
                 part = None if share.wants else share.take(tokens, now_s)
                 hold.parts.append(part or await self._ask(share, tokens, patience_s))
         except BaseException:
@@ -267,6 +118,8 @@ class ShareBook:
         share = self.shares.get(terms.id)
         if share is None or not share.full_until_s:
             return 0.0
+        if share.terms is not terms:
+            share.change(terms)
         return max(0.0, share.full_until_s - self.now_s())
 
     def standings(self, limits: tuple[RateTerms, ...], /) -> tuple[Standing | None, Standing | None]:
@@ -299,7 +152,7 @@ class ShareBook:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._on_timer)
         return share
 
-    async def _ask(self, share: Share, tokens: int, patience_s: float) -> _Part:
+    async def _ask(self, share: Share, tokens: int, patience_s: float) -> Part:
         terms, now_s = share.terms, self.now_s()
         need = share.need_for(tokens)
         if terms.tokens_per_minute is not None and tokens > terms.tokens_per_minute:
@@ -308,7 +161,7 @@ class ShareBook:
             raise self._refusal(share, share.full_kind, need, now_s)
         if now_s < self._away_until_s:
             return self._take_own_part(share, tokens, now_s)
-        want = _Want(need, now_s, patience_s, asyncio.get_running_loop().create_future())
+        want = Want(need, now_s, patience_s, asyncio.get_running_loop().create_future())
         share.wants.append(want)
         self.ask(share)
         try:
@@ -322,7 +175,7 @@ class ShareBook:
         wait_s = max(0.0, share.full_until_s - now_s)
         return RateLimitedError(share.terms, kind, getattr(need, kind), wait_s)
 
-    def _take_own_part(self, share: Share, tokens: int, now_s: float) -> _Part:
+    def _take_own_part(self, share: Share, tokens: int, now_s: float) -> Part:
         """Nobody can say what other workers took: a part of the limit, over one's own last minute."""
         found = share.take(tokens, now_s)
         if found is not None:

@@ -154,7 +154,7 @@ def settle(window: Window, report: Report, limits: Limits, *, now_s: float) -> A
         kept = Amount(*map(min, report.free, most))
     window.leases[report.worker] = Lease(kept, report.running, window.now_s + LEASE_S)
     room = _room(window, limits)
-    served, missing, unserved = _serve(report.needs, kept, room)
+    served, missing, left_over, unserved = _serve(report.needs, kept, room)
     is_asked = bool(window.wanted_by) and window.now_s < window.wanted_until_s
     spare = Amount()
     if unserved is None and not is_asked:
@@ -169,8 +169,7 @@ def settle(window: Window, report: Report, limits: Limits, *, now_s: float) -> A
     room = Amount(*(max(0, left - more) for left, more in zip(room, grown, strict=True)))
     short, soonest_s, others_hold = "", 0.0, False
     if unserved is not None:
-        left = Amount(*(a + b for a, b in zip(room, kept, strict=True)))
-        short, soonest_s = _soonest(window, report.needs[unserved], left, limits)
+        short, soonest_s = _soonest(window, report.needs[unserved], left_over, limits)
         others_hold = _others_hold(window, report.worker, short)
         if others_hold:
             window.wanted_by, window.wanted_until_s = report.worker, window.now_s + WANTED_S
@@ -228,8 +227,10 @@ def _room(window: Window, limits: Limits) -> Amount:
     )
 
 
-def _serve(needs: Sequence[Amount], kept: Amount, room: Amount) -> tuple[tuple[int, ...], Amount, int | None]:
-    """Serve who fits, in order: (their places, what must be lent for them, the first place not served)."""
+def _serve(
+    needs: Sequence[Amount], kept: Amount, room: Amount
+) -> tuple[tuple[int, ...], Amount, Amount, int | None]:
+    """Serve who fits, in order: (places, what must be lent for them, what is left, the first place not served)."""
     pool = [have + max(0, left) for have, left in zip(kept, room, strict=True)]
     total = [0, 0, 0]
     served: list[int] = []
@@ -243,7 +244,7 @@ def _serve(needs: Sequence[Amount], kept: Amount, room: Amount) -> tuple[tuple[i
         elif unserved is None:
             unserved = place
     missing = Amount(*(max(0, wanted - have) for wanted, have in zip(total, kept, strict=True)))
-    return tuple(served), missing, unserved
+    return tuple(served), missing, Amount(*pool), unserved
 
 
 def _set_lease(window: Window, report: Report, free: Amount) -> None:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from policies.models.access import ApiKey
+from policies.models.catalog import Deployment
+from policies.models.tenancy import Project, Tenant
+
 
 class RateLimit(models.Model):
     """What one owner may take: requests and tokens in any 60 seconds, requests at once. Null: not limited.
@@ -16,16 +20,16 @@ class RateLimit(models.Model):
     """
 
     tenant = models.OneToOneField(
-        "policies.Tenant", null=True, on_delete=models.CASCADE, related_name="rate_limit"
+        Tenant, null=True, on_delete=models.CASCADE, related_name="rate_limit"
     )
     project = models.OneToOneField(
-        "policies.Project", null=True, on_delete=models.CASCADE, related_name="rate_limit"
+        Project, null=True, on_delete=models.CASCADE, related_name="rate_limit"
     )
     api_key = models.OneToOneField(
-        "policies.ApiKey", null=True, on_delete=models.CASCADE, related_name="rate_limit"
+        ApiKey, null=True, on_delete=models.CASCADE, related_name="rate_limit"
     )
     deployment = models.OneToOneField(
-        "policies.Deployment", null=True, on_delete=models.CASCADE, related_name="rate_limit"
+        Deployment, null=True, on_delete=models.CASCADE, related_name="rate_limit"
     )
     requests_per_minute = models.PositiveBigIntegerField(null=True)
     tokens_per_minute = models.PositiveBigIntegerField(null=True)
@@ -66,7 +70,7 @@ class RateLimit(models.Model):
             return "key"
         return "project" if self.project_id is not None else "tenant"
 
-    def owner(self) -> models.Model:
+    def owner(self) -> Tenant | Project | ApiKey | Deployment:
         """Whose limit it is."""
         found = self.deployment or self.api_key or self.project or self.tenant
         assert found is not None  # the constraint says so

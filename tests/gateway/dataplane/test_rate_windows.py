@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.dataplane.rate_limits import Hold, Share, ShareBook
+from gateway.dataplane.rate_limits import ShareBook
+from gateway.dataplane.rate_shares import Hold, Share
 from gateway.dataplane.rate_windows import (
     WINDOW_S,
     Answer,
@@ -102,6 +103,8 @@ class Machine:
         report = book.make_report(share)._replace(needs=(share.need_for(1),) * needs)
         sent_at_s = book.now_s()
         answer = self.database.settle(report, self.now_s)
+        # Whoever is not served hears why.
+        assert len(answer.served) == needs or (answer.short and answer.soonest_s >= 0)
         if is_lost:
             book.receive_nothing([self.terms.id])
             return
