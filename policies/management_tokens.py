@@ -37,6 +37,8 @@ class Scope(StrEnum):
     ACCESS = "access"
     POLICIES = "policies"
     PUBLISH = "publish"
+    STATEMENTS = "statements"
+    BILLING = "billing"
 
 
 SCOPE_DESCRIPTIONS: dict[Scope, str] = {
@@ -46,6 +48,8 @@ SCOPE_DESCRIPTIONS: dict[Scope, str] = {
     Scope.ACCESS: "Change tenants and projects; issue, rotate and revoke API keys.",
     Scope.POLICIES: "Create and edit policies and their drafts, try requests, run backtests.",
     Scope.PUBLISH: "Publish drafts, run canaries, roll back.",
+    Scope.STATEMENTS: "Close months; issue, pay, void and credit statements.",
+    Scope.BILLING: "Grant, pay back and end credit; set exchange rates and billing details.",
 }
 
 

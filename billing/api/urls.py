@@ -2,12 +2,22 @@
 
 from django.urls import path
 
-from billing.api import backtests, prices
+from billing.api import backtests, prices, statements
 
 urlpatterns = [
     path("prices", prices.PricesView.as_view(), name="prices"),
     path("policies/<int:pk>/backtests", backtests.BacktestsView.as_view(), name="policy-backtests"),
     path("backtests/<int:pk>", backtests.BacktestView.as_view(), name="backtest"),
     path("backtests/<int:pk>/cancel", backtests.BacktestCancellationView.as_view(), name="backtest-cancel"),
+    path("statements", statements.StatementsView.as_view(), name="statements"),
+    path("statements/<int:pk>", statements.StatementView.as_view(), name="statement"),
+    path("statements/<int:pk>/review", statements.StatementReviewView.as_view(), name="statement-review"),
+    path("statements/<int:pk>/issue", statements.StatementIssueView.as_view(), name="statement-issue"),
+    path("statements/<int:pk>/pay", statements.StatementPaymentView.as_view(), name="statement-pay"),
+    path("statements/<int:pk>/void", statements.StatementVoidView.as_view(), name="statement-void"),
+    path("statements/<int:pk>/credit-notes", statements.CreditNotesView.as_view(), name="credit-notes"),
+    path("closings", statements.ClosingsView.as_view(), name="closings"),
+    path("closings/preview", statements.ClosingPreviewView.as_view(), name="closing-preview"),
+    path("closings/<int:pk>", statements.ClosingView.as_view(), name="closing"),
     path("prices/<int:pk>", prices.PriceView.as_view(), name="price"),
 ]
