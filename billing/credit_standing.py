@@ -111,7 +111,7 @@ def list_standing(tenants: Collection[Tenant] | None = None, *, now: dt.datetime
                 next_expiry=expiries.get((tenant_id, currency)),
             )
         )
-    return sorted(standing, key=lambda one: (one.tenant.name, one.currency))
+    return sorted(standing, key=lambda one: (one.tenant.name, not one.is_billed, one.currency))
 
 
 def list_grants(tenant: Tenant, *, now: dt.datetime) -> list[StandingGrant]:
@@ -131,7 +131,7 @@ def list_account_lines(
         entries = entries.filter(pk__lt=before)
     balance = -int(entries.aggregate(total=Sum("amount_nano"))["total"] or 0)
     lines = []
-    for entry in entries.order_by("-pk").select_related("posting", "grant")[:limit]:
+    for entry in entries.order_by("-pk").select_related("posting__corrects", "grant")[:limit]:
         lines.append(AccountLine(entry, -entry.amount_nano, balance))
         balance += entry.amount_nano
     return lines

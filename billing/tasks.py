@@ -14,6 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from billing import (
+    credits,
     evaluation_running,
     evaluation_runs,
     evidence_collecting,
@@ -91,6 +92,13 @@ def collect_evidence() -> None:
     since = None if now.minute == 0 else now - dt.timedelta(minutes=15)
     workload_usage.collect_workloads(now=now, again_after=dt.timedelta(minutes=5))
     evidence_collecting.collect_feedback(now=now, since=since)
+
+
+@shared_task(name="billing.tasks.expire_credit", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def expire_credit() -> None:
+    """Book off what is left of credit whose time has passed."""
+    if count := credits.expire_due(now=timezone.now()):
+        logger.info("%d grants of credit expired.", count)
 
 
 @shared_task(name="billing.tasks.learn_router", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

@@ -201,6 +201,7 @@ CELERY_BEAT_SCHEDULE = {
     "send-due-mails": {"task": "gateway.tasks.send_due_mails", "schedule": 60.0},
     "resume-evaluations": {"task": "billing.tasks.resume_evaluations", "schedule": 60.0},
     "collect-evidence": {"task": "billing.tasks.collect_evidence", "schedule": 30.0},
+    "expire-credit-hourly": {"task": "billing.tasks.expire_credit", "schedule": 3600.0},
     "notice-budgets": {"task": "gateway.tasks.notice_budgets", "schedule": 60.0},
     "forget-deliveries-daily": {"task": "gateway.tasks.forget_deliveries", "schedule": 86400.0},
     "learn-router-daily": {"task": "billing.tasks.learn_router", "schedule": 86400.0},

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.api import backtests, prices, statements
+from billing.api import backtests, billing_profiles, credits, prices, statements
 
 urlpatterns = [
     path("prices", prices.PricesView.as_view(), name="prices"),
@@ -20,4 +20,12 @@ urlpatterns = [
     path("closings/preview", statements.ClosingPreviewView.as_view(), name="closing-preview"),
     path("closings/<int:pk>", statements.ClosingView.as_view(), name="closing"),
     path("prices/<int:pk>", prices.PriceView.as_view(), name="price"),
+    path("credits", credits.CreditsView.as_view(), name="credits"),
+    path("credits/<int:pk>", credits.CreditView.as_view(), name="credit"),
+    path("credits/<int:pk>/refund", credits.CreditRefundView.as_view(), name="credit-refund"),
+    path("credits/<int:pk>/end", credits.CreditEndView.as_view(), name="credit-end"),
+    path("tenants/<int:pk>/billing", billing_profiles.BillingProfileView.as_view(), name="billing-profile"),
+    path("issuer", billing_profiles.IssuerView.as_view(), name="issuer"),
+    path("exchange-rates", billing_profiles.ExchangeRatesView.as_view(), name="exchange-rates"),
+    path("exchange-rates/<int:pk>", billing_profiles.ExchangeRateView.as_view(), name="exchange-rate"),
 ]

@@ -5,6 +5,7 @@ Reads: `billing.credit_standing`. Writes: nothing itself, calls `billing.credits
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -17,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from billing import credits
 from billing.billing_profiles import name_of, profile_of
 from billing.credit_forms import EndCreditForm, GrantForm, RefundForm
-from billing.credit_standing import list_account_lines, list_grants, list_standing
+from billing.credit_standing import AccountLine, list_account_lines, list_grants, list_standing
 from billing.currencies import format_amount
 from billing.models import CreditGrant, Invoice, LedgerPosting
 from billing.money import usd_text
@@ -54,12 +55,11 @@ def show_credit(request: HttpRequest, pk: int) -> HttpResponse:
         "tenant": tenant,
         "profile": profile,
         "billed_name": name_of(profile),
-        "tax_percent": profile.tax_ratio * 100,
+        "tax_percent": f"{(profile.tax_ratio * 100).normalize():f}" if profile.tax_ratio else "",
         "standing": standing,
         "currency": wanted,
         "grants": list_grants(tenant, now=now),
-        "lines": lines[:LINES_SHOWN],
-        "statements": _statements_of([line.entry.posting for line in lines[:LINES_SHOWN]]),
+        "lines": _with_statements(lines[:LINES_SHOWN]),
         "older": lines[LINES_SHOWN - 1].entry.pk if len(lines) > LINES_SHOWN else None,
         "is_first_page": page_from is None,
     }
@@ -174,9 +174,23 @@ def _back_of(grant: CreditGrant) -> tuple[str, str]:
     return f"Credit of {grant.tenant}", reverse("credit", args=[grant.tenant_id])
 
 
-def _statements_of(postings: list[LedgerPosting]) -> dict[str, Any]:
-    """The statements that drew the credit, by the name under which they drew it."""
-    names = {name: name.removeprefix("statement ") for name in (posting.reference for posting in postings)}
-    pks = {name: int(number) for name, number in names.items() if number.isdecimal() and number != name}
-    found = Invoice.objects.in_bulk(list(pks.values()))
-    return {name: found[number] for name, number in pks.items() if number in found}
+def _with_statements(lines: Sequence[AccountLine]) -> list[dict[str, Any]]:
+    """Each line with the statement that drew the credit, or that it was given back from."""
+    numbers = [_number_in(_drawn_by(line)) for line in lines]
+    found = Invoice.objects.defer("document").in_bulk({number for number in numbers if number is not None})
+    return [
+        {"line": line, "statement": None if number is None else found.get(number)}
+        for line, number in zip(lines, numbers, strict=True)
+    ]
+
+
+def _drawn_by(line: AccountLine) -> str:
+    posting = line.entry.posting
+    drawn = posting.corrects or posting
+    return drawn.reference if drawn.kind == LedgerPosting.Kind.DRAW else ""
+
+
+def _number_in(reference: str) -> int | None:
+    """Statements draw under the name `statement ID` (billing.invoicing)."""
+    number = reference.removeprefix("statement ")
+    return int(number) if number != reference and number.isdecimal() else None
