@@ -162,7 +162,13 @@ def record_download(*, job: ExportJob, actor: str) -> None:
 
 
 def _make(job: ExportJob, part: Path) -> None:
-    table = open_table(job.kind, job.query, job.file_format, now=timezone.now())
+    table = open_table(
+        job.kind,
+        job.query,
+        job.file_format,
+        now=timezone.now(),
+        sees_margin=Ability.SEE_MARGIN.name in job.abilities,
+    )
     total = table.count()
     if not _mine(job).update(total_count=total, heartbeat_at=timezone.now()):
         raise _Superseded

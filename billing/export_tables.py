@@ -45,15 +45,17 @@ class ExportRefused(ConfigurationError):
     """An address that no table can be read of; the text says why."""
 
 
-def open_table(kind: str, query: str, file_format: str, *, now: dt.datetime) -> Table:
-    """The table of one export. Raises ExportRefused."""
+def open_table(
+    kind: str, query: str, file_format: str, *, now: dt.datetime, sees_margin: bool = False
+) -> Table:
+    """The table of one export. `sees_margin`: whoever may have it sees the margin. Raises ExportRefused."""
     asked = dict(parse_qsl(query))
     if kind == ExportKind.REQUESTS:
         return _requests(asked, file_format, now)
     if kind == ExportKind.SPEND:
-        return _spend(spend_table(asked, now=now), file_format)
+        return _spend(spend_table(asked, now=now, sees_margin=sees_margin), file_format)
     if kind == ExportKind.SPEND_KEYS:
-        return _spend(key_table(asked, now=now), file_format)
+        return _spend(key_table(asked, now=now, sees_margin=sees_margin), file_format)
     if kind == ExportKind.FOCUS:
         return _focus(read_focus_question(asked), now)
     raise ExportRefused(f"there is no export of {kind}")

@@ -48,11 +48,11 @@ def clean_query(page: str, query: str, *, today: dt.date) -> str:
     return read_question(asked, today=today).link()
 
 
-def table_of(view: SavedView, *, now: dt.datetime) -> Answer:
-    """What the view shows now, whole."""
+def table_of(view: SavedView, *, now: dt.datetime, sees_margin: bool) -> Answer:
+    """What the view shows now, whole, to somebody who sees the margin or does not."""
     asked: Mapping[str, str] = dict(parse_qsl(view.query))
     read = key_table if view.page == SavedView.Page.KEYS else spend_table
-    return read(asked, now=now)
+    return read(asked, now=now, sees_margin=sees_margin)
 
 
 @transaction.atomic

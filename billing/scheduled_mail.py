@@ -205,7 +205,7 @@ def _fail(mine: Any, delivery: MailDelivery, error: Exception, at: dt.datetime) 
 def build_mail(schedule: ScheduledMail, *, now: dt.datetime) -> Mail:
     """The mail of a schedule as of now. Raises _MayNotSee when who made it may not see the view any more."""
     _check_sight(schedule)
-    answer = table_of(schedule.view, now=now)
+    answer = table_of(schedule.view, now=now, sees_margin=may(schedule.owner, Ability.SEE_MARGIN))
     sheet = answer.sheet
     period = answer.question.period
     days = f"{period.first_day} to {period.last_day}"
@@ -243,15 +243,27 @@ def _top_rows(sheet: Sheet) -> list[str]:
     """The first rows and the total, as a table of plain text."""
     places = {column.name: place for place, column in enumerate(sheet.columns)}
     label = places.get("key", 0)
-    cost, requests = places["cost_usd"], places["request_count"]
+    amounts = [name for name in ("cost_usd", "charge_usd") if name in places]
     rows: list[Sequence[Any]] = [*sheet.rows[:TOP_ROWS], sheet.total]
     cells = [
-        (str(row[0] if row is sheet.total else row[label])[:50], format_usd(row[cost]), f"{row[requests]:,}")
+        [
+            str(row[0] if row is sheet.total else row[label])[:50],
+            *(format_usd(row[places[name]]) for name in amounts),
+            f"{row[places['request_count']]:,}",
+        ]
         for row in rows
     ]
-    cells.insert(0, (sheet.columns[label].name, "cost", "requests"))
-    widths = [max(len(row[place]) for row in cells) for place in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in cells]
+    cells.insert(0, [sheet.columns[label].name, *(name.removesuffix("_usd") for name in amounts), "requests"])
+    widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in cells
+    ]
     if len(sheet.rows) > TOP_ROWS:
         lines.insert(-1, f"and {len(sheet.rows) - TOP_ROWS:,} more")
     return lines

@@ -46,7 +46,7 @@ from billing.spreadsheets import csv_line
 from billing.views.requests import list_chips
 from billing.views.streaming import pieces_of, stream_download
 from policies.models import Tenant
-from policies.permissions import Ability, actor_name, may, needs
+from policies.permissions import Ability, Person, actor_name, may, needs
 
 JOBS_SHOWN: Final = 50
 MONTHS_OFFERED: Final = 13
@@ -102,6 +102,7 @@ def start(request: HttpRequest) -> HttpResponseBase:
             query=query,
             title=title_of(kind, query),
             actor=actor_name(request),
+            abilities=abilities_for(request.user, kind),
         )
     except ExportRefused as refusal:
         messages.error(request, f"Nothing was started: {refusal}.")
@@ -139,6 +140,12 @@ def download(request: HttpRequest, pk: int) -> HttpResponseBase:
     )
     response["Content-Length"] = str(job.byte_count)
     return response
+
+
+def abilities_for(person: Person, kind: str) -> list[Ability]:
+    """What whoever downloads the file must have: its columns are those that the person who starts it sees."""
+    has_margin = kind in (ExportKind.SPEND, ExportKind.SPEND_KEYS) and may(person, Ability.SEE_MARGIN)
+    return [Ability.READ, *([Ability.SEE_MARGIN] if has_margin else [])]
 
 
 def title_of(kind: str, query: str) -> str:

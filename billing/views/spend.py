@@ -94,7 +94,8 @@ def export_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     """The whole table of the page with the same address, as a file."""
     query = {name: str(value) for name, value in request.GET.items()}
     sees_margin = may(request.user, Ability.SEE_MARGIN)
-    return file_response(spend_table(query, now=timezone.now(), sees_margin=sees_margin), file_format)
+    answer = spend_table(query, now=timezone.now(), sees_margin=sees_margin)
+    return offer_large("spend", request, answer, file_format) or file_response(answer, file_format)
 
 
 def offer_large(kind: str, request: HttpRequest, answer: Answer, file_format: str) -> HttpResponse | None:

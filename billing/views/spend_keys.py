@@ -104,9 +104,8 @@ def show_key_spend(request: HttpRequest) -> HttpResponse:
 def export_key_spend(request: HttpRequest, file_format: str) -> HttpResponse:
     """The whole table of the page with the same address, as a file."""
     sees_margin = may(request.user, Ability.SEE_MARGIN)
-    return file_response(
-        key_table(_by_key(request), now=timezone.now(), sees_margin=sees_margin), file_format
-    )
+    answer = key_table(_by_key(request), now=timezone.now(), sees_margin=sees_margin)
+    return offer_large("spend-keys", request, answer, file_format) or file_response(answer, file_format)
 
 
 def _by_key(request: HttpRequest) -> dict[str, str]:
