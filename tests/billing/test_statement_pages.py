@@ -178,7 +178,7 @@ def test_every_amount_links_to_spend_that_says_the_same(tmp_path: Path) -> None:
     for query in queries:
         assert f"?{html.escape(query)}" in page.content.decode()
         spent = finance().get(f"{reverse('spend')}?{query}").context["spend"].total.totals
-        assert (spent.cost_nanousd, spent.request_count) == (3 * COST, 3)
+        assert (spent.charge_nanousd, spent.request_count) == (3 * COST, 3)
     listed = text_of(finance().get(f"{reverse('requests')}?{group.requests_query}"))
     assert listed.count("$141.00") == 3
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.running_installation import running_installation
+from tests.running_installation import Up, running_installation
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_OPTIONS = [
@@ -31,6 +31,7 @@ class Installation:
     url: str
     password: str
     api_key: str
+    up: Up
 
 
 @pytest.fixture(scope="package")
@@ -42,6 +43,7 @@ def installation() -> Iterator[Installation]:
             f"http://127.0.0.1:{up.port}",
             password=up.value("Sign in").removeprefix("operator / "),
             api_key=up.value("API key"),
+            up=up,
         )
 
 
