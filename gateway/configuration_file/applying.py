@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from billing import pricing
 from billing.models import Price
+from gateway.configuration_file.billing_entries import apply_billing, apply_rates
 from gateway.configuration_file.budget_entries import Scope, apply_budgets
 from gateway.configuration_file.documents import canonical_document, describe_difference
 from gateway.configuration_file.format import ConfigurationFile, Entry, FileError, Problem, join
@@ -75,6 +76,8 @@ def apply_configuration(
             applier.deployment(entry)
         for entry in file.policies:
             applier.policy(entry)
+        apply_rates(file, owner=owner, note=applier.note, at=at)
+        apply_billing(file.issuer, None, owner=owner, note=applier.note, at=at)
         for entry in file.tenants:
             applier.tenant(entry)
         if is_plan:
@@ -326,6 +329,7 @@ class _Applier:
                         tenant=tenant, public_ids=entry["policies"], actor=self.owner
                     )
         self.bounds(entry, Scope(tenant))
+        apply_billing(entry.get("billing"), tenant, owner=self.owner, note=self.note, at=at)
         for project in entry.get("projects", ()):
             self.project(tenant, project)
 

@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from billing.models import Price
+from gateway.configuration_file.billing_entries import stated_billing, stated_rates
 from gateway.configuration_file.budget_entries import Scope, list_stated
 from gateway.configuration_file.documents import canonical_document
 from gateway.configuration_file.limit_entries import stated_limits
@@ -51,6 +52,8 @@ def export_document() -> dict[str, Any]:
         "policies": [
             _policy(row) for row in Policy.objects.select_related("live_version").order_by("public_id")
         ],
+        "issuer": stated_billing(None),
+        "exchange_rates": stated_rates(),
         "tenants": [_tenant(row) for row in Tenant.objects.order_by("name")],
     }
     return {section: entries for section, entries in document.items() if entries}
@@ -135,6 +138,8 @@ def _tenant(row: Tenant) -> dict[str, Any]:
         entry["budgets"] = budgets
     if limits := stated_limits(row):
         entry["limits"] = limits
+    if billing := stated_billing(row):
+        entry["billing"] = billing
     if projects := [_project(project) for project in row.projects.order_by("name")]:
         entry["projects"] = projects
     return entry

@@ -66,6 +66,8 @@ class ConfigurationFile:
     deployments: tuple[Entry, ...] = ()
     policies: tuple[Entry, ...] = ()
     tenants: tuple[Entry, ...] = ()
+    issuer: Entry | None = None
+    exchange_rates: tuple[Entry, ...] = ()
 
 
 @dataclass(slots=True)
@@ -261,6 +263,14 @@ def _usd(reader: _Reader, raw: Any, path: str) -> Decimal | None:
     return None
 
 
+def _decimal_text(reader: _Reader, raw: Any, path: str) -> str | None:
+    """A number as it is written: the verb reads it."""
+    if isinstance(raw, (int, float, str)) and not isinstance(raw, bool):
+        return str(raw)
+    reader.complain(path, "a number is needed, for example 0.19")
+    return None
+
+
 def _limit_usd(reader: _Reader, raw: Any, path: str) -> int | None:
     """A limit, in nano-USD. A float is taken as it is written: 0.1 is 0.1."""
     if isinstance(raw, (int, float, str)) and not isinstance(raw, bool):
@@ -293,6 +303,16 @@ def _budgets(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
 
 def _limits(reader: _Reader, raw: Any, path: str) -> Entry:
     return reader.entry(raw, path, _LIMITS)
+
+
+def _exchange_rates(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
+    if not isinstance(raw, list):
+        reader.complain(path, "a list is needed")
+        return None
+    needed = ["currency", "rate", "first_day", "source"]
+    return tuple(
+        reader.entry(item, f"{path}[{n}]", _EXCHANGE_RATE, required=needed) for n, item in enumerate(raw)
+    )
 
 
 def _prices(reader: _Reader, raw: Any, path: str) -> list[Entry] | None:
@@ -429,12 +449,31 @@ _TENANT: dict[str, _Field] = {
     "budgets": _budgets,
     "limits": _limits,
 }
+_ISSUER: dict[str, _Field] = dict.fromkeys(("legal_name", "address", "email", "tax_id"), _text)
+_BILLING: dict[str, _Field] = {
+    **_ISSUER,
+    "tax_name": _text,
+    "tax_ratio": _decimal_text,
+    "currency": _text,
+    "payment_days": _whole_number,
+}
+_EXCHANGE_RATE: dict[str, _Field] = {
+    "currency": _text,
+    "rate": _decimal_text,
+    "first_day": _day,
+    "last_day": _day,
+    "source": _text,
+    "is_sure": _boolean,
+}
+_TENANT["billing"] = lambda reader, raw, path: reader.entry(raw, path, _BILLING)
 _FILE: dict[str, _Field] = {
     "providers": _list_of(_PROVIDER, key="name"),
     "models": _list_of(_MODEL, key="name"),
     "deployments": _list_of(_DEPLOYMENT, key="name"),
     "policies": _list_of(_POLICY, key="id"),
     "tenants": _list_of(_TENANT, key="name"),
+    "issuer": lambda reader, raw, path: reader.entry(raw, path, _ISSUER),
+    "exchange_rates": _exchange_rates,
 }
 
 
