@@ -58,6 +58,8 @@ IDLE_POLL_S = 0.4
 IDLE_AFTER_S = 10.0
 HOUSEKEEPING_S = 1.0
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 5.0
+# Clocks of several machines are never quite the same.
+CLOCK_SKEW = dt.timedelta(hours=1)
 
 
 @dataclass(slots=True)
@@ -250,6 +252,7 @@ class Ingester:
             self._reject(refused)
         for (worker, segment), offset in batch.offsets.items():
             self._offsets.setdefault(worker, {})[segment] = offset
+        _say_ahead(pairs)
         self.counters.line_count += len(batch.lines)
         self.counters.batch_count += 1
         self.counters.record_count += count
@@ -378,6 +381,18 @@ class Ingester:
         temporary = self._run / "ingest.json.new"
         temporary.write_bytes(orjson.dumps(status))
         temporary.replace(self._run / "ingest.json")
+
+
+def _say_ahead(pairs: Sequence[Pair]) -> None:
+    """Say that a worker's clock is wrong. Its requests are kept at the time that it said: nothing is lost."""
+    now = dt.datetime.now(dt.UTC)
+    ahead = [began for pair in pairs if (began := pair.intent.started_at) > now + CLOCK_SKEW]
+    if ahead:
+        logger.warning(
+            "%d requests began after now, by up to %s: a clock is wrong; they are recorded at the time it said.",
+            len(ahead),
+            f"{days} days" if (days := (max(ahead) - now + CLOCK_SKEW).days) else "a day",
+        )
 
 
 def match_lines(
