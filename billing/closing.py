@@ -233,7 +233,9 @@ def _list_notices(month: dt.date, closed_until: dt.date | None) -> Iterator[Find
 def _lock(row: PeriodClosing, *, now: dt.datetime) -> None:
     """Close the month for records, unless it is; its meters are summed for good."""
     month, last_day = row.month, last_day_of(row.month)
-    sum_meters(first_day=month, last_day=last_day)
+    for day in (month + dt.timedelta(days=number) for number in range(last_day.day)):
+        sum_meters(first_day=day, last_day=day)
+        PeriodClosing.objects.filter(pk=row.pk).update(heartbeat_at=_later(now))
     with transaction.atomic():
         hold_period_alone()
         closed_until = find_closed_until()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import threading
 from io import StringIO
 from pathlib import Path
@@ -217,11 +218,15 @@ def test_the_command_previews_closes_and_says_what_is_missing(tmp_path: Path) ->
         call_command(*arguments, stdout=out)
         return out.getvalue()
 
+    assert f"{world.tenant.name}  draft  141.00 USD" in said("statements", "draft", "2025-10")
     shown = said("close_period", "2025-10", "--preview")
-    assert "1 tenants, $141.00" in shown
+    assert "1 tenants to bill, $141.00" in shown
     assert find_closed_until() is None
     done = said("close_period", "2025-10")
     assert f"INV-000001  {world.tenant.name}" in done
+    assert f"2025-10  INV-000001  {world.tenant.name}  issued  141.00 USD" in said("statements", "list")
+    (path,) = said("statements", "write", "2025-10", "--to", str(tmp_path)).split()
+    assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == Invoice.objects.get().pdf_sha256
     with pytest.raises(CommandError, match="write the month"):
         said("close_period", "October")
     with pytest.raises(CommandError, match="It ends on"):

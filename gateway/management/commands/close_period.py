@@ -16,6 +16,7 @@ from billing.minor_units import minor_for_people
 from billing.models import ClosingState, Invoice
 from billing.money import format_usd
 from gateway.database_access import with_database
+from gateway.management.commands.statements import read_month
 from policies.errors import ConfigurationError
 from policies.models import Tenant
 
@@ -28,7 +29,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # The pages are not needed here.
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("month", help="like 2025-10")
+        parser.add_argument("month", type=read_month, help="like 2025-10")
         parser.add_argument("--preview", action="store_true", help="only say what it would meet and do")
         parser.add_argument(
             "--grace-days",
@@ -40,7 +41,7 @@ class Command(BaseCommand):
 
     @with_database
     def handle(self, *args: Any, **options: Any) -> None:
-        month, now, grace_days = _read_month(options["month"]), timezone.now(), options["grace_days"]
+        month, now, grace_days = options["month"], timezone.now(), options["grace_days"]
         try:
             if options["preview"]:
                 self._say_preview(closing.preview(month=month, now=now, grace_days=grace_days))
@@ -60,7 +61,7 @@ class Command(BaseCommand):
     def _say_preview(self, seen: closing.Preview) -> None:
         state = "closed" if seen.is_closed else "open"
         self.stdout.write(
-            f"{seen.month:%Y-%m} is {state}: {seen.tenant_count} tenants, {format_usd(seen.charge_nanousd)}."
+            f"{seen.month:%Y-%m} is {state}: {seen.tenant_count} tenants to bill, {format_usd(seen.charge_nanousd)}."
         )
         for one in seen.findings:
             self.stdout.write(f"{'obstacle' if one.is_obstacle else 'note    '} {one.text}")
@@ -70,10 +71,3 @@ class Command(BaseCommand):
         for row in Invoice.objects.filter(month=month, number__isnull=False).order_by("kind", "number"):
             amount = minor_for_people(row.total_minor, row.currency, row.minor_digits)
             self.stdout.write(f"{row.number_text}  {row.tenant}  {amount}  {row.get_state_display()}")
-
-
-def _read_month(text: str) -> dt.date:
-    try:
-        return dt.datetime.strptime(text, "%Y-%m").replace(tzinfo=dt.UTC).date()
-    except ValueError:
-        raise CommandError(f"{text!r}: write the month like 2025-10") from None
