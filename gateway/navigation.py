@@ -53,6 +53,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
         (
             Page("Tenants", "tenants", "building", shortcut="t"),
             Page("API keys", "keys", "key", shortcut="k"),
+            Page("Rate limits", "rate-limits", "filter", shortcut="l"),
             Page("Management tokens", "management-tokens", "terminal-2", Ability.ISSUE_TOKENS),
             Page("People", "people", "users", Ability.MANAGE_PEOPLE),
         ),

@@ -5,7 +5,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
 from gateway.metrics import metrics
-from gateway.views import catalog, find, home, policy_testing, sign_in
+from gateway.views import catalog, find, home, policy_testing, rate_limits, sign_in
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -19,6 +19,10 @@ urlpatterns = [
     path("deployments", catalog.list_deployments, name="deployments"),
     path("deployments/<int:pk>", catalog.show_deployment, name="deployment"),
     path("policies/<int:pk>/try", policy_testing.try_request, name="policy-try"),
+    path("rate-limits", rate_limits.list_limits, name="rate-limits"),
+    path("rate-limits/new", rate_limits.create_limit, name="rate-limit-new"),
+    path("rate-limits/<int:pk>/edit", rate_limits.change_limit, name="rate-limit-edit"),
+    path("rate-limits/<int:pk>/delete", rate_limits.delete_limit, name="rate-limit-delete"),
     path("metrics", metrics, name="metrics"),
     path("", include("policies.urls")),
     path("", include("billing.urls")),

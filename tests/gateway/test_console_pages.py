@@ -43,8 +43,9 @@ from billing.price_proposals import make_proposal
 from billing.price_sources import csv_file
 from billing.provider_bill_runs import import_bill
 from policies import router_tables
-from policies.models import Deployment, Provider
+from policies.models import Deployment, Provider, RateLimit, RateWindow
 from policies.permissions import ABILITIES, Ability, Role
+from policies.rate_limits import set_rate_limit
 from tests import make
 from tests.console_people import client_of, operator
 
@@ -72,6 +73,7 @@ CEILINGS = {
     "issuer-details": 7, "exchange-rates": 8, "exchange-rate-new": 6,
     "exports": 11, "saved-views": 8, "saved-view": 9, "saved-view-new": 6, "saved-view-edit": 8,
     "scheduled-mail-new": 8,
+    "rate-limits": 8, "rate-limit-new": 8, "rate-limit-edit": 8,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
 }  # fmt: skip
 ABILITY_OF = {
@@ -153,6 +155,7 @@ def filled(tmp_path: Path) -> Filled:
         "workload": WORKLOAD,
         "router": table.pk,
         "evaluation": _evaluated(world).set_id,
+        "rate": _limited(world).pk,
         "saved": 0,
         "scheduled": 0,
         "credit": world.tenant.pk,
@@ -180,6 +183,15 @@ def filled(tmp_path: Path) -> Filled:
     addresses["price-proposal"] = reverse("price-proposal", args=[_proposed(world).pk])
     addresses["evaluation-run"] = reverse("evaluation-run", args=[EvaluationRun.objects.get().pk])
     return Filled(world, request_id, addresses)
+
+
+def _limited(world: make.World) -> RateLimit:
+    """A limit of which something is taken."""
+    row = set_rate_limit(owner=world.key, requests_per_minute=60, concurrent=5, actor="olga")
+    assert row is not None
+    second = int(timezone.now().timestamp())
+    RateWindow.objects.update(state={"seconds": [[second, 3, 0]], "leases": {"w": [0, 0, 0, 2, second + 9.0]}})
+    return row
 
 
 def _alerted(world: make.World) -> Budget:
