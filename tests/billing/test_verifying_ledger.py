@@ -5,16 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from django.db import connection
 
-from billing import credits, ledger
+from billing import credits, invoicing, ledger
+from billing.billing_profiles import change_profile
+from billing.credit_notes import write_credit_note
+from billing.exchange_rates import add_rate
 from billing.ledger import Entry
 from billing.models import CreditGrant, LedgerEntry, LedgerPosting
 from billing.verifying import verify
 from billing.verifying_ledger import find_wrong_bookings
 from policies.models import Tenant
+from tests.billing import test_invoicing
 
 pytestmark = pytest.mark.django_db
 
@@ -102,3 +107,37 @@ def test_revenue_that_no_statement_says_is_found(grant: CreditGrant) -> None:
         ("ledger tax", "-19", "0"),
         ("ledger receivable", "119", "0"),
     ]
+
+
+@pytest.mark.parametrize(("currency", "rate"), [("JPY", "151.237"), ("KWD", "0.30667")])
+def test_every_step_of_a_statement_is_found_right(tmp_path: Path, currency: str, rate: str) -> None:
+    world, at = test_invoicing.spend(tmp_path), test_invoicing.NOW
+    add_rate(currency=currency, rate=rate, first_day=test_invoicing.OCTOBER, source="test", actor="fin")
+    change_profile(tenant=world.tenant, actor="fin", currency=currency, tax_ratio="0.19505")
+    for kind in ("paid", "promotional"):
+        credits.grant_credit(
+            tenant=world.tenant,
+            kind=kind,
+            amount_nano=10 * USD,
+            currency=currency,
+            at=test_invoicing.NOON,
+            actor="fin",
+        )
+    test_invoicing.close()
+    first = test_invoicing.issued(world)
+    assert first.credits_minor > 0
+    assert found() == []
+    invoicing.void(invoice=first, actor="fin", now=at, reason="wrong address")
+    assert found() == []
+    second = test_invoicing.issued(world)
+    write_credit_note(invoice=second, actor="fin", now=at, reason="agreed", positions=[2])
+    assert found() == []
+    invoicing.mark_paid(invoice=second, actor="fin", now=at, reference="bank 17")
+    assert found() == []
+    write_credit_note(invoice=second, actor="fin", now=at, reason="all of it")
+    assert found() == []
+    revenue = ledger.find_balance(tenant=world.tenant, account="revenue", currency=currency)
+    assert revenue == 0
+    with without_triggers():
+        second.lines.filter(position=1).update(amount_nano=1)
+    assert [kind for kind, _, _ in found()] == ["ledger revenue"]
