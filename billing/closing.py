@@ -32,7 +32,7 @@ from billing.models import (
     UsageByDay,
 )
 from billing.partitions import add_months
-from billing.periods import find_closed_until, hold_period_alone
+from billing.periods import count_foreign_reversals, find_closed_until, hold_period_alone
 from billing.summing_meters import list_unmatched_days, sum_meters
 from policies import changes
 from policies.errors import ConfigurationError, InvalidValueError
@@ -165,7 +165,7 @@ def run_closing(closing_id: int, *, now: dt.datetime) -> None:
 
 
 def _find(
-    month: dt.date, closed_until: dt.date | None, *, now: dt.datetime, grace_days: int
+    month: dt.date, closed_until: dt.date | None, *, now: dt.datetime, grace_days: int, is_final: bool = False
 ) -> Iterator[Finding]:
     after = add_months(month, 1)
     today = now.astimezone(dt.UTC).date()
@@ -183,14 +183,15 @@ def _find(
             f"{open_count:,} requests have begun and not ended yet, or are not ingested.",
             open_count,
         )
-    yield from _find_unmatched(month)
+    yield from _find_unmatched(month, is_final=is_final)
     yield from _find_missing_rates(month)
     yield from _list_notices(month, closed_until)
 
 
-def _find_unmatched(month: dt.date) -> Iterator[Finding]:
+def _find_unmatched(month: dt.date, *, is_final: bool) -> Iterator[Finding]:
     unmatched = list_unmatched_days(first_day=month, last_day=last_day_of(month))
-    wrong = [one for one in unmatched if not one.is_to_be_summed]
+    # What still is to be summed after all was has lost its records.
+    wrong = [one for one in unmatched if is_final or not one.is_to_be_summed]
     if wrong:
         days = ", ".join(sorted({f"{one.day}" for one in wrong})[:5])
         text = (
@@ -214,7 +215,8 @@ def _find_missing_rates(month: dt.date) -> Iterator[Finding]:
 def _list_notices(month: dt.date, closed_until: dt.date | None) -> Iterator[Finding]:
     days = UsageByDay.objects.filter(day__gte=month, day__lt=add_months(month, 1))
     sums = days.aggregate(unpriced=Sum("unpriced_count"), unknown=Sum("unknown_count"))
-    unpriced, unknown = int(sums["unpriced"] or 0), int(sums["unknown"] or 0)
+    unpriced = int(sums["unpriced"] or 0) + count_foreign_reversals(month)
+    unknown = int(sums["unknown"] or 0)
     if unpriced > 0:
         text = f"{unpriced:,} requests have no price and are not charged; priced later, they are on a later statement."
         yield Finding("unpriced", text, unpriced, False)
@@ -243,7 +245,7 @@ def _lock(row: PeriodClosing, *, now: dt.datetime) -> None:
             return
         # Nobody writes now: what came since the sums above is all there is.
         sum_meters(first_day=month, last_day=last_day)
-        found = _find(month, closed_until, now=now, grace_days=row.grace_days)
+        found = _find(month, closed_until, now=now, grace_days=row.grace_days, is_final=True)
         if obstacles := [one for one in found if one.is_obstacle]:
             raise NotClosableError(month, obstacles)
         PeriodLock.objects.update_or_create(id=1, defaults={"closed_until": add_months(month, 1)})

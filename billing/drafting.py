@@ -18,6 +18,7 @@ from billing.billing_profiles import address_lines, name_of, profile_of
 from billing.exchange_rates import get_rate
 from billing.models import BillingProfile, LatePosting, MeterByDay, UsageByDay
 from billing.partitions import add_months
+from billing.periods import count_foreign_reversals
 from billing.rating import METERS, PIECE_METERS
 from billing.statement_document import (
     Note,
@@ -197,6 +198,7 @@ def _notes(tenant: Tenant, month: dt.date, lines: list[StatementLine]) -> Iterat
         unpriced=Sum("unpriced_count"), estimated=Sum("estimated_count"), unknown=Sum("unknown_count")
     )
     unpriced, estimated, unknown = (int(sums[name] or 0) for name in ("unpriced", "estimated", "unknown"))
+    unpriced += count_foreign_reversals(month, tenant_id=tenant.pk)
     if unpriced > 0:
         yield Note("unpriced", f"{unpriced:,} requests have no price and are not charged.", unpriced)
     if estimated > 0:

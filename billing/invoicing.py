@@ -65,6 +65,7 @@ def draft(*, tenant: Tenant, month: dt.date, actor: str, now: dt.datetime) -> In
         drafted = build_draft(tenant=tenant, month=month)
         if drafted is None:
             if kept is not None:
+                record(kept, actor=actor, action="delete", after={"total": kept.total_minor})
                 kept.delete()
             return None
         if kept is not None and kept.document == to_json(drafted.document):

@@ -14,6 +14,7 @@ from typing import Final
 from django.db import connection
 
 from billing.models import PeriodLock
+from billing.partitions import add_months
 
 PERIOD_LOCK: Final = 0x706572696F64
 _CLOSED_UNTIL: Final = "(SELECT closed_until FROM billing_periodlock)"
@@ -50,6 +51,22 @@ def posting_day(started_at: dt.datetime) -> dt.date:
     own = started_at.astimezone(dt.UTC).date()
     closed_until = find_closed_until()
     return own if closed_until is None else max(own, closed_until)
+
+
+def count_foreign_reversals(month: dt.date, *, tenant_id: int | None = None) -> int:
+    """How many unpriced requests of closed months were taken out of this one's count when they got a price.
+
+    Without them the count of a month says too little of its own requests.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM billing_lateposting l WHERE l.number = 1 AND l.posted_on >= %(first)s"
+            " AND l.posted_on < %(after)s AND (%(tenant)s::bigint IS NULL OR l.tenant_id = %(tenant)s)"
+            " AND NOT EXISTS (SELECT FROM billing_lateposting r WHERE r.request_id = l.request_id"
+            " AND r.number = 0 AND r.posted_on >= %(first)s AND r.posted_on < %(after)s)",
+            {"first": month, "after": add_months(month, 1), "tenant": tenant_id},
+        )
+        return int(cursor.fetchone()[0])
 
 
 def late_postings_of(source: str, *, request_id: str, number: str) -> str:

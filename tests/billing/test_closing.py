@@ -81,6 +81,10 @@ def test_what_comes_after_closing_is_on_the_next_statement_with_its_month(tmp_pa
     add_requests(tmp_path, world, count=2)
     rerate(Question(OCTOBER, NOVEMBER), actor="fiona", reason="list came late", now=NOW)
     add_requests(tmp_path, world, at=NOON + dt.timedelta(days=30))
+    # As many of November have no price as reversals of October take out of its count: none may hide the other.
+    add_requests(tmp_path, world, at=NOON + dt.timedelta(days=30), **UNPRICED)
+    assert UsageByDay.objects.filter(day__gte=NOVEMBER).aggregate(sum=Sum("unpriced_count"))["sum"] == 0
+    assert {one.kind: one.count for one in preview(month=NOVEMBER, now=LATER).findings}["unpriced"] == 1
     assert list(UsageByDay.objects.filter(day__lt=NOVEMBER).order_by("pk").values()) == october
     close(NOVEMBER, LATER)
     first, second = Invoice.objects.order_by("month")
@@ -89,7 +93,7 @@ def test_what_comes_after_closing_is_on_the_next_statement_with_its_month(tmp_pa
     assert by_kind == {"usage": COST, "late": 2 * COST, "correction": COST}
     assert set(second.lines.exclude(kind="usage").values_list("late_of", flat=True)) == {OCTOBER}
     notes = {note.kind: note for note in from_json(second.document).notes}
-    assert set(notes) == {"late", "correction"}
+    assert set(notes) == {"late", "correction", "unpriced"}
     assert notes["late"].text.startswith("2 requests of 2025-10 came in after")
     assert (notes["late"].amount_nanousd, notes["correction"].amount_nanousd) == (2 * COST, COST)
     assert (notes["late"].request_count, notes["correction"].request_count) == (2, 1)
@@ -131,6 +135,14 @@ def test_a_day_whose_meters_are_not_spend_keeps_its_month_open(tmp_path: Path) -
     assert find_closed_until() is None
     UsageByDay.objects.update(charge_nanousd=F("charge_nanousd") - 1)
     close()
+
+
+def test_a_month_whose_records_are_gone_is_not_closed_unseen(tmp_path: Path) -> None:
+    spend(tmp_path)
+    with mock.patch("billing.summing_meters.find_records_since", return_value=NOVEMBER):
+        assert kinds() == {"not_summed": False}
+        row = close_period(month=OCTOBER, actor="fiona", now=NOW)
+    assert (row.state, find_closed_until()) == (ClosingState.FAILED, None)
 
 
 def test_months_are_closed_one_after_the_other(tmp_path: Path) -> None:

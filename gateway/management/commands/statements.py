@@ -1,7 +1,7 @@
 """How are statements listed, drafted and written to files without the console? `manage.py statements list|draft|write`.
 
-Reads: invoices. Writes: drafts, through `billing.invoicing`; files. Issuing is the business of `manage.py close_period`,
-the console or the management API. Starts the embedded PostgreSQL for its own length when none runs.
+Reads: invoices. Writes: drafts, through `billing.invoicing`; files. Issuing is left to `manage.py close_period`, the
+console and the management API. Starts the embedded PostgreSQL for its own length when none runs.
 """
 
 from __future__ import annotations
