@@ -22,6 +22,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
+from billing import focus
 from billing.export_files import FormatMissing, check_format, open_row_file
 from billing.export_tables import ExportRefused, Table, open_table, read_focus_question
 from billing.models import ExportJob, ExportKind, ExportState
@@ -100,6 +101,21 @@ def cancel_export(*, job: ExportJob, actor: str) -> bool:
 def may_download(person: Person, job: ExportJob) -> bool:
     """Say whether this person may see, now, what the file holds. An ability that is gone is one that nobody has."""
     return all(name in Ability.__members__ and may(person, Ability[name]) for name in job.abilities)
+
+
+def is_for_readers(job: ExportJob) -> bool:
+    """Say whether everybody who may read may have the file: a management token is nobody with a role."""
+    return set(job.abilities) <= {Ability.READ.name}
+
+
+def title_of(kind: str, query: str) -> str:
+    """What an export is called in the list."""
+    asked = dict(parse_qsl(query))
+    name = str(dict(ExportKind.choices).get(kind, kind))
+    if kind == ExportKind.FOCUS:
+        whose = f", tenant {asked['tenant']}" if asked.get("tenant") else ""
+        return f"{name} {asked.get('version') or focus.VERSIONS[0]}, {asked.get('month', '')}{whose}"
+    return f"{name} by {asked.get('by', 'tenant')}" if kind == ExportKind.SPEND else name
 
 
 def path_of(job: ExportJob) -> Path:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.api import backtests, billing_profiles, credits, prices, statements
+from billing.api import backtests, billing_profiles, credits, exports, prices, statements
 
 urlpatterns = [
     path("prices", prices.PricesView.as_view(), name="prices"),
@@ -19,6 +19,10 @@ urlpatterns = [
     path("closings", statements.ClosingsView.as_view(), name="closings"),
     path("closings/preview", statements.ClosingPreviewView.as_view(), name="closing-preview"),
     path("closings/<int:pk>", statements.ClosingView.as_view(), name="closing"),
+    path("exports", exports.ExportsView.as_view(), name="exports"),
+    path("exports/<int:pk>", exports.ExportView.as_view(), name="export"),
+    path("exports/<int:pk>/cancel", exports.ExportCancellationView.as_view(), name="export-cancel"),
+    path("exports/<int:pk>/file", exports.ExportFileView.as_view(), name="export-file"),
     path("prices/<int:pk>", prices.PriceView.as_view(), name="price"),
     path("credits", credits.CreditsView.as_view(), name="credits"),
     path("credits/<int:pk>", credits.CreditView.as_view(), name="credit"),

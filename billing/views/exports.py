@@ -37,6 +37,7 @@ from billing.export_jobs import (
     path_of,
     record_download,
     start_export,
+    title_of,
 )
 from billing.export_tables import ExportRefused, Table, count_requests, open_table
 from billing.models import ExportJob, ExportKind, ExportState, UsageByDay
@@ -100,7 +101,7 @@ def start(request: HttpRequest) -> HttpResponseBase:
             kind=kind,
             file_format=file_format,
             query=query,
-            title=title_of(kind, query),
+            title=_title_of(kind, query),
             actor=actor_name(request),
             abilities=abilities_for(request.user, kind),
         )
@@ -142,23 +143,16 @@ def download(request: HttpRequest, pk: int) -> HttpResponseBase:
     return response
 
 
+def _title_of(kind: str, query: str) -> str:
+    """What an export is called; of requests with the names of what they are filtered by."""
+    chips = list_chips(dict(parse_qsl(query))) if kind == ExportKind.REQUESTS else []
+    return ", ".join([title_of(kind, query), *(f"{chip.name} {chip.value}" for chip in chips)])
+
+
 def abilities_for(person: Person, kind: str) -> list[Ability]:
     """What whoever downloads the file must have: its columns are those that the person who starts it sees."""
     has_margin = kind in (ExportKind.SPEND, ExportKind.SPEND_KEYS) and may(person, Ability.SEE_MARGIN)
     return [Ability.READ, *([Ability.SEE_MARGIN] if has_margin else [])]
-
-
-def title_of(kind: str, query: str) -> str:
-    """What an export is called in the list."""
-    asked = dict(parse_qsl(query))
-    if kind == ExportKind.FOCUS:
-        return f"FOCUS {asked.get('version') or focus.VERSIONS[0]}, {asked.get('month', '')}" + (
-            f", tenant {asked['tenant']}" if asked.get("tenant") else ""
-        )
-    if kind == ExportKind.REQUESTS:
-        chips = [f"{chip.name} {chip.value}" for chip in list_chips(asked)]
-        return ", ".join(["Requests", *chips])
-    return f"{dict(ExportKind.choices).get(kind, kind)} by {asked.get('by', 'tenant')}"
 
 
 def _at_once(request: HttpRequest, table: Table, file_format: str) -> HttpResponseBase:
