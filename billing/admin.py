@@ -10,9 +10,14 @@ from django.contrib import admin
 from billing.models import (
     Adjustment,
     AttemptRecord,
+    BillingProfile,
+    CreditGrant,
     Evidence,
+    ExchangeRate,
     Feedback,
     JournalCursor,
+    LedgerEntry,
+    LedgerPosting,
     OpenIntent,
     Price,
     PriceProposal,
@@ -48,6 +53,39 @@ class AttemptRecordAdmin(ReadOnlyAdmin):
 @admin.register(UsageByDay)
 class UsageByDayAdmin(ReadOnlyAdmin):
     list_display = ("day", "tenant", "api_key_id", "request_count", "unpriced_count", "cost_nanousd")
+    list_select_related = ("tenant",)
+
+
+@admin.register(LedgerPosting)
+class LedgerPostingAdmin(ReadOnlyAdmin):
+    list_display = ("id", "at", "tenant", "kind", "reference", "currency", "made_by")
+    list_select_related = ("tenant",)
+    list_filter = ("kind",)
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(ReadOnlyAdmin):
+    list_display = ("posting", "tenant", "account", "amount_nano", "currency", "grant")
+    list_select_related = ("posting", "tenant", "grant")
+    list_filter = ("account",)
+
+
+@admin.register(CreditGrant)
+class CreditGrantAdmin(ReadOnlyAdmin):
+    list_display = ("id", "tenant", "kind", "amount_nano", "currency", "priority", "expires_at")
+    list_select_related = ("tenant",)
+    list_filter = ("kind",)
+
+
+@admin.register(ExchangeRate)
+class ExchangeRateAdmin(ReadOnlyAdmin):
+    list_display = ("currency", "first_day", "last_day", "rate", "source", "created_by")
+    list_filter = ("currency",)
+
+
+@admin.register(BillingProfile)
+class BillingProfileAdmin(ReadOnlyAdmin):
+    list_display = ("tenant", "legal_name", "currency", "tax_ratio", "payment_days")
     list_select_related = ("tenant",)
 
 

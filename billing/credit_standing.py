@@ -1,6 +1,6 @@
 """How much credit does a tenant have, and what will be left of it once its spend is billed?
 
-Reads: ledger_entry, credit_grant, invoice, usage_by_day, period_lock, billing_profile, exchange_rate. Balances are
+Reads: ledger_entry, credit_grant, invoice, usage_by_key_day, period_lock, billing_profile, exchange_rate. Balances are
 sums of ledger entries. What is not billed yet is an estimate: the days since the last closed month at today's rate,
 with tax, and the statements of closed months that are not issued.
 """
@@ -19,7 +19,7 @@ from django.db.models import Q, Sum
 from billing.exchange_rates import find_rate
 from billing.ledger import Account
 from billing.minor_units import nano_of_minor, round_half_up
-from billing.models import BillingProfile, CreditGrant, Invoice, LedgerEntry, UsageByDay
+from billing.models import BillingProfile, CreditGrant, Invoice, LedgerEntry, UsageByKeyDay
 from billing.models.invoices import UNNUMBERED
 from billing.periods import find_closed_until
 from policies.models import Tenant
@@ -156,7 +156,7 @@ def _read_unbilled(tenant_ids: Collection[int], now: dt.datetime) -> tuple[dt.da
     """Since the last closed month; while none was ever closed, since the first of this one."""
     closed_until = find_closed_until()
     since = closed_until or now.astimezone(dt.UTC).date().replace(day=1)
-    days = UsageByDay.objects.filter(tenant__in=tenant_ids, day__gte=since).order_by()
+    days = UsageByKeyDay.objects.filter(tenant__in=tenant_ids, day__gte=since).order_by()
     open_nanousd = {
         tenant_id: int(total)
         for tenant_id, total in days.values_list("tenant").annotate(Sum("charge_nanousd"))

@@ -240,6 +240,10 @@ def _load_everything(revision: int) -> Loaded:
     return Loaded(routing, prices, grants, tenants, hash_by_key_id)
 
 
+# What workers never look at.
+BOOKKEEPING = frozenset({"credit", "exchange_rate", "billing_profile", "statement"})
+
+
 def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, int]]) -> Loaded:
     """What is in force after these changes. Rows are read after the revision, so they are as new or newer."""
     changed = list(changed)
@@ -254,7 +258,7 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
             loaded.hash_by_key_id,
         )
     is_access = types & {"api_key", "tenant", "project", "budget", "rate_limit", "policy"}
-    if types <= {"api_key", "tenant", "project", "budget"}:
+    if types <= {"api_key", "tenant", "project", "budget"} | BOOKKEEPING:
         routing, prices = _with_revision(loaded.routing, revision), loaded.prices
     else:
         prices = _load_prices()

@@ -17,8 +17,8 @@ from policies.permissions import Ability, needs
 
 PAGE_SIZE = 50
 OBJECT_TYPES = (
-    "api_key", "budget", "deployment", "model", "person", "policy", "price", "project", "provider",
-    "request_records", "tenant",
+    "api_key", "billing_profile", "budget", "credit", "deployment", "exchange_rate", "model", "person", "policy",
+    "price", "project", "provider", "request_records", "tenant",
 )  # fmt: skip
 
 

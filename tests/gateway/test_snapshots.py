@@ -98,6 +98,16 @@ def test_loading_takes_a_handful_of_queries(django_assert_num_queries: Any) -> N
 
 
 @pytest.mark.django_db
+def test_bookkeeping_is_no_work_for_workers(django_assert_num_queries: Any) -> None:
+    make_price()
+    loaded = snapshots._load_everything(1)
+    with django_assert_num_queries(0):
+        after = snapshots._load_changes(loaded, 2, [("credit", 1), ("statement", 2), ("exchange_rate", 3)])
+    assert (loaded.routing.revision, after.routing.revision) == (1, 2)
+    assert (after.prices, after.grants) == (loaded.prices, loaded.grants)
+
+
+@pytest.mark.django_db
 def test_rates_for_comparing_come_from_the_price_in_force() -> None:
     deployment = make_deployment(name="d")
     make_price(deployment=deployment, rates={"input_usd_per_mtok": "0.05", "output_usd_per_mtok": "0.2"})
