@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from billing.models import Price
 from billing.pricebook import PriceError, parse_rates
-from billing.sale_terms import hold_terms
+from billing.sale_terms import check_begin, hold_terms
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import Deployment, Tenant
@@ -74,6 +74,29 @@ def add_price(
         },
     )
     return price
+
+
+@transaction.atomic
+def add_own_price(
+    *,
+    deployment: Deployment,
+    tenant: Tenant | None,
+    rates: Mapping[str, object],
+    actor: str,
+    effective_from: dt.datetime | None = None,
+    source: str = "",
+) -> Price:
+    """Charge a tenant (or all) at these rates from `effective_from` (now) on, never before. Raises as `add_price`."""
+    hold_terms(exclusively=True)
+    return add_price(
+        deployment=deployment,
+        tenant=tenant,
+        rates=rates,
+        actor=actor,
+        effective_from=check_begin(effective_from, now=timezone.now()),
+        source=source,
+        book=Price.Book.SALE,
+    )
 
 
 def canonical_rates(rates: Mapping[str, object]) -> dict[str, str]:

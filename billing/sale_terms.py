@@ -10,6 +10,7 @@ the book `sale` that is dated back counts from the moment it was added.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -38,8 +39,11 @@ def hold_terms(*, exclusively: bool = False) -> None:
         cursor.execute(f"SELECT {function}(%s)", [SALE_LOCK])
 
 
-def load_sale_terms() -> SaleBook:
-    """Read all terms and sale prices, of all times. Two queries where there are none, as by default."""
+def load_sale_terms(more: Sequence[SaleEntry] = ()) -> SaleBook:
+    """Read all terms and sale prices, of all times. Two queries where there are none, as by default.
+
+    `more`: entries that are asked about, and are nowhere yet.
+    """
     terms = SaleTerm.objects.order_by().values_list(
         "tenant_id", "model_id", "deployment_id", "meter", "effective_from", "factor"
     )
@@ -56,6 +60,7 @@ def load_sale_terms() -> SaleBook:
         version = PriceVersion(price.pk, price.deployment_id, begins_unix_s, parse_rates(price.rates))
         scope = SaleScope(price.tenant_id, None, price.deployment_id)
         entries.append(SaleEntry(scope, begins_unix_s, None, version))
+    entries += more
     models = dict(Deployment.objects.order_by().values_list("pk", "model_id")) if entries else {}
     return SaleBook(entries, models)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from billing.charging import FACTOR_SCALE, SaleTerms, charge, charge_nanousd
 from billing.pricebook import PriceVersion
-from billing.rating import METERS, rate
+from billing.rating import METERS, PIECE_METERS, rate
 from billing.sale_book import SaleBook, SaleEntry, SaleScope
 from billing.usage import Usage
 from tests import make
@@ -45,7 +45,7 @@ def test_a_charge_is_the_exact_product_rounded_half_up_once_and_its_lines_sum_to
     charged = charge(usage, price, SaleTerms(None, default, by_meter))
     exact = sum(
         (
-            Fraction(line.usd_per_mtok) * line.quantity * (10**9 if line.meter == "request" else 10**3)
+            Fraction(line.usd_per_mtok) * line.quantity * (10**9 if line.meter in PIECE_METERS else 10**3)
             * Fraction(by_meter.get(line.meter, default), FACTOR_SCALE)
             for line in rate(usage, price).lines
         ),
@@ -55,7 +55,7 @@ def test_a_charge_is_the_exact_product_rounded_half_up_once_and_its_lines_sum_to
     assert charge_nanousd(usage, price, SaleTerms(None, default, by_meter)) == charged.total_nanousd
     assert sum(line.nanousd for line in charged.lines) == charged.total_nanousd
     for line in charged.lines:  # the rate that a statement shows makes the amount that it shows
-        unit = 10**9 if line.meter == "request" else 10**3
+        unit = 10**9 if line.meter in PIECE_METERS else 10**3
         assert abs(line.nanousd - Fraction(line.usd_per_mtok) * line.quantity * unit) < 1
 
 

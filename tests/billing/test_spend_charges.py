@@ -87,7 +87,10 @@ def test_sums_by_key_and_sums_by_deployment_are_the_same_for_every_question(tmp_
     acme, other = make.world("acme"), make.world("other")
     add_term(factor=Decimal("0.5"), actor="fiona")
     ingest(tmp_path, acme, acme, other)
-    days: dict[str, Any] = {"first_day": timezone.now().date() - dt.timedelta(days=1), "last_day": timezone.now().date()}
+    days: dict[str, Any] = {
+        "first_day": timezone.now().date() - dt.timedelta(days=1),
+        "last_day": timezone.now().date(),
+    }
     whole = [
         group.totals for group in reports.group_by("deployment", **days) if group.id == acme.deployment.pk
     ]
