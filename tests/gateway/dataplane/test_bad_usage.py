@@ -1,4 +1,4 @@
-"""What becomes of usage that no provider can mean? The answer goes on untouched; what it used is estimated, and said so."""
+"""What becomes of usage that no provider can mean? The answer goes on untouched; usage is estimated and marked so."""
 
 from __future__ import annotations
 
