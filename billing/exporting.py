@@ -15,6 +15,7 @@ import orjson
 from django.db import transaction
 
 from billing.models import RequestRecord
+from billing.money import usd_text
 from billing.request_listing import RequestFilters, filter_requests
 from billing.request_view import attempts_of, load_names, request_as_json
 
@@ -27,7 +28,7 @@ CSV_COLUMNS = (
     "id", "started_at", "tenant", "project", "key", "endpoint", "requested_model", "model", "served_model",
     "deployment", "provider", "policy", "policy_version", "rule", "is_stream", "is_pinned", "status",
     "http_status", "error_code", "finish_reason", "attempt_count", "duration_ms", "first_token_ms",
-    "price_id", "is_unpriced", "cost_nanousd", "cost_usd",
+    "price_id", "is_unpriced", "cost_nanousd", "cost_usd", "charge_nanousd", "charge_usd",
 )  # fmt: skip
 USAGE_COLUMNS = (
     "kind", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens",
@@ -51,10 +52,16 @@ def export_requests(
 
 
 def show_chunk(records: Sequence[RequestRecord]) -> list[dict[str, Any]]:
-    """Records as the API shows them: some queries for all of them together."""
+    """Records as the API shows them, and what the tenant is charged: some queries for all of them together."""
     attempts = attempts_of(records)
     load_names(records, [attempt for own in attempts.values() for attempt in own])
-    return [request_as_json(record, attempts[record.id]) for record in records]
+    return [{**request_as_json(record, attempts[record.id]), **_charge_of(record)} for record in records]
+
+
+def _charge_of(record: RequestRecord) -> dict[str, Any]:
+    """Without terms of its own a request is charged at its cost; unknown is not zero."""
+    nanousd = record.cost_nanousd if record.charge_nanousd is None else record.charge_nanousd
+    return {"charge_nanousd": nanousd, "charge_usd": None if nanousd is None else usd_text(nanousd)}
 
 
 def _chunks(filters: RequestFilters) -> Iterator[list[RequestRecord]]:

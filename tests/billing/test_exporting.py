@@ -34,6 +34,7 @@ def test_json_lines_are_what_the_api_shows_oldest_first(
     assert shown is not None
     # What is said of a single request beside its record.
     del shown["explanation"], shown["saving"]
+    assert (rows[0].pop("charge_nanousd"), rows[0].pop("charge_usd")) == (make.COST_NANOUSD, "0.000141")
     assert rows[0] == shown
     assert rows[0]["attempts"][0]["usage"]["output_tokens"] == 500
 
