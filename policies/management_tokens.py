@@ -34,6 +34,7 @@ class Scope(StrEnum):
     READ = "read"
     CATALOG = "catalog"
     PRICES = "prices"
+    BUDGETS = "budgets"
     ACCESS = "access"
     POLICIES = "policies"
     PUBLISH = "publish"
@@ -45,6 +46,7 @@ SCOPE_DESCRIPTIONS: dict[Scope, str] = {
     Scope.READ: "Read everything that the API shows.",
     Scope.CATALOG: "Change providers, models and deployments.",
     Scope.PRICES: "Add prices.",
+    Scope.BUDGETS: "Make, change and delete budgets.",
     Scope.ACCESS: "Change tenants and projects; issue, rotate and revoke API keys.",
     Scope.POLICIES: "Create and edit policies and their drafts, try requests, run backtests.",
     Scope.PUBLISH: "Publish drafts, run canaries, roll back.",

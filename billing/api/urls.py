@@ -2,9 +2,13 @@
 
 from django.urls import path
 
-from billing.api import backtests, billing_profiles, credits, exports, prices, statements
+from billing.api import backtests, billing_profiles, budgets, credits, exports, prices, statements
 
 urlpatterns = [
+    path("budgets", budgets.BudgetsView.as_view(), name="budgets"),
+    path("budgets/<int:pk>", budgets.BudgetView.as_view(), name="budget"),
+    path("budgets/<int:pk>/windows", budgets.BudgetWindowsView.as_view(), name="budget-windows"),
+    path("budgets/<int:pk>/leases", budgets.BudgetLeasesView.as_view(), name="budget-leases"),
     path("prices", prices.PricesView.as_view(), name="prices"),
     path("policies/<int:pk>/backtests", backtests.BacktestsView.as_view(), name="policy-backtests"),
     path("backtests/<int:pk>", backtests.BacktestView.as_view(), name="backtest"),

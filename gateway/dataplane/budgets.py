@@ -133,6 +133,20 @@ class LeaseBook:
                 ratio = max(ratio, used / numbers.limit_nanousd)
         return round(ratio, 4)
 
+    def remaining_nanousd(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> int | None:
+        """What is not spent of the tightest of these, at least 0; None where this worker has heard of none.
+
+        As the windows stood when the thread last looked: without what is held, and without the last requests' cost,
+        which the ingester brings within seconds.
+        """
+        left: int | None = None
+        for terms in budgets:
+            numbers = self.numbers.get((terms.id, self.span_of(terms, at_unix_s).starts_unix_s))
+            if numbers is not None:
+                rest = numbers.limit_nanousd - numbers.spent_nanousd - numbers.uncertain_nanousd
+                left = rest if left is None else min(left, rest)
+        return None if left is None else max(0, left)
+
     def span_of(self, terms: BudgetTerms, at_unix_s: float) -> Span:
         """The window of a budget at a time; remembered, as calendars are slow."""
         known = self._spans.get(terms.id)

@@ -314,10 +314,24 @@ class Exchange:
             headers += _policy_headers(decision.policy, decision.rule)
         if self.is_pinned:
             headers.append((b"x-pointsman-pin", b"1"))
+        left = self._remaining_nanousd()
+        if left is not None:
+            headers.append((b"x-pointsman-budget-remaining-usd", b"%d.%09d" % divmod(left, 1_000_000_000)))
         grant, book = self.grant, self.gateway.rate_limits
         if grant is not None and grant.rate_limits and book is not None:
             headers += standing_headers(*book.standings(grant.rate_limits))
         return headers
+
+    def _remaining_nanousd(self) -> int | None:
+        """What is left of the tightest hard budget that this request counted for; None for keys without one."""
+        grant, budgets = self.grant, self.gateway.budgets
+        if grant is None or budgets is None or not (grant.budgets or grant.model_budgets):
+            return None
+        terms = grant.budgets
+        if grant.model_budgets and self.attempts:
+            model_id = (self.served or self.attempts[-1]).deployment.model.id
+            terms += tuple(one for one in grant.model_budgets if one.model_id == model_id)
+        return budgets.remaining_nanousd(terms, at_unix_s=self.started_at_unix_s)
 
 
 def _used_tokens(attempts: Sequence[AttemptLog]) -> int | None:

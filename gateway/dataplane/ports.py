@@ -76,6 +76,10 @@ class Budgets(Protocol):
         """How much of the fullest budget is used; 0 while this worker has not heard of it."""
         ...
 
+    def remaining_nanousd(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> int | None:
+        """What is left of the tightest budget, as this worker last heard; None: it has heard of none."""
+        ...
+
 
 class RateLimits(Protocol):
     """What limited keys may still send and limited deployments still take. Waits only when a share is used up."""

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
+from billing.budgets import create_budget
 from billing.models import Price
 from policies import publishing
 from tests.make_configuration import make_deployment, make_key, make_price
@@ -93,6 +94,7 @@ def test_answers_have_the_form_that_it_describes(document: Any) -> None:
     policy = publishing.create_policy(public_id="acme/chat", actor="a test")
     publishing.publish(policy=policy, actor="a test", document=sound_document("smol@local"))
     caller = caller_with()
+    budget = create_budget(tenant=key.project.tenant, window="month", limit_nanousd=10**9, actor="a test")
     pks = {
         "/tenants/{id}": key.project.tenant_id,
         "/projects/{id}": key.project_id,
@@ -101,6 +103,7 @@ def test_answers_have_the_form_that_it_describes(document: Any) -> None:
         "/models/{id}": deployment.model_id,
         "/deployments/{id}": deployment.pk,
         "/prices/{id}": Price.objects.get().pk,
+        **{f"/budgets/{{id}}{rest}": budget.pk for rest in ("", "/windows", "/leases")},
     }
     components = document["components"]["schemas"]
     checked = 0

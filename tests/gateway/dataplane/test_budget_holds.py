@@ -161,6 +161,17 @@ async def test_a_policy_can_downgrade_before_the_budget_is_used_up(spent: int, c
     assert plane.lines("intent")[0]["features"]["budget_used_ratio"] == spent / 100
 
 
+async def test_an_answer_says_what_is_left_of_the_tightest_budget_as_far_as_the_worker_knows():
+    plane = BudgetPlane("a")
+    plane.upstream.answers["a"] = [chat(), chat(), chat()]
+    told = "x-pointsman-budget-remaining-usd"
+    assert told not in (await plane.ask("a", max_tokens=5)).headers
+    plane.book.numbers[1, 0] = WindowNumbers(2 * 10**9, 5 * 10**8, 1, 7)
+    assert (await plane.ask("a", max_tokens=5)).headers[told] == "1.499999999"
+    plane.book.numbers[1, 0] = WindowNumbers(10**9, 2 * 10**9, 0, 0)
+    assert (await plane.ask("a", max_tokens=5)).headers[told] == "0.000000000"
+
+
 async def test_an_attempt_that_broke_off_stays_uncertain_and_the_next_one_is_held_besides():
     plane = BudgetPlane("a", "b")
     plane.upstream.answers.update(a=[BROKEN], b=[chat()])

@@ -72,7 +72,10 @@ class ModelPlane(Plane):
 async def test_a_model_that_fits_serves_and_only_its_own_budget_is_charged():
     plane = ModelPlane(big=100_000_000, small=100_000_000)
     plane.upstream.answers["big"] = [chat()]
-    assert (await plane.ask("acme/auto", max_tokens=100)).status == 200
+    plane.book.numbers[1, 0] = WindowNumbers(10**9, 3 * 10**8, 10**8, 5)
+    plane.book.numbers[2, 0] = WindowNumbers(10**9, 10**9, 0, 0)  # of the model that does not serve
+    client = await plane.ask("acme/auto", max_tokens=100)
+    assert (client.status, client.headers["x-pointsman-budget-remaining-usd"]) == (200, "0.600000000")
     assert plane.ends() == {"big": (0, COST), "small": (0, 0)}
     intent = plane.lines("intent")[0]
     big, small = (plane.deployments[name].model.id for name in ("big", "small"))
