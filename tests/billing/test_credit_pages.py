@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from billing import credits
+from billing import credits, invoicing
 from billing.billing_profiles import change_profile, profile_of
 from billing.exchange_rates import add_rate, find_rate
 from billing.models import CreditGrant, ExchangeRate
 from policies.permissions import Role
+from tests.billing import test_invoicing
 from tests.console_people import client_of, finance
 from tests.make import ingest, request_lines, world
 
@@ -188,3 +189,16 @@ def test_viewers_see_credit_and_change_none() -> None:
         f"/tenants/{made.tenant.pk}/billing",
     ):
         assert browser.get(address).status_code == 403
+
+
+def test_the_ledger_names_the_statements_that_drew_credit_and_gave_it_back(tmp_path: Path) -> None:
+    made = test_invoicing.spend(tmp_path)
+    credits.grant_credit(
+        tenant=made.tenant, kind="paid", amount_nano=USD, currency="USD", at=test_invoicing.NOON, actor="fin"
+    )
+    test_invoicing.close()
+    invoice = test_invoicing.issued(made)
+    link = f'<a href="/statements/{invoice.pk}">{invoice.number_text}</a>'
+    assert finance().get(f"/credits/tenants/{made.tenant.pk}").text.count(link) == 1
+    invoicing.void(invoice=invoice, actor="fin", now=test_invoicing.NOW, reason="wrong address")
+    assert finance().get(f"/credits/tenants/{made.tenant.pk}").text.count(link) == 2
