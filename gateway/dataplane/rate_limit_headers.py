@@ -6,6 +6,7 @@ Pure. Values are those that this worker knows of: what other workers took within
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from gateway.dataplane.errors import Headers
 from gateway.dataplane.rate_shares import Standing
@@ -18,8 +19,13 @@ def standing_headers(requests: Standing | None, tokens: Standing | None) -> Head
         if standing is not None:
             headers.append((b"x-ratelimit-limit-" + name, b"%d" % standing.limit))
             headers.append((b"x-ratelimit-remaining-" + name, b"%d" % standing.remaining))
-            headers.append((b"x-ratelimit-reset-" + name, duration(standing.resets_s).encode()))
+            headers.append((b"x-ratelimit-reset-" + name, _duration(math.ceil(standing.resets_s * 100))))
     return headers
+
+
+@lru_cache(maxsize=8192)
+def _duration(hundredths: int) -> bytes:
+    return duration(hundredths / 100).encode()
 
 
 def duration(seconds: float) -> str:
