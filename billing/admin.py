@@ -10,6 +10,8 @@ from django.contrib import admin
 from billing.models import (
     Adjustment,
     AttemptRecord,
+    BilledDay,
+    BilledName,
     BillingProfile,
     CreditGrant,
     Evidence,
@@ -22,6 +24,7 @@ from billing.models import (
     Price,
     PriceProposal,
     ProposedPrice,
+    ProviderBill,
     RequestRecord,
     ReratingRun,
     UsageByDay,
@@ -115,5 +118,16 @@ class WorkloadUsageAdmin(ReadOnlyAdmin):
 
 
 admin.site.register(
-    (OpenIntent, JournalCursor, PriceProposal, ProposedPrice, ReratingRun, Adjustment), ReadOnlyAdmin
+    (
+        OpenIntent,
+        JournalCursor,
+        PriceProposal,
+        ProposedPrice,
+        ReratingRun,
+        Adjustment,
+        ProviderBill,
+        BilledDay,
+        BilledName,
+    ),
+    ReadOnlyAdmin,
 )

@@ -135,10 +135,11 @@ class PriceVersion:
             return self.effective_from_unix_s
         if self.hours is None:
             return math.inf
+        starts, variants = self.hours
+        if variants[0].rates == variants[-1].rates:
+            starts = starts[1:]  # a window that goes on over midnight
         midnight = int(unix_s // 86_400) * 86_400
-        moments = [
-            midnight + day * 86_400 + minute * 60.0 for day in (0, 1) for minute in self.hours[0] if minute
-        ]
+        moments = [midnight + day * 86_400 + minute * 60.0 for day in (0, 1) for minute in starts]
         return min(moment for moment in moments if moment > unix_s)
 
     def every_hour(self) -> tuple[PriceVersion, ...]:

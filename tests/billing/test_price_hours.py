@@ -166,6 +166,9 @@ def test_names_of_rates_survive_being_taken_apart_and_prices_being_kept() -> Non
 def test_workers_build_routing_anew_when_other_hours_begin() -> None:
     assert price().changes_at(at(12)) == at(16, 30)
     assert price().changes_at(at(16, 30)) == at(0, 30) + 86_400
+    night = price(**{"input_usd_per_mtok": "2", "input_usd_per_mtok~00:00-06:00": "1"})
+    assert (night.changes_at(at(6)), night.changes_at(at(5))) == (at(0) + 86_400, at(6))
+    assert total_nanousd(USAGE, night.at(at(0))) == 1_000_000
 
 
 def test_evaluations_reserve_what_the_dearest_hour_costs() -> None:
