@@ -155,6 +155,7 @@ def load_grants(key_ids: Iterable[int], *, public_id: str) -> dict[int, KeyGrant
                 time_zone=owner.time_zone,
                 policy_ids=frozenset({public_id, *(policy.public_id for policy in owner.policies.all())}),
                 allowed_regions=frozenset(owner.allowed_regions),
+                retention_limit=owner.retention_limit,
             )
         allowed = frozenset(row.allowed_models)
         grants[row.pk] = KeyGrant(

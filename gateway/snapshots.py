@@ -298,6 +298,7 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
             provider=provider,
             upstream_model=row.upstream_model,
             region=row.region,
+            retention=row.retention,
             input_nanousd_per_mtok=_rate_nanousd(price, "input_usd_per_mtok"),
             output_nanousd_per_mtok=_rate_nanousd(price, "output_usd_per_mtok"),
             rate_limit=limits.get(row.pk),
@@ -453,6 +454,7 @@ def _load_tenants() -> dict[int, TenantSnapshot]:
             time_zone=row.time_zone,
             policy_ids=frozenset(policy.public_id for policy in row.policies.all()),
             allowed_regions=frozenset(row.allowed_regions),
+            retention_limit=row.retention_limit,
             shadow_percent=row.shadow_percent,
         )
         for row in rows

@@ -156,7 +156,8 @@ class TenantAdmin(VerbAdmin):
     list_display = ("name", "time_zone", "is_enabled", "created_at")
     search_fields = ("name",)
     fields = (
-        "name", "time_zone", "is_enabled", "allowed_regions", "shadow_percent", "shadow_daily_budget_usd", "policies",
+        "name", "time_zone", "is_enabled", "allowed_regions", "retention_limit",
+        "shadow_percent", "shadow_daily_budget_usd", "policies",
     )  # fmt: skip
 
     def create_row(self, actor: str, fields: dict[str, Any]) -> Tenant:

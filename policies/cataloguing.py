@@ -39,7 +39,7 @@ OTHER_HOST = (
 )
 Row = TypeVar("Row", Provider, Model, Deployment)
 
-DEPLOYMENT_FIELDS = ("name", "model", "provider", "upstream_model", "region", "is_enabled")
+DEPLOYMENT_FIELDS = ("name", "model", "provider", "upstream_model", "region", "retention", "is_enabled")
 
 
 @transaction.atomic

@@ -82,6 +82,7 @@ class Ask(NamedTuple):
     `provider_*` name providers, in any case; `provider_order` puts candidates of these providers first. `max_*_price`
     leave out what costs more, USD per million tokens. `slider`, `allowed_models` and `excluded_models` (names, with
     `*`) are for automatic rules. `conversation_deployment` is the one that served this conversation last.
+    `retention_limit` is one of `policies.retention`.
     """
 
     requested_model: str
@@ -98,6 +99,7 @@ class Ask(NamedTuple):
     allowed_models: tuple[str, ...] = ()
     excluded_models: tuple[str, ...] = ()
     conversation_deployment: str = ""
+    retention_limit: str = ""
 
 
 class Dropped(NamedTuple):
@@ -162,6 +164,7 @@ def decide(
         provider_ignore=ask.provider_ignore,
         max_input_price=ask.max_input_price,
         max_output_price=ask.max_output_price,
+        retention_limit=ask.retention_limit,
     )
     if ask.is_pinned:
         return _decide_pinned(ask, snapshot, grant, needs, health, draw)

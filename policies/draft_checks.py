@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from policies.conditions import ConditionError, compile_condition
 from policies.documents import Problem, check_document
 from policies.models import Deployment, Model, Policy, Tenant
+from policies.retention import rank_of_class, rank_of_limit
 
 MAX_NAMED = 3
 
@@ -27,6 +28,34 @@ class Place(NamedTuple):
     name: str
 
 
+class Home(NamedTuple):
+    """Where a deployment is, and how long what it is sent is kept there (`policies.retention`)."""
+
+    region: str = ""
+    retention: str = ""
+
+
+class Allowed(NamedTuple):
+    """What a tenant accepts: regions (none: any) and a limit of retention ("" for any)."""
+
+    regions: frozenset[str] = frozenset()
+    retention_limit: str = ""
+
+    def accepts(self, home: Home) -> bool:
+        return (not self.regions or home.region in self.regions) and rank_of_class(
+            home.retention
+        ) <= rank_of_limit(self.retention_limit)
+
+    def in_words(self) -> str:
+        """What must be so of a deployment, after "nothing is …"; empty when anything will do."""
+        parts = []
+        if self.regions:
+            parts.append(f" in the regions they allow ({', '.join(sorted(self.regions))})")
+        if self.retention_limit:
+            parts.append(f" known to keep prompts as they ask ({self.retention_limit})")
+        return " and".join(parts)
+
+
 def register_price_reader(reader: PriceReader) -> None:
     """Let billing say which deployments (by name) have a cost price now. Called once, when Django starts."""
     _price_readers.append(reader)
@@ -34,20 +63,20 @@ def register_price_reader(reader: PriceReader) -> None:
 
 def list_problems(document: object, *, policy: Policy | None = None) -> list[Problem]:
     """Check a document against the catalog as it is now; with a policy also against the tenants that use it."""
-    regions: dict[str, str] = {}
+    homes: dict[str, Home] = {}
     disabled: set[str] = set()
     rows = Deployment.objects.values_list(
-        "name", "region", "is_enabled", "model__is_enabled", "provider__is_enabled"
+        "name", "region", "retention", "is_enabled", "model__is_enabled", "provider__is_enabled"
     )
-    for name, region, *are_enabled in rows:
-        regions[name] = region
+    for name, region, retention, *are_enabled in rows:
+        homes[name] = Home(region, retention)
         if not all(are_enabled):
             disabled.add(name)
     places = list(_places(document)) if isinstance(document, Mapping) else []
-    unknown = {place.name for place in places if place.name not in regions}
+    unknown = {place.name for place in places if place.name not in homes}
     problems = check_document(
         document,
-        deployment_names=regions.keys(),
+        deployment_names=homes.keys(),
         model_names=set(Model.objects.values_list("name", flat=True)),
         disabled_names=disabled,
         policy_names=set(Policy.objects.filter(public_id__in=unknown).values_list("public_id", flat=True))
@@ -56,12 +85,15 @@ def list_problems(document: object, *, policy: Policy | None = None) -> list[Pro
     )
     if not isinstance(document, Mapping):
         return problems
-    places = [place for place in places if place.name in regions]
+    places = [place for place in places if place.name in homes]
     problems += _unpriced(places, disabled)
     if policy is not None:
         tenants = Tenant.objects.filter(policies=policy, is_enabled=True).order_by("name")
-        usable = {name: region for name, region in regions.items() if name not in disabled}
-        allowed = [(name, frozenset(given)) for name, given in tenants.values_list("name", "allowed_regions")]
+        usable = {name: home for name, home in homes.items() if name not in disabled}
+        allowed = [
+            (name, Allowed(frozenset(regions), limit))
+            for name, regions, limit in tenants.values_list("name", "allowed_regions", "retention_limit")
+        ]
         problems += check_tenants(places, usable=usable, tenants=allowed)
     return problems
 
@@ -84,21 +116,21 @@ def list_condition_problems(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def check_tenants(
-    places: Sequence[Place], *, usable: Mapping[str, str], tenants: Sequence[tuple[str, frozenset[str]]]
+    places: Sequence[Place], *, usable: Mapping[str, Home], tenants: Sequence[tuple[str, Allowed]]
 ) -> list[Problem]:
     """Find tenants that a document leaves without a deployment. Pure.
 
-    `usable` maps the deployments that are switched on to their regions; `tenants` are names with the regions they
-    allow, none: any. Nothing in any rule is an error; nothing in one rule a warning, where regions are the reason.
+    `usable` are the deployments that are switched on; `tenants` are names with what they allow. Nothing in any rule
+    is an error; nothing in one rule a warning, where what they allow is the reason.
     """
-    by_regions: dict[frozenset[str], list[str]] = {}
+    by_allowed: dict[Allowed, list[str]] = {}
     for name, allowed in tenants:
-        by_regions.setdefault(allowed, []).append(name)
+        by_allowed.setdefault(allowed, []).append(name)
     problems: list[Problem] = []
-    for allowed, names in by_regions.items():
+    for allowed, names in by_allowed.items():
         fitting = {place for place in places if _fits(place.name, usable, allowed)}
         who = _listed(names)
-        where = f" in the regions they allow ({', '.join(sorted(allowed))})" if allowed else ""
+        where = allowed.in_words()
         if not fitting:
             message = f"no deployment could serve {who}: every one named is switched off, or not there{where}"
             problems.append(Problem("rules", message))
@@ -112,8 +144,8 @@ def check_tenants(
     return problems
 
 
-def _fits(name: str, usable: Mapping[str, str], allowed: frozenset[str]) -> bool:
-    return name in usable and (not allowed or usable[name] in allowed)
+def _fits(name: str, usable: Mapping[str, Home], allowed: Allowed) -> bool:
+    return name in usable and allowed.accepts(usable[name])
 
 
 def _unpriced(places: Sequence[Place], disabled: Collection[str]) -> Iterator[Problem]:

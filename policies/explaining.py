@@ -36,6 +36,7 @@ _REASONS = {
     "json_schema": "the request wants answers after a JSON schema, which its model is not listed to give",
     "logprobs": "the request wants log probabilities, which its model is not listed to give",
     "region": "its region is not among those the tenant allows",
+    "retention": "what it is sent may be kept there longer than the tenant or the caller allows, or nobody has said",
     "provider_only": "the caller asked for other providers only",
     "provider_ignored": "the caller asked not to use its provider",
     "ejected": "it failed too often and is left out for a while",

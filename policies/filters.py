@@ -6,6 +6,7 @@ Pure. Codes, in the order in which they are looked at:
     context_window         input and the most output asked for do not fit
     vision audio files tools json_schema logprobs   the request needs it, the model does not list it
     region                 outside the regions the tenant allows
+    retention              its provider keeps prompts longer than the tenant or the caller allows, or has not said
     provider_only provider_ignored                  the caller's provider preferences
     unpriced               the key has a budget, and what has no price cannot be held in it
     price_cap              dearer than the caller's `provider.max_price`, or unpriced
@@ -27,6 +28,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from policies.features import Features
+from policies.retention import ANY_RANK, rank_of_class, rank_of_limit
 from policies.snapshot import DeploymentSnapshot, KeyGrant
 
 CAPABILITY_BY_FEATURE = {
@@ -56,6 +58,7 @@ class Needs(NamedTuple):
     max_input_nanousd: float | None = None
     max_output_nanousd: float | None = None
     must_be_priced: bool = False
+    retention_rank: int = ANY_RANK
 
 
 def needs_of(
@@ -67,6 +70,7 @@ def needs_of(
     provider_ignore: tuple[str, ...] = (),
     max_input_price: float | None = None,
     max_output_price: float | None = None,
+    retention_limit: str = "",
 ) -> Needs:
     """Collect what the filters look at, once per request."""
     capabilities: tuple[str, ...] = ()
@@ -92,12 +96,15 @@ def needs_of(
         None if max_input_price is None else max_input_price * NANOUSD_PER_USD,
         None if max_output_price is None else max_output_price * NANOUSD_PER_USD,
         bool(grant.budgets),
+        min(rank_of_limit(grant.tenant.retention_limit), rank_of_limit(retention_limit)),
     )
 
 
 def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
     """Return the code of the first reason why this deployment cannot serve the request, None when it can."""
-    endpoint, tokens, capabilities, regions, only, ignored, max_input, max_output, must_be_priced = needs
+    endpoint, tokens, capabilities, regions, only, ignored, max_input, max_output, must_be_priced, kept = (
+        needs
+    )
     model = deployment.model
     if endpoint not in model.endpoints:
         return "endpoint_unsupported"
@@ -109,6 +116,8 @@ def find_problem(deployment: DeploymentSnapshot, needs: Needs) -> str | None:
                 return capability
     if regions and deployment.region not in regions:
         return "region"
+    if kept < ANY_RANK and rank_of_class(deployment.retention) > kept:
+        return "retention"
     if only and deployment.provider.name.lower() not in only:
         return "provider_only"
     if ignored and deployment.provider.name.lower() in ignored:

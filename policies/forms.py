@@ -17,6 +17,7 @@ from policies.cataloguing import CAPABILITIES, ENDPOINTS, WIRE_FORMATS
 from policies.errors import ConfigurationError, InvalidValueError, NameTakenError
 from policies.models import Deployment, Model, Policy, Project, Provider, Tenant
 from policies.permissions import ROLE_DESCRIPTIONS, Role
+from policies.retention import RETENTION_CLASSES, RETENTION_LIMITS
 
 T = TypeVar("T")
 
@@ -210,6 +211,13 @@ class DeploymentForm(ConsoleForm):
     region = forms.CharField(
         max_length=40, required=False, help_text="A tag such as eu; tenants may be limited to regions."
     )
+    retention = forms.ChoiceField(
+        choices=list(RETENTION_CLASSES.items()),
+        initial="",
+        required=False,
+        label="What it is sent",
+        help_text="As your contract with the provider says. Tenants and callers may ask for a strict one.",
+    )
 
 
 class TenantForm(ConsoleForm):
@@ -221,6 +229,13 @@ class TenantForm(ConsoleForm):
     )
     allowed_regions = ListField(
         required=False, help_text="Separated by commas, for example eu, ch. Empty: any region."
+    )
+    retention_limit = forms.ChoiceField(
+        choices=list(RETENTION_LIMITS.items()),
+        initial="",
+        required=False,
+        label="Providers that may see its prompts",
+        help_text="A deployment of which nobody has said how long it keeps them counts as the worst.",
     )
     policies = forms.MultipleChoiceField(
         choices=lambda: [(p, p) for p in Policy.objects.values_list("public_id", flat=True)],

@@ -73,6 +73,7 @@ class DeploymentSnapshot:
     provider: ProviderSnapshot
     upstream_model: str
     region: str = ""
+    retention: str = ""
     input_nanousd_per_mtok: int | None = None
     output_nanousd_per_mtok: int | None = None
     rate_limit: RateTerms | None = None
@@ -149,6 +150,7 @@ class PolicySnapshot:
 @dataclass(frozen=True, slots=True)
 class TenantSnapshot:
     """Who is billed. `policy_ids` are public ids it may use; `allowed_regions` empty means any.
+    `retention_limit` (`policies.retention`): "" for any.
 
     `shadow_percent` of its requests to automatic rules are asked of a second model as well; 0: it has not opted in.
     """
@@ -158,6 +160,7 @@ class TenantSnapshot:
     time_zone: str = "UTC"
     policy_ids: frozenset[str] = frozenset()
     allowed_regions: frozenset[str] = frozenset()
+    retention_limit: str = ""
     shadow_percent: float = 0.0
 
 

@@ -18,7 +18,7 @@ from policies.models import Policy, Project, Tenant
 from policies.row_changes import delete_row, save_checked, set_fields
 
 TENANT_FIELDS = (
-    "name", "time_zone", "is_enabled", "allowed_regions", "shadow_percent", "shadow_daily_budget_usd"
+    "name", "time_zone", "is_enabled", "allowed_regions", "retention_limit", "shadow_percent", "shadow_daily_budget_usd"
 )  # fmt: skip
 NO_BUDGET = Decimal(0)
 PROJECT_FIELDS = ("name", "is_enabled")
@@ -31,6 +31,7 @@ def create_tenant(
     actor: str,
     time_zone: str = "UTC",
     allowed_regions: Sequence[str] = (),
+    retention_limit: str = "",
     shadow_percent: float = 0.0,
     shadow_daily_budget_usd: Decimal = NO_BUDGET,
 ) -> Tenant:
@@ -39,6 +40,7 @@ def create_tenant(
         "name": name,
         "time_zone": time_zone,
         "allowed_regions": allowed_regions,
+        "retention_limit": retention_limit,
         "shadow_percent": shadow_percent,
         "shadow_daily_budget_usd": shadow_daily_budget_usd,
     }
@@ -47,7 +49,7 @@ def create_tenant(
 
 @transaction.atomic
 def change_tenant(*, tenant: Tenant, actor: str, **changed_fields: Any) -> Tenant:
-    """Change name, time_zone, is_enabled, allowed_regions or shadow sampling of a tenant.
+    """Change name, time_zone, is_enabled, allowed_regions, retention_limit or shadow sampling of a tenant.
 
     Raises ConfigurationError.
     """

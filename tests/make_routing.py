@@ -93,9 +93,19 @@ def make_snapshot(
 
 
 def make_grant(
-    *, policies: Sequence[str] = ("acme/auto",), regions: Sequence[str] = (), **fields: Any
+    *,
+    policies: Sequence[str] = ("acme/auto",),
+    regions: Sequence[str] = (),
+    retention_limit: str = "",
+    **fields: Any,
 ) -> KeyGrant:
-    tenant = TenantSnapshot(1, "acme", policy_ids=frozenset(policies), allowed_regions=frozenset(regions))
+    tenant = TenantSnapshot(
+        1,
+        "acme",
+        policy_ids=frozenset(policies),
+        allowed_regions=frozenset(regions),
+        retention_limit=retention_limit,
+    )
     return KeyGrant(
         **{"key_id": 1, "key_name": "dev", "project_id": 1, "project_name": "web", "tenant": tenant, **fields}
     )

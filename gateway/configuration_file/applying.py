@@ -203,7 +203,7 @@ class _Applier:
 
     def deployment(self, entry: Entry) -> None:
         row = Deployment.objects.select_related("model", "provider").filter(name=entry["name"]).first()
-        wanted = entry.only("name", "upstream_model", "region", "is_enabled")
+        wanted = entry.only("name", "upstream_model", "region", "retention", "is_enabled")
         problems = []
         for name, table in (("model", Model), ("provider", Provider)):
             if name in entry.values:
@@ -298,7 +298,13 @@ class _Applier:
 
     def tenant(self, entry: Entry) -> None:
         wanted = entry.only(
-            "name", "time_zone", "allowed_regions", "is_enabled", "shadow_percent", "shadow_daily_budget_usd"
+            "name",
+            "time_zone",
+            "allowed_regions",
+            "retention_limit",
+            "is_enabled",
+            "shadow_percent",
+            "shadow_daily_budget_usd",
         )
         if "allowed_regions" in wanted:
             wanted["allowed_regions"] = sorted(set(wanted["allowed_regions"]))

@@ -92,7 +92,7 @@ def _model(row: Model) -> dict[str, Any]:
 
 def _deployment(row: Deployment) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": row.name, "model": row.model.name, "provider": row.provider.name}
-    entry |= _with_changes(row, ("upstream_model",), ("region", "is_enabled"))
+    entry |= _with_changes(row, ("upstream_model",), ("region", "retention", "is_enabled"))
     prices = [_price(price) for price in row.prices.filter(tenant=None).order_by("book", "effective_from")]
     if len(prices) == 1:
         entry["price"] = prices[0]
@@ -128,7 +128,7 @@ def _tenant(row: Tenant) -> dict[str, Any]:
     entry = _with_changes(
         row,
         ("name", "time_zone"),
-        ("allowed_regions", "is_enabled", "shadow_percent"),
+        ("allowed_regions", "retention_limit", "is_enabled", "shadow_percent"),
     )
     if row.shadow_daily_budget_usd:
         entry["shadow_daily_budget_usd"] = str(row.shadow_daily_budget_usd)

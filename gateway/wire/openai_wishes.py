@@ -21,7 +21,10 @@ MAX_STARS = 4
 
 
 class Wishes(NamedTuple):
-    """Routing wishes. Prices are USD per million tokens; `slider` is 0 (quality) to 10 (cost)."""
+    """Routing wishes. Prices are USD per million tokens; `slider` is 0 (quality) to 10 (cost).
+
+    `retention_limit`: `policies.retention`.
+    """
 
     models: tuple[str, ...] = ()
     provider_order: tuple[str, ...] = ()
@@ -33,6 +36,7 @@ class Wishes(NamedTuple):
     slider: float | None = None
     allowed_models: tuple[str, ...] = ()
     excluded_models: tuple[str, ...] = ()
+    retention_limit: str = ""
 
 
 NO_WISHES = Wishes()
@@ -63,6 +67,7 @@ def _with_provider(wishes: Wishes, provider: object) -> Wishes:
         allow_fallbacks=provider.get("allow_fallbacks", True) is not False,
         max_input_price=_price(prices.get("prompt"), "provider.max_price.prompt"),
         max_output_price=_price(prices.get("completion"), "provider.max_price.completion"),
+        retention_limit=_retention_limit(provider),
     )
 
 
@@ -83,6 +88,13 @@ def _with_auto_plugin(wishes: Wishes, plugins: object) -> Wishes:
             excluded_models=_patterns(plugin.get("excluded_models"), "plugins.excluded_models"),
         )
     return wishes
+
+
+def _retention_limit(provider: Mapping[str, Any]) -> str:
+    """`zdr`: only who keeps nothing; `data_collection: deny`: only who never trains on it."""
+    if provider.get("zdr") is True:
+        return "none"
+    return "temporary" if provider.get("data_collection") == "deny" else ""
 
 
 def _names(value: object, name: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from policies.api.resources import (
 )
 from policies.credentials import MAX_CREDENTIAL_CHARACTERS, credential_state
 from policies.models import Deployment, Model, Provider
+from policies.retention import RETENTION_CLASSES
 
 
 class ProviderSerializer(StrictSerializer):
@@ -222,6 +223,12 @@ class DeploymentSerializer(StrictSerializer):
     provider = serializers.CharField(source="provider.name", read_only=True, help_text="The provider's name.")
     upstream_model = serializers.CharField(max_length=300, help_text="The provider's own name for it.")
     region = serializers.CharField(max_length=40, required=False, allow_blank=True)
+    retention = serializers.ChoiceField(
+        choices=list(RETENTION_CLASSES),
+        required=False,
+        allow_blank=True,
+        help_text="How long what it is sent is kept: none, temporary (never trained on), training; empty: not said.",
+    )
     is_enabled = serializers.BooleanField(required=False)
     created_at = serializers.DateTimeField(read_only=True)
 

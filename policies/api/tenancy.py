@@ -25,6 +25,7 @@ from policies.api.resources import (
     row_id,
 )
 from policies.models import Project, Tenant
+from policies.retention import RETENTION_LIMITS
 
 
 class PublicIdsField(serializers.ListField):
@@ -45,6 +46,12 @@ class TenantSerializer(StrictSerializer):
     is_enabled = serializers.BooleanField(required=False)
     allowed_regions = serializers.ListField(
         child=serializers.CharField(max_length=40), required=False, help_text="Empty: any region."
+    )
+    retention_limit = serializers.ChoiceField(
+        choices=list(RETENTION_LIMITS),
+        required=False,
+        allow_blank=True,
+        help_text="The longest that providers may keep what they are sent: none, temporary, or empty for any.",
     )
     shadow_percent = serializers.FloatField(
         min_value=0,

@@ -6,6 +6,8 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+from policies.retention import RETENTION_CLASSES
+
 
 class Provider(models.Model):
     """An upstream account with a base URL and a wire format. The credential is encrypted or a reference."""
@@ -111,6 +113,14 @@ class Deployment(models.Model):
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="deployments")
     upstream_model = models.CharField(max_length=300)
     region = models.CharField(max_length=40, blank=True, default="")
+    retention = models.CharField(
+        max_length=10,
+        blank=True,
+        default="",
+        db_default="",
+        choices=list(RETENTION_CLASSES.items()),
+        help_text="How long what it is sent is kept there.",
+    )
     is_enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -8,6 +8,8 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from policies.retention import RETENTION_LIMITS
+
 
 class Tenant(models.Model):
     """Who is billed. Deleting one that has keys or history is refused (PROTECT)."""
@@ -20,6 +22,14 @@ class Tenant(models.Model):
     policies = models.ManyToManyField("policies.Policy", blank=True, related_name="tenants")
     allowed_regions = ArrayField(
         models.CharField(max_length=40), default=list, blank=True, help_text="Empty: any region."
+    )
+    retention_limit = models.CharField(
+        max_length=10,
+        blank=True,
+        default="",
+        db_default="",
+        choices=list(RETENTION_LIMITS.items()),
+        help_text="How long providers may keep this tenant's prompts and answers.",
     )
     # Shadow sampling, off unless both are above 0 (gateway/dataplane/shadowing.py).
     shadow_percent = models.FloatField(

@@ -165,10 +165,16 @@ def test_a_key_is_rotated_with_an_overlap_and_revoked_by_name() -> None:
 
 def test_a_tenant_is_added_with_time_zone_regions_and_policies() -> None:
     world = a_world()
-    fields = {"name": "globex", "time_zone": "Europe/Berlin", "allowed_regions": "eu, ch"}
+    fields = {
+        "name": "globex",
+        "time_zone": "Europe/Berlin",
+        "allowed_regions": "eu, ch",
+        "retention_limit": "none",
+    }
     operator().post("/tenants/new", {**fields, "policies": [world.policy.public_id]})
     tenant = Tenant.objects.get(name="globex")
     assert (tenant.time_zone, tenant.allowed_regions) == ("Europe/Berlin", ["ch", "eu"])
+    assert tenant.retention_limit == "none"
     assert list(tenant.policies.all()) == [world.policy]
     assert (
         "Shadow sampling</dt><dd>off" in operator().get(reverse("tenant", args=[tenant.pk])).content.decode()

@@ -63,6 +63,16 @@ def test_a_rule_without_a_deployment_for_a_tenant_is_a_warning(policy: Policy) -
     assert "tenants other, strict" in found[0][2]
 
 
+def test_a_tenant_whose_limit_of_retention_no_deployment_keeps_is_an_error(policy: Policy) -> None:
+    careful = make_tenant(name="careful", retention_limit="none")
+    tenancy_changes.set_tenant_policies(tenant=careful, public_ids=["acme/auto"], actor=ACTOR)
+    found = told(list_problems(document(["eu1"]), policy=policy))
+    assert [(path, severity) for path, severity, _ in found] == [("rules", "error")]
+    assert "careful" in found[0][2] and "keep prompts as they ask (none)" in found[0][2]
+    Deployment.objects.filter(name="eu1").update(retention="none")
+    assert list_problems(document(["eu1"]), policy=policy) == []
+
+
 def test_a_rule_that_is_off_serves_nobody(policy: Policy) -> None:
     off = document(["eu1"], ["us1"])
     off["rules"][0]["is_enabled"] = False

@@ -80,6 +80,36 @@ def test_a_region_outside_those_allowed_is_refused_also_when_it_is_not_stated() 
     assert problem(Features(), region="us") is None
 
 
+@pytest.mark.parametrize(
+    ("retention", "accepted"),
+    [
+        ("none", {"", "temporary", "none"}),
+        ("temporary", {"", "temporary"}),
+        ("training", {""}),
+        ("", {""}),
+        ("a class of a later release", {""}),
+    ],
+)
+def test_what_nobody_said_of_retention_serves_only_those_who_set_no_limit(
+    retention: str, accepted: set[str]
+) -> None:
+    deployment = make_deployments("d", retention=retention)["d"]
+    for limit in ("", "temporary", "none"):
+        of_tenant = needs_of(Features(), make_grant(retention_limit=limit), endpoint="chat")
+        of_caller = needs_of(Features(), make_grant(), endpoint="chat", retention_limit=limit)
+        expected = None if limit in accepted else "retention"
+        assert find_problem(deployment, of_tenant) == find_problem(deployment, of_caller) == expected
+
+
+def test_of_tenant_and_caller_the_stricter_retention_holds() -> None:
+    deployment = make_deployments("d", retention="temporary")["d"]
+    for tenant, caller in (("none", "temporary"), ("temporary", "none"), ("none", "")):
+        needs = needs_of(
+            Features(), make_grant(retention_limit=tenant), endpoint="chat", retention_limit=caller
+        )
+        assert find_problem(deployment, needs) == "retention"
+
+
 def test_provider_preferences_do_not_look_at_case() -> None:
     assert problem(Features(), only=("LOCAL",)) is None
     assert problem(Features(), only=("other",)) == "provider_only"

@@ -76,13 +76,14 @@ providers: [{name: azure, base_url: "https://x.example.com", addressing: azure, 
              api_version: "2024-10-21", extra_headers: {X-Team: a}, is_enabled: false}]
 models: [{name: e, endpoints: [embeddings], max_output_tokens: 5, description: "two\\nlines",
           output_limit_parameter: max_tokens}]
-deployments: [{name: e@azure, model: e, provider: azure, prices: [
+deployments: [{name: e@azure, model: e, provider: azure, retention: temporary, prices: [
     {input_usd_per_mtok: "1", effective_from: 2026-01-01}, {input_usd_per_mtok: "2", effective_from: 2026-02-01},
     {input_usd_per_mtok: "3", effective_from: 2026-01-01, book: sale, source: "a list"}]}]
 policies: [{id: no/rules, description: "for later", is_enabled: false},
     {id: with/auto, requires_approval: true, session_stickiness: true, rules: [{name: all, strategy: auto,
      deployments: [e@azure], slider: 7.5, quality_floor: 0.5, check_answers: true}]}]
-tenants: [{name: t2, allowed_regions: [us, eu], is_enabled: false, shadow_percent: 2.5, shadow_daily_budget_usd: 0.30,
+tenants: [{name: t2, allowed_regions: [us, eu], retention_limit: none, is_enabled: false,
+    shadow_percent: 2.5, shadow_daily_budget_usd: 0.30,
     projects: [{name: "off", is_enabled: false, keys: [{name: k, is_pinned: true, allowed_models: [e], owner: ann,
     expires_at: 2099-01-01}]}]}]
 """

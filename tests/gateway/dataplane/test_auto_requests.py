@@ -71,7 +71,10 @@ async def test_wishes_of_the_caller_reach_the_router_and_not_the_provider():
     await plane.ask("acme/auto", **wishes)
     await plane.ask("acme/auto:quality")
     await plane.ask("acme/auto", provider={"max_price": {"prompt": 10.5}})
+    refused = await plane.ask("acme/auto", provider={"zdr": True})
     assert plane.calls() == ["strong", "strong", "weak"]
+    assert set(orjson.loads(refused.body)["error"]["reasons"].values()) == {"retention"}
+    assert plane.lines("intent")[3]["features"]["retention_limit"] == "none"
     features = plane.lines("intent")[0]["features"]
     assert features["slider"] == 0
     assert plane.lines("intent")[2]["decision"]["dropped"] == [["fair", "price_cap"], ["strong", "price_cap"]]

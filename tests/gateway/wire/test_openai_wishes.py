@@ -48,7 +48,23 @@ def test_openrouters_members_are_understood() -> None:
         7.0,
         ("acme/*",),
         ("acme/old",),
+        "",
     )
+
+
+@pytest.mark.parametrize(
+    ("provider", "limit"),
+    [
+        ({"zdr": True}, "none"),
+        ({"data_collection": "deny"}, "temporary"),
+        ({"data_collection": "deny", "zdr": True}, "none"),
+        ({"data_collection": "allow", "zdr": False}, ""),
+    ],
+)
+def test_what_openrouters_clients_say_of_data_collection_limits_retention(
+    provider: dict[str, object], limit: str
+) -> None:
+    assert read_wishes({"provider": provider}).retention_limit == limit
 
 
 @pytest.mark.parametrize(

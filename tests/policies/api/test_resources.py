@@ -60,13 +60,14 @@ def test_a_tenant_is_added_read_changed_and_deleted(caller: Caller) -> None:
         {
             "policies": [],
             "allowed_regions": ["eu"],
+            "retention_limit": "none",
             "is_enabled": False,
             "shadow_percent": 5,
             "shadow_daily_budget_usd": "1.50",
         },
     ).json()
     assert (changed["policies"], changed["allowed_regions"], changed["is_enabled"]) == ([], ["eu"], False)
-    assert changed["time_zone"] == "Europe/Berlin"
+    assert (changed["time_zone"], changed["retention_limit"]) == ("Europe/Berlin", "none")
     assert (changed["shadow_percent"], changed["shadow_daily_budget_usd"]) == (5.0, "1.50")
     assert caller.send("DELETE", place).status_code == 204
     problem_of(caller.get(place), 404, "not-found")
@@ -157,6 +158,8 @@ def test_the_catalog_goes_in_and_comes_out_and_a_credential_only_in(caller: Call
     problem_of(caller.send("DELETE", f"models/{model['id']}"), 409, "in-use")
     path = f"deployments/{deployment['id']}"
     assert caller.send("PATCH", path, {"region": "eu", "is_enabled": False}).json()["region"] == "eu"
+    assert caller.send("PATCH", path, {"retention": "temporary"}).json()["retention"] == "temporary"
+    problem_of(caller.send("PATCH", path, {"retention": "a while"}), 422, "invalid-value")
     for gone in (path, f"models/{model['id']}", place):
         assert caller.send("DELETE", gone).status_code == 204
     assert not Provider.objects.exists()
