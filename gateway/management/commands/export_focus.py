@@ -5,7 +5,6 @@ Reads: through `billing.export_tables`. Starts the embedded PostgreSQL for its o
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -59,5 +58,6 @@ class Command(BaseCommand):
                 part.replace(output)
             else:
                 with part.open(encoding="utf-8", newline="") as text:
-                    shutil.copyfileobj(text, self.stdout._out)
+                    for line in text:
+                        self.stdout.write(line, ending="")
         print(f"{row_count} rows", file=sys.stderr)
