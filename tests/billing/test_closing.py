@@ -26,6 +26,7 @@ from billing.models import (
     PeriodClosing,
     RequestRecord,
     UsageByDay,
+    UsageByKeyDay,
 )
 from billing.periods import find_closed_until, hold_period_alone, posting_day
 from billing.rerating import Question, rerate
@@ -49,6 +50,12 @@ def close(month: dt.date = OCTOBER, now: dt.datetime = NOW, **how: Any) -> Perio
 
 def kinds(now: dt.datetime = NOW, **how: Any) -> dict[str, bool]:
     return {one.kind: one.is_obstacle for one in preview(month=OCTOBER, now=now, **how).findings}
+
+
+def say_more(nanousd: int) -> None:
+    """Let the sums by day say another charge than the records do."""
+    for rollup in (UsageByDay, UsageByKeyDay):
+        rollup._default_manager.update(charge_nanousd=F("charge_nanousd") + nanousd)
 
 
 def test_closing_issues_every_statement_once_and_again_changes_nothing(tmp_path: Path) -> None:
@@ -127,13 +134,13 @@ def test_what_keeps_a_month_open_is_named(tmp_path: Path) -> None:
 
 def test_a_day_whose_meters_are_not_spend_keeps_its_month_open(tmp_path: Path) -> None:
     spend(tmp_path)
-    UsageByDay.objects.update(charge_nanousd=F("charge_nanousd") + 1)
+    say_more(1)
     row = close_period(month=OCTOBER, actor="fiona", now=NOW)
     assert row.state == ClosingState.FAILED
     assert "are not what Spend says (2025-10-07)" in row.error
     assert kinds() == {"unmatched_days": True}
     assert find_closed_until() is None
-    UsageByDay.objects.update(charge_nanousd=F("charge_nanousd") - 1)
+    say_more(-1)
     close()
 
 

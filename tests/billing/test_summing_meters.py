@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db.models import F, Sum
 
-from billing.models import LatePosting, MeterByDay, MeterDay, PeriodLock, UsageByDay
+from billing.models import LatePosting, MeterByDay, MeterDay, PeriodLock, UsageByDay, UsageByKeyDay
 from billing.rerating import Question, rerate
 from billing.summing_meters import list_unmatched_days, sum_meters
 from billing.verifying import verify
@@ -21,7 +21,7 @@ NOVEMBER = dt.date(2025, 11, 1)
 DAY = dt.date(2025, 10, 7)
 NOON = dt.datetime(2025, 10, 7, 12, tzinfo=dt.UTC)
 NOW = dt.datetime(2025, 11, 5, tzinfo=dt.UTC)
-UNPRICED = {"price": None, "cost": None, "unpriced": True}
+UNPRICED: dict[str, Any] = {"price": None, "cost": None, "unpriced": True}
 
 
 def lines(world: make.World, at: dt.datetime = NOON, **outcome: Any) -> list[dict[str, Any]]:
@@ -81,7 +81,8 @@ def test_a_failed_attempt_that_cost_something_counts_with_its_own_price(tmp_path
 def test_a_day_whose_rollup_says_something_else_does_not_match(tmp_path: Path) -> None:
     world = make.world()
     make.ingest(tmp_path, lines(world))
-    UsageByDay.objects.update(cost_nanousd=F("cost_nanousd") + 1)
+    for rollup in (UsageByDay, UsageByKeyDay):
+        rollup._default_manager.update(cost_nanousd=F("cost_nanousd") + 1)
     sum_meters(first_day=DAY, last_day=DAY)
     assert not MeterDay.objects.get().matches
     assert list_unmatched_days(first_day=DAY, last_day=DAY) == [(DAY, world.tenant.pk, False)]
