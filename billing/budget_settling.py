@@ -175,7 +175,7 @@ def sum_records(
 ) -> int:
     """What the records of a scope cost since a time, or their attempts at one model, in nano-USD.
 
-    Without what they were charged since, when they were priced afterwards: see `add_adjustments`.
+    Without what they were charged since, when they were priced afterwards: that is `budget_adjusting.sum_adjustments`.
     """
     cost, joined = "r.cost_nanousd", ""
     if model_id is not None:

@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from billing.budget_adjusting import sum_adjustments
 from billing.budget_arithmetic import span_at
 from billing.budget_scopes import list_successors
 from billing.budget_settling import BUDGET_LOCK, sum_records
@@ -79,18 +80,19 @@ def create_budget(
         counted_from=starts_at,
         created_by=actor[:150],
     )
+    counted: dict[str, Any] = {
+        "tenant_id": tenant.pk,
+        "project_id": project.pk if project is not None else None,
+        "key_ids": list_successors([api_key.pk])[api_key.pk] if api_key is not None else [],
+        "since": starts_at,
+        "model_id": None if model is None else model.pk,
+    }
     BudgetWindow.objects.create(
         budget=budget,
         starts_at=starts_at,
         ends_at=None if span.ends_unix_s is None else dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC),
         limit_nanousd=limit_nanousd,
-        spent_nanousd=sum_records(
-            tenant_id=tenant.pk,
-            project_id=project.pk if project is not None else None,
-            key_ids=list_successors([api_key.pk])[api_key.pk] if api_key is not None else [],
-            since=starts_at,
-            model_id=None if model is None else model.pk,
-        ),
+        spent_nanousd=sum_records(**counted) + sum_adjustments(**counted),
     )
     _record(budget, actor=actor, action="create", after=_describe(budget))
     return budget

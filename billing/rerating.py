@@ -4,7 +4,8 @@ Writes: rerating_run, adjustment, usage_by_day, usage_by_key_day, usage_by_hour,
 Reads: records, attempts, prices.
 
 A pair is a reversal (the record, negated) and a replacement (the record at its price); both go into the rollups of the
-request's own day and hour in the transaction that writes them, so reports include them. What budgets have spent stays.
+request's own day and hour in the transaction that writes them, so reports include them. Windows of budgets
+that run count them too (`budget_adjusting`).
 Of a closed month nothing changes: the pair goes into the first open day (`periods`), and late_posting says so.
 What its tenant is charged follows from the terms of the request's time.
 A request is priced when all its attempts with known usage have a price; else it is left, and counted.
@@ -21,6 +22,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, Sum
 
+from billing.budget_adjusting import count_adjustments
 from billing.charging import ChargedAttempt, charge_attempts
 from billing.models import (
     Adjustment,
@@ -322,6 +324,7 @@ def _store(
         cursor.execute(ADD_TO_DAYS, [run.pk, first_id])
         cursor.execute(ADD_TO_KEY_DAYS, [run.pk, first_id])
         cursor.execute(ADD_TO_HOURS, [run.pk, first_id])
+    count_adjustments(rows, made_at=run.made_at)
 
 
 def _half(

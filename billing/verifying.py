@@ -28,6 +28,7 @@ from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums
 from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
+from billing.verifying_budgets import find_wrong_budgets
 from billing.verifying_charges import find_wrong_charges
 from billing.verifying_invoices import find_wrong_numbers, find_wrong_statements
 from billing.verifying_ledger import find_wrong_bookings
@@ -82,7 +83,10 @@ def verify(*, now: dt.datetime, months: Sequence[dt.date] | None = None) -> Veri
                 difference_count += 1
                 if len(kept) < MAX_KEPT:
                     kept.append(found)
-    booked = [Difference(*wrong) for wrong in chain(find_wrong_numbers(), find_wrong_bookings())]
+    booked = [
+        Difference(*wrong)
+        for wrong in chain(find_wrong_numbers(), find_wrong_bookings(), find_wrong_budgets())
+    ]
     difference_count += len(booked)
     kept += booked[: MAX_KEPT - len(kept)]
     return Verification(

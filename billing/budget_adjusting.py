@@ -1,0 +1,103 @@
+"""What do budgets count anew when requests are priced afterwards?
+
+Writes: budget_window, in the transaction that writes the adjustments. Windows that had ended when the run was made stay
+as they were; those that run count the difference, also beyond their limit: then nothing more is lent.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.db import connection
+
+from billing.budget_arithmetic import Span, span_at
+from billing.budget_settling import begin_settling
+from billing.leasing import find_window
+from billing.models import Adjustment
+
+# What the attempts at each model cost more than their records say. A replacement names all that have a price.
+OF_MODELS = """
+SELECT j.request_id, d.model_id, sum((e.attempt->>2)::bigint - coalesce(a.cost_nanousd, 0))::bigint
+FROM billing_adjustment j CROSS JOIN LATERAL jsonb_array_elements(j.attempts) e (attempt)
+JOIN billing_attemptrecord a ON a.request_id = j.request_id AND a.started_at = j.started_at
+    AND a.number = (e.attempt->>0)::int
+JOIN policies_deployment d ON d.id = a.deployment_id
+"""
+
+
+def count_adjustments(rows: Sequence[Adjustment], *, made_at: dt.datetime) -> None:
+    """Count what stored pairs change into the windows that run. Call inside their transaction."""
+    scopes = begin_settling()
+    if not scopes.tenant_ids:
+        return
+    of_all: dict[object, int] = defaultdict(int)
+    requests: dict[object, Adjustment] = {}
+    for row in rows:
+        of_all[row.request_id] += row.cost_nanousd
+        requests[row.request_id] = row
+    of_models = _of_models(rows) if scopes.has_models else {}
+    changes: dict[tuple[int, Span], int] = defaultdict(int)
+    for request_id, row in requests.items():
+        at_unix_s = row.started_at.timestamp()
+        for terms in scopes.find(row.tenant_id, row.project_id, row.api_key_id):
+            if at_unix_s < terms.counted_from_unix_s:
+                continue
+            span = span_at(
+                terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s
+            )
+            if span.ends_unix_s is not None and span.ends_unix_s <= made_at.timestamp():
+                continue
+            model_id = terms.model_id
+            nanousd = of_all[request_id] if model_id is None else of_models.get((request_id, model_id), 0)
+            changes[terms.id, span] += nanousd
+    _write(changes)
+
+
+def sum_adjustments(
+    *,
+    tenant_id: int,
+    project_id: int | None,
+    key_ids: Collection[int],
+    since: dt.datetime,
+    model_id: int | None = None,
+) -> int:
+    """What requests of a scope were charged afterwards, or their attempts at one model, in nano-USD."""
+    scope = (
+        "j.tenant_id = %s AND j.started_at >= %s AND (%s::bigint IS NULL OR j.project_id = %s)"
+        " AND (cardinality(%s::bigint[]) = 0 OR j.api_key_id = ANY(%s))"
+    )
+    arguments: list[Any] = [tenant_id, since, project_id, project_id, list(key_ids), list(key_ids)]
+    statement = f"SELECT sum(j.cost_nanousd) FROM billing_adjustment j WHERE {scope}"  # noqa: S608  (constants)
+    if model_id is not None:
+        statement = (
+            f"SELECT sum(m.nanousd) FROM ({OF_MODELS} WHERE {scope} AND d.model_id = %s GROUP BY 1, 2)"  # noqa: S608
+        )
+        statement += " m (request_id, model_id, nanousd)"
+        arguments.append(model_id)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, arguments)
+        (total,) = cursor.fetchone()
+        return int(total or 0)
+
+
+def _of_models(rows: Sequence[Adjustment]) -> dict[tuple[object, int], int]:
+    with connection.cursor() as cursor:
+        cursor.execute(OF_MODELS + " WHERE j.id = ANY(%s) GROUP BY 1, 2", [[row.pk for row in rows]])
+        return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
+
+
+def _write(changes: dict[tuple[int, Span], int]) -> None:
+    by_window: dict[int, int] = defaultdict(int)
+    for (budget_id, span), nanousd in changes.items():
+        window = find_window(budget_id, span) if nanousd else None
+        if window is not None:
+            by_window[window.id] += nanousd
+    with connection.cursor() as cursor:
+        for window_id in sorted(by_window):  # in the order in which everybody locks them
+            cursor.execute(
+                "UPDATE billing_budgetwindow SET spent_nanousd = spent_nanousd + %s WHERE id = %s",
+                [by_window[window_id], window_id],
+            )
