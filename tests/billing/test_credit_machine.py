@@ -40,7 +40,7 @@ MODELS = ("a", "b", "c")
 SCOPES = st.one_of(st.just(frozenset[str]()), st.frozensets(st.sampled_from(MODELS), min_size=1))
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=100)
 @given(
     grants=st.lists(st.tuples(st.integers(0, 50), SCOPES), max_size=5),
     by_model=st.dictionaries(st.sampled_from(MODELS), st.integers(0, 60)),

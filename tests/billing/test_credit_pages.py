@@ -14,6 +14,7 @@ from billing import credits, invoicing
 from billing.billing_profiles import change_profile, profile_of
 from billing.exchange_rates import add_rate, find_rate
 from billing.models import CreditGrant, ExchangeRate
+from billing.views import credits as credit_pages
 from policies.permissions import Role
 from tests.billing import test_invoicing
 from tests.console_people import client_of, finance
@@ -70,26 +71,26 @@ def test_what_credit_will_not_cover_is_said_and_so_is_a_currency_that_is_not_bil
     assert "0.50 EUR would be to pay" in finance().get(f"/credits/tenants/{made.tenant.pk}").text
 
 
-def test_the_ledger_shows_the_balance_after_every_entry() -> None:
+def test_the_ledger_shows_the_balance_after_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credit_pages, "LINES_SHOWN", 5)
     made = world()
     grant = credits.grant_credit(
         tenant=made.tenant, kind="paid", amount_nano=100 * USD, currency="USD", actor="fin"
     )
     now = timezone.now()
-    for number in range(51):
+    for number in range(6):
         credits.draw(
             tenant=made.tenant, currency="USD", wanted_nano=USD, reference=f"x{number}", at=now, actor="fin"
         )
     credits.give_back(draw_reference="x0", reference="void", at=now, actor="fin")
     page = finance().get(f"/credits/tenants/{made.tenant.pk}").text
-    assert page.count("Credit drawn") == 49
-    assert "$50.00" in page
-    assert f"?currency=USD&amp;before={grant.entries.order_by('pk')[3].pk}" in page
-    older = finance().get(
-        f"/credits/tenants/{made.tenant.pk}", {"before": str(grant.entries.order_by("pk")[3].pk)}
-    )
-    for text in ("Credit granted", "$100.00", "$98.00", "Newest"):
-        assert text in older.text
+    assert (page.count("Credit drawn"), page.count("Credit given back")) == (4, 1)
+    oldest_shown = grant.entries.order_by("-pk")[4].pk
+    assert f"?currency=USD&amp;before={oldest_shown}" in page
+    older = finance().get(f"/credits/tenants/{made.tenant.pk}", {"before": str(oldest_shown)}).text
+    assert older.count("Credit drawn") == 2
+    for text in ("Credit granted", "$100.00", "$99.00", "$98.00", "Newest"):
+        assert text in older
     assert finance().get(f"/credits/tenants/{made.tenant.pk}?before=x&currency=QQQ").status_code == 200
 
 
