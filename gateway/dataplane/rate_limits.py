@@ -169,7 +169,9 @@ class ShareBook:
         except TimeoutError:
             if want in share.wants:
                 share.wants.remove(want)
-            return self._take_own_part(share, tokens, self.now_s())
+            now_s = self.now_s()
+            self._away_until_s = now_s + AWAY_S
+            return self._take_own_part(share, tokens, now_s)
 
     def _refusal(self, share: Share, kind: str, need: Amount, now_s: float) -> RateLimitedError:
         wait_s = max(0.0, share.full_until_s - now_s)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 
+from gateway.dataplane import rate_limits
 from gateway.dataplane.rate_limit_headers import duration
 from gateway.dataplane.rate_limits import ShareBook
 from gateway.dataplane.rate_windows import Amount, Answer, Limits, Report, Window, settle
@@ -43,7 +45,7 @@ class Limited:
         self.plane.gateway.configuration.grant = replace(grant, rate_limits=limits)  # type: ignore[attr-defined]
         self.terms = {terms.id: terms for terms in (*limits, *rooms.values())}
         self.windows: dict[int, Window] = {}
-        self.is_away = False
+        self.is_away = self.is_silent = False
         self.now_s = 50.0
         self.asked = 0
         self.book = ShareBook(worker="w", send=self._send, worker_count=2, now_s=lambda: self.now_s)
@@ -59,11 +61,15 @@ class Limited:
 
     def _send(self, reports: dict[int, Report]) -> None:
         self.asked += 1
+        if self.is_silent:
+            return
         loop, sent_at_s = asyncio.get_running_loop(), self.now_s
         if self.is_away:
             loop.call_soon(self.book.receive_nothing, reports)
             return
-        answers = {limit_id: self.settle(limit_id, report) for limit_id, report in reports.items()}
+        answers: dict[int, Answer | None] = {
+            limit_id: self.settle(limit_id, report) for limit_id, report in reports.items()
+        }
         loop.call_soon(self.book.receive, answers, sent_at_s)
 
 
@@ -147,10 +153,34 @@ async def test_a_deployment_without_room_is_left_out_and_the_record_says_why() -
     assert [client.headers["x-pointsman-deployment"] for client in answers] == ["a", "a", "b", "b"]
     decision = limited.plane.lines("intent")[-1]["decision"]
     assert decision["dropped"] == [["a", "rate_room"]]
+    full = limited.plane.gateway.configuration.snapshot.deployments["a"]
+    assert limited.plane.gateway.health.problem(full) == "rate_room"  # which explaining asks too
     assert limited.plane.lines("intent")[1]["decision"].get("dropped") is None
-    # A fallback that is full is not called either: what the first one said is what the client hears.
-    limited.now_s += 70
     assert "x-ratelimit-limit-requests" not in answers[0].headers
+    limited.now_s += 70
+    assert (await limited.plane.ask("acme/auto")).headers["x-pointsman-deployment"] == "a"
+
+
+async def test_a_fallback_that_is_full_is_passed_over() -> None:
+    limited = Limited(rooms={"b": RateTerms(7, "deployment b", 1)}, names=("a", "b", "c"))
+    assert (await limited.plane.ask("b")).status == 200
+    limited.plane.upstream.answers["a"] = [refusal(500)]
+    answer = await limited.plane.ask("acme/auto")
+    assert (answer.status, limited.plane.calls()) == (200, ["b", "a", "c"])
+    # And with nothing behind it, what the first one said is what the client hears.
+    limited = Limited(rooms={"b": RateTerms(7, "deployment b", 1)}, names=("a", "b"))
+    assert (await limited.plane.ask("b")).status == 200
+    limited.plane.upstream.answers["a"] = [refusal(503)]
+    assert (await limited.plane.ask("acme/auto")).status == 503
+
+
+async def test_a_place_at_a_deployment_is_free_again_after_each_attempt() -> None:
+    limited = Limited(rooms={"a": RateTerms(7, "deployment a", None, None, 1)}, names=("a", "b"))
+    limited.plane.upstream.answers["a"] = [refusal(500), chat()]
+    assert (await limited.plane.ask("acme/auto")).headers["x-pointsman-deployment"] == "b"
+    assert limited.book.shares[7].running == 0
+    assert (await limited.plane.ask("acme/auto")).headers["x-pointsman-deployment"] == "a"
+    assert limited.book.shares[7].running == 0
 
 
 async def test_with_no_room_anywhere_the_soonest_time_is_told() -> None:
@@ -178,6 +208,15 @@ async def test_while_the_database_is_away_a_worker_keeps_to_its_part_of_the_limi
         await asyncio.sleep(0)
     # What was let in meanwhile is told when it is back.
     assert limited.windows[1].used()[0] == 2
+
+
+async def test_a_database_that_never_answers_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = Limited(RateTerms(1, "key acme/web/dev", 10))
+    limited.is_silent = True
+    monkeypatch.setattr(rate_limits, "ANSWER_WAIT_S", -1.4)  # and 1.5 of patience
+    began_s = time.perf_counter()
+    assert [(await limited.plane.ask("a")).status for _ in range(6)] == [200] * 5 + [429]
+    assert 0.09 < time.perf_counter() - began_s < 0.9
 
 
 async def test_room_that_another_worker_holds_is_asked_back_for() -> None:
