@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from smtplib import SMTPServerDisconnected
 from typing import Any
@@ -11,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.contrib.auth.models import User
 from django.core import mail
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from hypothesis import given, settings
@@ -134,6 +137,24 @@ def test_of_a_process_that_died_the_mail_is_sent_if_the_server_did_not_have_it_y
     assert send_due(now=died_at + dt.timedelta(minutes=11)) == 1
     assert states() == [(DeliveryState.FAILED, died_at - HOUR), (DeliveryState.SENT, died_at)]
     assert len(mail.outbox) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_that_look_at_once_send_one_mail() -> None:
+    scheduled()
+    together = threading.Barrier(4)
+
+    def look() -> int:
+        together.wait(timeout=20)
+        try:
+            return send_due(now=SEVEN + DAY)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        counts = [found.result() for found in [threads.submit(look) for _ in range(4)]]
+    assert sorted(counts) == [0, 0, 0, 1]
+    assert (len(mail.outbox), MailDelivery.objects.count()) == (1, 1)
 
 
 @pytest.mark.django_db
