@@ -19,10 +19,10 @@ from django.db import transaction
 from django.db.models import F, Q, Sum
 
 from billing import invoicing
-from billing.billing_profiles import profile_of
 from billing.drafting import last_day_of, list_billed_tenants
 from billing.exchange_rates import find_rate
 from billing.models import (
+    BillingProfile,
     ClosingState,
     Invoice,
     InvoiceState,
@@ -30,6 +30,7 @@ from billing.models import (
     PeriodClosing,
     PeriodLock,
     UsageByDay,
+    UsageByKeyDay,
 )
 from billing.partitions import add_months
 from billing.periods import count_foreign_reversals, find_closed_until, hold_period_alone
@@ -95,7 +96,7 @@ def preview(*, month: dt.date, now: dt.datetime, grace_days: int = GRACE_DAYS) -
     _check(month, grace_days)
     closed_until = find_closed_until()
     is_closed = closed_until is not None and month < closed_until
-    days = UsageByDay.objects.filter(day__gte=month, day__lt=add_months(month, 1))
+    days = UsageByKeyDay.objects.filter(day__gte=month, day__lt=add_months(month, 1))
     charged = days.values("tenant").annotate(charge=Sum("charge_nanousd")).filter(charge__gt=0)
     amounts = [row["charge"] for row in charged]
     found = () if is_closed else tuple(_find(month, closed_until, now=now, grace_days=grace_days))
@@ -204,16 +205,17 @@ def _find_unmatched(month: dt.date, *, is_final: bool) -> Iterator[Finding]:
 
 def _find_missing_rates(month: dt.date) -> Iterator[Finding]:
     last_day = last_day_of(month)
-    days = UsageByDay.objects.filter(day__gte=month, day__lte=last_day, charge_nanousd__gt=0)
+    days = UsageByKeyDay.objects.filter(day__gte=month, day__lte=last_day, charge_nanousd__gt=0)
     tenants = Tenant.objects.filter(pk__in=days.order_by().values("tenant").distinct())
-    currencies = {profile_of(tenant).currency for tenant in tenants}
+    # Without a profile a tenant is billed in USD, which needs no rate.
+    currencies = set(BillingProfile.objects.filter(tenant__in=tenants).values_list("currency", flat=True))
     for currency in sorted(currencies):
         if find_rate(currency=currency, on=last_day) is None:
             yield _obstacle("no_exchange_rate", f"There is no exchange rate of {currency} for {last_day}.")
 
 
 def _list_notices(month: dt.date, closed_until: dt.date | None) -> Iterator[Finding]:
-    days = UsageByDay.objects.filter(day__gte=month, day__lt=add_months(month, 1))
+    days = UsageByKeyDay.objects.filter(day__gte=month, day__lt=add_months(month, 1))
     sums = days.aggregate(unpriced=Sum("unpriced_count"), unknown=Sum("unknown_count"))
     unpriced = int(sums["unpriced"] or 0) + count_foreign_reversals(month)
     unknown = int(sums["unknown"] or 0)

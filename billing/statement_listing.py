@@ -194,9 +194,9 @@ def list_months(*, today: dt.date) -> list[MonthStanding]:
     return found
 
 
-def find_next_to_close(months: Iterable[MonthStanding]) -> MonthStanding | None:
-    """The oldest month that is over and not closed."""
-    return next((one for one in reversed(list(months)) if one.state in ("open", "closing", "failed")), None)
+def find_open_month(months: Sequence[MonthStanding]) -> MonthStanding | None:
+    """The oldest month that is not closed: to be closed now, or running; None before the first usage."""
+    return next((one for one in reversed(months) if one.state != "closed"), None)
 
 
 def _state_of(

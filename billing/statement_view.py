@@ -90,7 +90,8 @@ def build_totals(document: StatementDocument) -> list[ShownRow]:
     rows.append(ShownRow("Total", money(document.total_minor), True))
     rows += [ShownRow(credit.description, money(-credit.amount_minor)) for credit in document.credits]
     if document.credits:
-        rows.append(ShownRow("Amount due", money(document.due_minor), True))
+        owed = "Amount due" if document.due_minor >= 0 else "In the tenant's favour"
+        rows.append(ShownRow(owed, money(abs(document.due_minor)), True))
     return rows
 
 

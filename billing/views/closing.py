@@ -76,6 +76,7 @@ def build_context(
         "obstacles": [one for one in shown if one.finding.is_obstacle],
         "notices": [one for one in shown if not one.finding.is_obstacle],
         "grace_days": grace_days,
+        "is_waiting": any(one.kind == "grace_not_over" for one in seen.findings),
         "issued_count": issued.count(),
         "left": _left_of(row),
     }

@@ -22,7 +22,7 @@ from billing.statement_files import FILES, file_name
 from billing.statement_listing import (
     ROWS_A_PAGE,
     filter_statements,
-    find_next_to_close,
+    find_open_month,
     is_overdue,
     list_months,
     list_rows,
@@ -60,7 +60,7 @@ def list_statements(request: HttpRequest) -> HttpResponse:
     today = now.date()
     question = read_question(request.GET)
     months = list_months(today=today)
-    following = find_next_to_close(months)
+    following = find_open_month(months)
     found = filter_statements(question)
     count = found.count()
     page = page_of(request, count)

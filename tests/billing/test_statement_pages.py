@@ -59,6 +59,16 @@ def test_the_list_says_which_month_is_open_and_what_closing_it_would_bill(tmp_pa
     assert f'href="{reverse("statement-close", args=[MONTH_TEXT])}"' in page.content.decode()
 
 
+def test_when_all_that_is_over_is_closed_the_list_shows_the_open_month(tmp_path: Path) -> None:
+    world = spend(tmp_path, at=AT)
+    for month in (MONTH, add_months(MONTH, 1)):
+        close_period(month=month, actor="fiona", now=timezone.now(), grace_days=0)
+    add_requests(tmp_path, world, at=timezone.now())
+    said = text_of(finance().get(reverse("statements")))
+    assert "$141.00 charged to 1 tenant so far" in said
+    assert "Every month before it is closed" in said
+
+
 def test_a_month_is_closed_from_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = spend(tmp_path, at=AT)
     asked: list[int] = []
@@ -76,6 +86,7 @@ def test_a_month_is_closed_from_its_page(tmp_path: Path, monkeypatch: pytest.Mon
     assert "hx-trigger" not in fragment  # it stops asking
     assert "1 invoice issued" in fragment
     assert find_closed_until() == add_months(MONTH, 1)
+    assert f"Close {add_months(MONTH, 1):%B %Y}" in text_of(client.get(reverse("statements")))
     assert "INV-000001" in text_of(client.get(reverse("statements") + f"?tenant={world.tenant.pk}"))
 
 
