@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing.models import Price
-from billing.pricebook import PriceVersion, parse_rates
+from billing.pricebook import PriceVersion, list_windows, parse_rates
 from billing.rating import PIECE_METERS, Line, UsageUnknownError, rate
 from billing.usage import Usage
 
@@ -30,13 +30,17 @@ class ChargeLine:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The lines of one attempt. `is_same`: rating again gives what was recorded."""
+    """The lines of one attempt. `is_same`: rating again gives what was recorded.
+
+    `hours`: the windows of the price that held when the request began, as "16:30-00:30"; empty for none.
+    """
 
     attempt_number: int
     price: Price
     lines: tuple[ChargeLine, ...]
     total_nanousd: int
     is_same: bool
+    hours: str = ""
 
 
 def charge_lines(attempts: Sequence[Mapping[str, Any]], *, at: dt.datetime) -> list[Charge]:
@@ -61,7 +65,8 @@ def charge_lines(attempts: Sequence[Mapping[str, Any]], *, at: dt.datetime) -> l
             continue
         lines = tuple(_line(line) for line in rated.lines)
         is_same = rated.total_nanousd == attempt["cost_nanousd"]
-        charges.append(Charge(attempt["number"], price, lines, rated.total_nanousd, is_same))
+        hours = ", ".join(sorted({str(window) for window in list_windows(price.rates, at.timestamp())}))
+        charges.append(Charge(attempt["number"], price, lines, rated.total_nanousd, is_same, hours))
     return charges
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from itertools import combinations
@@ -256,6 +256,13 @@ def _by_hours(price: PriceVersion) -> tuple[tuple[int, ...], tuple[PriceVersion,
             PriceVersion(price.id, price.deployment_id, price.effective_from_unix_s, rates, variant=number)
         )
     return tuple(starts), tuple(variants)
+
+
+def list_windows(rate_names: Iterable[str], unix_s: float) -> list[Window]:
+    """The windows of these rates that hold at a moment."""
+    minute = int(unix_s // 60) % MINUTES_A_DAY
+    windows = [read_rate_key(name).window for name in rate_names if WITHIN in name]
+    return [window for window in windows if window is not None and window.holds(minute)]
 
 
 def price_at(versions: Sequence[PriceVersion], at_unix_s: float) -> PriceVersion | None:

@@ -211,7 +211,10 @@ def test_the_form_the_request_page_rerating_and_verification_know_the_hours(tmp_
     record = find_request(uuid.UUID(request_id), key_id=None)
     assert record is not None
     (charge,) = charge_lines(record["attempts"], at=night)
-    assert charge.is_same
+    assert (charge.is_same, charge.hours) == (True, "16:30-00:30")
+    assert "its rates of 16:30-00:30 UTC" in finance.get(reverse("request", args=[request_id])).text
+    (charge_at_noon,) = charge_lines(record["attempts"], at=DAY.replace(hour=12))
+    assert (charge_at_noon.is_same, charge_at_noon.hours) == (False, "")
     assert charge.total_nanousd == 1_300_000
     rerate(Question(DAY.date(), DAY.date(), False), actor="fin", reason="late", now=DAY)
     assert Adjustment.objects.get(number=2).cost_nanousd == 1_300_000
