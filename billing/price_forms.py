@@ -34,7 +34,8 @@ class ProposalForm(ConsoleForm):
         widget=forms.FileInput(attrs={"accept": ".json,.csv,.txt"}),
         help_text="For the two files. CSV in UTF-8, at most 2 MB; LiteLLM's at most 20 MB.",
     )
-    matches = forms.CharField(
+    # Not `matches`: a control of that name would hide the form's own function, and htmx calls it.
+    match_list = forms.CharField(
         required=False,
         max_length=10_000,
         label="Entries to take for deployments whose entry cannot be told",
@@ -57,9 +58,9 @@ class ProposalForm(ConsoleForm):
         data = super().clean() or {}
         if not self.errors:
             try:
-                self._source = self._read(data["kind"], data.get("file"), data["matches"])
+                self._source = self._read(data["kind"], data.get("file"), data["match_list"])
             except SourceError as refusal:
-                about = "matches" if data["kind"] == genai.KIND else "file"
+                about = "match_list" if data["kind"] == genai.KIND else "file"
                 self.add_error(about, str(refusal).split("\n"))
         return data
 
