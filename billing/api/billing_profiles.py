@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from billing.billing_profiles import change_profile, profile_of
 from billing.currencies import CURRENCIES
-from billing.exchange_rates import USD, add_rate
+from billing.exchange_rates import add_rate
 from billing.models import BillingProfile, ExchangeRate
 from policies.api.access import READ, SET_BILLING, Operation
 from policies.api.resources import CollectionView, Filters, ManagementView, RowView, StrictSerializer, row_id
@@ -97,9 +97,7 @@ class ExchangeRateSerializer(StrictSerializer):
     """What one USD is in a currency from a day (UTC) on, until the next rate or to its last day."""
 
     id = row_id(read_only=True)
-    currency = serializers.ChoiceField(
-        choices=[code for code in CURRENCIES if code != USD], help_text="ISO 4217."
-    )
+    currency = serializers.ChoiceField(choices=list(CURRENCIES), help_text="ISO 4217.")
     rate = DecimalTextField(help_text='A text: "0.92" for EUR.')
     first_day = serializers.DateField()
     last_day = serializers.DateField(required=False, allow_null=True)
@@ -114,7 +112,7 @@ class ExchangeRateSerializer(StrictSerializer):
 
 
 class ExchangeRateFilters(Filters):
-    currency = serializers.ChoiceField(choices=[code for code in CURRENCIES if code != USD])
+    currency = serializers.ChoiceField(choices=list(CURRENCIES))
 
 
 class ExchangeRatesView(CollectionView):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from django.core.management import call_command
 from django.test import Client
 
 from billing.budgets import create_budget
+from billing.credits import grant_credit
+from billing.exchange_rates import add_rate
 from billing.models import Price
 from policies import publishing
 from tests.make_configuration import make_deployment, make_key, make_price
@@ -94,9 +97,18 @@ def test_answers_have_the_form_that_it_describes(document: Any) -> None:
     policy = publishing.create_policy(public_id="acme/chat", actor="a test")
     publishing.publish(policy=policy, actor="a test", document=sound_document("smol@local"))
     caller = caller_with()
+    credit = grant_credit(
+        tenant=key.project.tenant, kind="paid", amount_nano=10**9, currency="EUR", actor="a test"
+    )
+    rate = add_rate(
+        currency="EUR", rate="0.9", first_day=dt.date(2026, 1, 1), source="a test", actor="a test"
+    )
     budget = create_budget(tenant=key.project.tenant, window="month", limit_nanousd=10**9, actor="a test")
     pks = {
         "/tenants/{id}": key.project.tenant_id,
+        "/tenants/{id}/billing": key.project.tenant_id,
+        "/credits/{id}": credit.pk,
+        "/exchange-rates/{id}": rate.pk,
         "/projects/{id}": key.project_id,
         "/keys/{id}": key.pk,
         "/providers/{id}": deployment.provider_id,
