@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.provider_bills.bill import NO_COUNTS, Bill, BillError, Counts, group_lines
@@ -344,6 +344,7 @@ def test_a_page_that_is_followed_by_others_is_marked() -> None:
     assert bill.notes == ("the last page says has_more: days after it are not in this file",)
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=200) | st.binary(max_size=200))
 def test_no_file_at_all_brings_anything_but_a_reason(content: str | bytes) -> None:
     for file_format in ("openai-costs", "anthropic-usage", "openrouter", "csv"):
@@ -363,6 +364,7 @@ ANSWERS = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(ANSWERS)
 def test_no_answer_at_all_brings_anything_but_a_reason(document: Any) -> None:
     for file_format in ("openai-costs", "openai-usage", "anthropic-cost", "anthropic-usage", "openrouter"):
