@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policies.api import catalog, keys, overview, policy, publication, tenancy, versions
+from policies.api import catalog, keys, overview, policy, publication, rate_limits, tenancy, versions
 
 urlpatterns = [
     path("caller", overview.CallerView.as_view(), name="caller"),
@@ -15,6 +15,8 @@ urlpatterns = [
     path("keys/<int:pk>", keys.KeyView.as_view(), name="key"),
     path("keys/<int:pk>/rotate", keys.KeyRotationView.as_view(), name="key-rotate"),
     path("keys/<int:pk>/revoke", keys.KeyRevocationView.as_view(), name="key-revoke"),
+    path("rate-limits", rate_limits.RateLimitsView.as_view(), name="rate-limits"),
+    path("rate-limits/<int:pk>", rate_limits.RateLimitView.as_view(), name="rate-limit"),
     path("providers", catalog.ProvidersView.as_view(), name="providers"),
     path("providers/<int:pk>", catalog.ProviderView.as_view(), name="provider"),
     path(
