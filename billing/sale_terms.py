@@ -26,6 +26,7 @@ from billing.sale_book import SaleBook, SaleEntry, SaleScope
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import Deployment, Model, Tenant
+from policies.row_changes import refuse_unstorable_text
 
 # Shared by whoever records charges, exclusive for whoever adds terms: none may begin before records that missed them.
 SALE_LOCK: Final = 0x73616C65
@@ -150,7 +151,7 @@ def _add(
         raise NameTakenError("other terms of the same scope begin at that very moment")
     if factor is None and (before is None or before.is_end):
         raise InvalidValueError({"": ["there is nothing to end: no terms of this scope are in force then"]})
-    term = SaleTerm.objects.create(
+    term = SaleTerm(
         tenant=tenant,
         model=model,
         deployment=deployment,
@@ -161,6 +162,8 @@ def _add(
         created_at=now,
         created_by=actor[:150],
     )
+    refuse_unstorable_text(term)
+    term.save(force_insert=True)
     changes.record_change(
         actor=actor,
         action="add" if factor is not None else "end",

@@ -23,7 +23,7 @@ from policies.api.resources import (
     find_named,
     row_id,
 )
-from policies.models import Deployment
+from policies.models import Deployment, Tenant
 
 
 class RateField(serializers.CharField):
@@ -43,6 +43,11 @@ class PriceSerializer(StrictSerializer):
     deployment = serializers.CharField(source="deployment.name", read_only=True)
     book = serializers.ChoiceField(
         choices=Price.Book.values, required=False, help_text="cost: providers charge us; sale: we charge."
+    )
+    tenant_id = row_id(
+        required=False,
+        allow_null=True,
+        help_text="Of the book sale: whom alone it is charged; null: everybody.",
     )
     rates = serializers.DictField(
         child=RateField(max_length=40),
@@ -81,7 +86,10 @@ class PricesView(CollectionView):
         """Add a price. Requests that are already recorded keep the price they were rated with."""
         fields = self.read_body()
         deployment = find_named(Deployment.objects.all(), fields.pop("deployment_id"), path="deployment_id")
-        return self.show_added(pricing.add_price(deployment=deployment, actor=self.actor, **fields))
+        tenant_id = fields.pop("tenant_id", None)
+        tenant = find_named(Tenant.objects.all(), tenant_id, path="tenant_id") if tenant_id else None
+        added = pricing.add_price(deployment=deployment, tenant=tenant, actor=self.actor, **fields)
+        return self.show_added(added)
 
 
 class PriceView(RowView):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing.api import backtests, billing_profiles, budgets, credits, exports, prices, statements
+from billing.api import backtests, billing_profiles, budgets, credits, exports, prices, sale_terms, statements
 
 urlpatterns = [
     path("budgets", budgets.BudgetsView.as_view(), name="budgets"),
@@ -10,6 +10,8 @@ urlpatterns = [
     path("budgets/<int:pk>/windows", budgets.BudgetWindowsView.as_view(), name="budget-windows"),
     path("budgets/<int:pk>/leases", budgets.BudgetLeasesView.as_view(), name="budget-leases"),
     path("prices", prices.PricesView.as_view(), name="prices"),
+    path("sale-terms", sale_terms.SaleTermsView.as_view(), name="sale-terms"),
+    path("sale-terms/<int:pk>", sale_terms.SaleTermView.as_view(), name="sale-term"),
     path("policies/<int:pk>/backtests", backtests.BacktestsView.as_view(), name="policy-backtests"),
     path("backtests/<int:pk>", backtests.BacktestView.as_view(), name="backtest"),
     path("backtests/<int:pk>/cancel", backtests.BacktestCancellationView.as_view(), name="backtest-cancel"),

@@ -18,7 +18,7 @@ from policies.permissions import Ability, needs
 PAGE_SIZE = 50
 OBJECT_TYPES = (
     "api_key", "billing_profile", "budget", "credit", "deployment", "exchange_rate", "model", "person", "policy",
-    "price", "project", "provider", "request_records", "tenant",
+    "price", "project", "provider", "request_records", "sale_term", "tenant",
 )  # fmt: skip
 
 
