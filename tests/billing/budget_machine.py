@@ -27,6 +27,7 @@ from billing.ingesting import Ingester
 from billing.models import BudgetLease, BudgetWindow, RequestRecord
 from gateway.budget_leases import LeaseKeeper
 from gateway.dataplane.budgets import BudgetShortError, Hold, LeaseBook
+from policies.snapshot import BudgetTerms
 from tests.make import intent_line, outcome_line, request_id_at, usage_line, world
 
 START = dt.datetime(2026, 3, 28, 12, tzinfo=dt.UTC)  # the night in which Berlin's clocks go forward is near
@@ -47,6 +48,8 @@ class Request:
     id: str
     worker: SimulatedWorker
     hold: Hold
+    # Of the budget of its model.
+    model_hold: Hold
     held: int
     windows: list[tuple[int, int]]
     cost: int | None = None
@@ -76,8 +79,10 @@ class SimulatedWorker:
 
 
 class BudgetMachine(RuleBasedStateMachine):
-    @initialize(limit=st.integers(50, 3_000), second_limit=st.integers(50, 5_000))
-    def begin(self, limit: int, second_limit: int) -> None:
+    @initialize(
+        limit=st.integers(50, 3_000), second_limit=st.integers(50, 5_000), model_limit=st.integers(50, 5_000)
+    )
+    def begin(self, limit: int, second_limit: int, model_limit: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pmbudget-"))
         self.world = world()
         self.world.tenant.time_zone = "Europe/Berlin"
@@ -94,9 +99,18 @@ class BudgetMachine(RuleBasedStateMachine):
                 actor="a test",
                 now=START,
             ),
+            budgets.create_budget(
+                tenant=self.world.tenant,
+                model=self.world.deployment.model,
+                window="week",
+                limit_nanousd=model_limit,
+                actor="a test",
+                now=START,
+            ),
         ]
         self.budget_ids = [budget.pk for budget in made]
-        self.terms = tuple(terms_of(budget) for budget in made)
+        self.terms = tuple(terms_of(budget) for budget in made[:2])
+        self.model_terms = (terms_of(made[2]),)
         self.unix_s = START.timestamp()
         self.monotonic_s = 100.0
         self.loop = asyncio.new_event_loop()
@@ -128,7 +142,28 @@ class BudgetMachine(RuleBasedStateMachine):
             self._admit(self.workers[place], nanousd)
 
     def _admit(self, worker: SimulatedWorker, nanousd: int) -> None:
-        task = self.loop.create_task(worker.book.hold(self.terms, nanousd, at_unix_s=self.unix_s))
+        hold = self._hold(worker, self.terms, nanousd)
+        if hold is None:
+            return
+        model_hold = self._hold(worker, self.model_terms, nanousd)
+        if model_hold is None:
+            worker.book.settle(hold, 0)
+            return
+        request_id = request_id_at(dt.datetime.fromtimestamp(self.unix_s, dt.UTC))
+        parts = [*hold.parts, *model_hold.parts]
+        windows = [(lease.budget_id, lease.span.starts_unix_s) for lease, _ in parts]
+        assert [budget_id for budget_id, _ in windows] == self.budget_ids
+        request = Request(request_id, worker, hold, model_hold, nanousd, windows)
+        model_id = self.world.deployment.model_id
+        leases = {
+            "leases": hold.lease_ids(),
+            "model_leases": [[lease_id, model_hold.nanousd, model_id] for lease_id in model_hold.lease_ids()],
+        }
+        worker.lines.append(intent_line(self.world, request_id, hold=hold.nanousd, **leases))
+        self.requests.append(request)
+
+    def _hold(self, worker: SimulatedWorker, terms: tuple[BudgetTerms, ...], nanousd: int) -> Hold | None:
+        task = self.loop.create_task(worker.book.hold(terms, nanousd, at_unix_s=self.unix_s))
         while True:
             for _ in range(3):
                 self.loop.run_until_complete(asyncio.sleep(0))
@@ -138,16 +173,10 @@ class BudgetMachine(RuleBasedStateMachine):
                 other.keeper.step()
             self.monotonic_s += 0.3
         try:
-            hold = task.result()
+            return task.result()
         except BudgetShortError as short:
             assert short.fits_nanousd < nanousd
-            return
-        request_id = request_id_at(dt.datetime.fromtimestamp(self.unix_s, dt.UTC))
-        windows = [(lease.budget_id, lease.span.starts_unix_s) for lease, _ in hold.parts]
-        assert [budget_id for budget_id, _ in windows] == self.budget_ids
-        request = Request(request_id, worker, hold, nanousd, windows)
-        worker.lines.append(intent_line(self.world, request_id, hold=hold.nanousd, leases=hold.lease_ids()))
-        self.requests.append(request)
+            return None
 
     @precondition(lambda self: self._open())
     @rule(shares=st.lists(st.tuples(st.integers(0, 50), SHARE), min_size=1, max_size=5))
@@ -159,10 +188,14 @@ class BudgetMachine(RuleBasedStateMachine):
 
     def _settle(self, request: Request, share: int | None) -> None:
         cost = None if share is None else request.held * share // 100
-        uncertain = {"uncertain": request.held} if cost is None else {}
+        uncertain: dict[str, Any] = {}
+        if cost is None:
+            model_id = self.world.deployment.model_id
+            uncertain = {"uncertain": request.held, "model_uncertain": [[model_id, request.held]]}
         usage = usage_line(**({"kind": "unknown", "input": None, "output": None} if cost is None else {}))
         request.worker.lines.append(outcome_line(self.world, request.id, cost=cost, usage=usage, **uncertain))
-        request.worker.book.settle(request.hold, request.held if cost is None else cost)
+        for hold in (request.hold, request.model_hold):
+            request.worker.book.settle(hold, request.held if cost is None else cost)
         request.cost, request.is_ended = cost, True
 
     @rule(
