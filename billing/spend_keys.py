@@ -56,7 +56,7 @@ _KEY_COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One key in both periods. `growth`: empty, or why it is unusual; `times`: as much a day as before."""
+    """One key in both periods. `growth`: empty, or why it is unusual; `times` as much a day as before (where it was looked at)."""
 
     key: Key
     row: Row
@@ -80,6 +80,10 @@ class KeySpend:
     def unusual(self) -> list[KeyRow]:
         return [row for row in self.rows if row.growth]
 
+
+# Whoever spends less is not unusual by either rule.
+_LOOKED_AT_PER_CENT: Final = min(GREW_AT_LEAST_PER_CENT, NEW_AT_LEAST_PER_CENT)
+_NOT_UNUSUAL: Final[tuple[Growth, float | None]] = ("", None)
 
 _SORTS: Final[Mapping[str, Callable[[KeyRow], Any]]] = {
     "key": lambda row: row.name,
@@ -115,11 +119,18 @@ def read_key_spend(
     everything = total_of(tuple(rows.values()))
     predecessor_of = {key.replaced_by_id: pk for pk, key in keys.items() if key.replaced_by_id}
     listed = []
+    nothing = DayTotals()
     for pk, key in keys.items():
-        own = rows.get(pk) or Row(pk, "", DayTotals(), NOTHING)
+        own = rows.get(pk) or Row(pk, "", nothing, NOTHING)
         replaced = rows.get(predecessor_of[pk]) if pk in predecessor_of else None
-        judged = own if replaced is None else total_of((own, replaced))
-        growth, times = growth_of(judged, everything=everything, period=question.period)
+        growth, times = _NOT_UNUSUAL
+        # Most of thousands of keys spend too little to be looked at.
+        if (
+            replaced is not None
+            or own.totals.cost_nanousd * 100 >= _LOOKED_AT_PER_CENT * everything.totals.cost_nanousd
+        ):
+            judged = own if replaced is None else total_of((own, replaced))
+            growth, times = growth_of(judged, everything=everything, period=question.period)
         listed.append(KeyRow(key, own, growth if own.totals.cost_nanousd else "", times))
     total = everything
     if q or only_unusual:
