@@ -56,8 +56,12 @@ def close_month(request: HttpRequest, month_text: str) -> HttpResponse:
     row = PeriodClosing.objects.filter(month=month).first()
     context = build_context(month, row, now=timezone.now(), grace_days=grace_days)
     context["may_close"] = may(request.user, Ability.ISSUE_STATEMENTS)
-    is_fragment = bool(request.headers.get("HX-Request"))
-    return render(request, "statements/_closing.html" if is_fragment else "statements/close.html", context)
+    if not request.headers.get("HX-Request"):
+        template = "statements/close.html"
+    else:
+        # The list of statements loads its card about the open month afterwards: looking a month over takes a moment.
+        template = "statements/_next_month.html" if "card" in request.GET else "statements/_closing.html"
+    return render(request, template, context)
 
 
 def build_context(
@@ -70,6 +74,7 @@ def build_context(
     return {
         "month": month,
         "month_text": f"{month:%Y-%m}",
+        "is_running": month == now.astimezone(dt.UTC).date().replace(day=1),
         "row": row,
         "is_under_way": row is not None and row.state in UNDER_WAY,
         "seen": seen,

@@ -35,7 +35,6 @@ from billing.statement_listing import (
 )
 from billing.statement_pdf import decimal_text
 from billing.statement_view import Served, build_groups, build_totals, exact_text
-from billing.views.closing import build_context
 from billing.views.spend import page_of
 from billing.views.statement_steps import can_be_credited, list_steps
 from policies.models import Tenant
@@ -56,19 +55,16 @@ class Done(NamedTuple):
 @require_safe
 def list_statements(request: HttpRequest) -> HttpResponse:
     """How the months stand, and the statements, newest first."""
-    now = timezone.now()
-    today = now.date()
+    today = timezone.now().date()
     question = read_question(request.GET)
     months = list_months(today=today)
-    following = find_open_month(months)
     found = filter_statements(question)
     count = found.count()
     page = page_of(request, count)
     context = {
         "has_any": bool(months),
         "months": months,
-        "next": following,
-        **(build_context(following.month, following.closing, now=now) if following else {}),
+        "next": find_open_month(months),
         "question": question,
         "query": question.query,
         "rows": list_rows(list(found[(page - 1) * ROWS_A_PAGE : page * ROWS_A_PAGE]), today=today),

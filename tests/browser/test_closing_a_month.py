@@ -84,7 +84,7 @@ def find_what_grew(page: Any) -> None:
 
 def close_last_month(page: Any, month: str) -> None:
     open_from_menu(page, "Statements")
-    page.click("a:has-text('Close ')")
+    page.click("#open-month a:has-text('Close ')")
     if page.locator("#grace").count():  # on the first days of a month late records are waited for
         page.fill("#grace", "0")
         page.click("text=Look again")

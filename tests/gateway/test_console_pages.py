@@ -73,7 +73,7 @@ CEILINGS = {
     "spend": 14, "spend-keys": 15, "spend-savings": 15,
     "budgets": 9, "budget": 15, "budget-new": 8, "budget-edit": 8,
     "budget-alerts": 10, "budget-recipient-new": 8,
-    "statements": 30, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
+    "statements": 18, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
     "sale-terms": 12, "sale-term-new": 12, "sale-price-new": 9, "end-sale-terms": 8,
     "prices": 11, "unpriced": 21, "price-proposal": 10, "price-proposal-new": 8,
     "bills": 8, "bill": 15, "bill-new": 9,
