@@ -38,25 +38,34 @@ def behind_the_back(*statements: str) -> None:
         cursor.execute("SET session_replication_role = DEFAULT")
 
 
-@pytest.mark.parametrize(
-    ("statement", "kinds"),
-    [
-        ("UPDATE billing_meterbyday SET charge_nanousd = charge_nanousd + 1 WHERE meter = 'input'",
-         {"meter_by_day.charge_nanousd", "statement line"}),
-        ("UPDATE billing_invoiceline SET quantity = 7 WHERE meter = 'input'", {"statement line"}),
-        ("DELETE FROM billing_invoiceline WHERE meter = 'input'",
-         {"statement line", "statement total", "ledger revenue"}),
-        ("UPDATE billing_invoice SET document = document || '{\"total_minor\": 1}'", {"statement document"}),
-        ("UPDATE billing_invoice SET number = 9", {"statement numbers"}),
-        ("UPDATE billing_invoicecounter SET last_number = 9 WHERE kind = 'credit_note'", {"statement numbers"}),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_found(tmp_path: Path, statement: str, kinds: set[str]) -> None:
+WRONG: list[tuple[str, set[str]]] = [
+    (
+        "UPDATE billing_meterbyday SET charge_nanousd = charge_nanousd + 1 WHERE meter = 'input'",
+        {"meter_by_day.charge_nanousd", "statement line"},
+    ),
+    ("UPDATE billing_invoiceline SET quantity = 7 WHERE meter = 'input'", {"statement line"}),
+    (
+        "DELETE FROM billing_invoiceline WHERE meter = 'input'",
+        {"statement line", "statement total", "ledger revenue"},
+    ),
+    ("UPDATE billing_invoice SET document = document || '{\"total_minor\": 1}'", {"statement document"}),
+    ("UPDATE billing_invoice SET number = 9", {"statement numbers"}),
+    (
+        "UPDATE billing_invoicecounter SET last_number = 9 WHERE kind = 'credit_note'",
+        {"statement numbers"},
+    ),
+]
+
+
+def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     spend(tmp_path)
     close_period(month=OCTOBER, actor="fiona", now=NOW)
     assert verify(now=NOW).differences == ()
-    behind_the_back(statement)
-    assert {one.kind for one in verify(now=NOW).differences} == kinds
+    for statement, kinds in WRONG:
+        with transaction.atomic():
+            behind_the_back(statement)
+            assert {one.kind for one in verify(now=NOW).differences} == kinds, statement
+            transaction.set_rollback(True)
 
 
 def test_the_last_runs_are_metrics(tmp_path: Path, settings: Any) -> None:
@@ -100,7 +109,7 @@ STEPS = st.lists(
 QUIET = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=3, deadline=None, suppress_health_check=QUIET)
 @given(steps=STEPS)
 def test_whatever_happens_line_sums_numbers_and_ledger_tie(
     tmp_path: Path, steps: list[tuple[str, int, int]]
