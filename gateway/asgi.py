@@ -113,9 +113,7 @@ class Worker:
         home = home_of(data_dir / "journal")
         self._lease_keeper = LeaseKeeper(leases, WorkerName(home, self.journal.worker))
         self._lease_keeper.start()
-        self._share_keeper = ShareKeeper(
-            worker=self.journal.worker, worker_count=settings.POINTSMAN_WORKERS
-        )
+        self._share_keeper = ShareKeeper(worker=self.journal.worker, worker_count=settings.POINTSMAN_WORKERS)
         self._share_keeper.start()
         self.gateway = Gateway(
             configuration=self.configuration,

@@ -4,8 +4,8 @@ Pure. `replay` restores what `decide` was given: the caller's wishes, the featur
 `recompute` decides again; `explain_mismatch` says why another decision came out.
 
 Health comes back from the decision itself: who was left out as ejected, cooling, credential_rejected or rate_room was
-so, and latencies stand among the scores. When nothing was fit, what was ejected or cooling was used all the same and is among
-the candidates: it is then taken for fit, which gives the same candidates in the same order.
+so, and latencies stand among the scores. When nothing was fit, what was ejected or cooling was used all the same and
+is among the candidates: it is then taken for fit, which gives the same candidates in the same order.
 """
 
 from __future__ import annotations

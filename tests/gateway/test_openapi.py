@@ -18,6 +18,7 @@ from billing.credits import grant_credit
 from billing.exchange_rates import add_rate
 from billing.models import Price
 from policies import publishing
+from policies.rate_limits import set_rate_limit
 from tests.make_configuration import make_deployment, make_key, make_price
 from tests.policies.api.callers import caller_with
 from tests.policies.api.test_access import OPERATIONS
@@ -104,7 +105,10 @@ def test_answers_have_the_form_that_it_describes(document: Any) -> None:
         currency="EUR", rate="0.9", first_day=dt.date(2026, 1, 1), source="a test", actor="a test"
     )
     budget = create_budget(tenant=key.project.tenant, window="month", limit_nanousd=10**9, actor="a test")
+    limit = set_rate_limit(owner=key, requests_per_minute=60, actor="a test")
+    assert limit is not None
     pks = {
+        "/rate-limits/{id}": limit.pk,
         "/tenants/{id}": key.project.tenant_id,
         "/tenants/{id}/billing": key.project.tenant_id,
         "/credits/{id}": credit.pk,
