@@ -19,15 +19,9 @@ class RateLimit(models.Model):
     Exactly one owner. Written by `policies.rate_limits` alone.
     """
 
-    tenant = models.OneToOneField(
-        Tenant, null=True, on_delete=models.CASCADE, related_name="rate_limit"
-    )
-    project = models.OneToOneField(
-        Project, null=True, on_delete=models.CASCADE, related_name="rate_limit"
-    )
-    api_key = models.OneToOneField(
-        ApiKey, null=True, on_delete=models.CASCADE, related_name="rate_limit"
-    )
+    tenant = models.OneToOneField(Tenant, null=True, on_delete=models.CASCADE, related_name="rate_limit")
+    project = models.OneToOneField(Project, null=True, on_delete=models.CASCADE, related_name="rate_limit")
+    api_key = models.OneToOneField(ApiKey, null=True, on_delete=models.CASCADE, related_name="rate_limit")
     deployment = models.OneToOneField(
         Deployment, null=True, on_delete=models.CASCADE, related_name="rate_limit"
     )
