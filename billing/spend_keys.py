@@ -56,7 +56,10 @@ _KEY_COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One key in both periods. `growth`: empty, or why it is unusual; `times` as much a day as before (where it was looked at)."""
+    """One key in both periods. `growth`: empty, or why it is unusual.
+
+    `times`: how many times as much a day as before; None too for those that spent too little to be looked at.
+    """
 
     key: Key
     row: Row
