@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,10 +163,12 @@ def delete_expired(*, now: dt.datetime) -> int:
         with transaction.atomic():
             ExportJob.objects.filter(pk=job.pk, state=ExportState.DONE).update(state=ExportState.EXPIRED)
             _record(job, actor="expiry", action="expire", after={})
-    for part in _folder().glob("*.part*"):
+    # Parts, and the folders in which XlsxWriter keeps rows (`tmp…`), of processes that were killed.
+    for left in [*_folder().glob("*.part"), *_folder().glob("tmp*")]:
         try:
-            if part.stat().st_mtime < now.timestamp() - ORPHAN_S:
-                part.unlink(missing_ok=True)
+            if left.stat().st_mtime >= now.timestamp() - ORPHAN_S:
+                continue
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         except FileNotFoundError:
             continue
     return len(expired)

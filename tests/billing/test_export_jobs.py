@@ -189,7 +189,13 @@ def test_files_go_when_their_time_is_over(data_dir: Path) -> None:
     done(job)
     assert delete_expired(now=timezone.now() + dt.timedelta(days=6)) == 0
     assert path_of(job).exists()
+    folder = data_dir / "exports"
+    (folder / "7-1.part").write_text("a process died here")
+    (folder / "tmp1" / "rows").mkdir(parents=True)
+    delete_expired(now=timezone.now())
+    assert (folder / "7-1.part").exists(), "it may still be written"
     assert delete_expired(now=timezone.now() + dt.timedelta(days=8)) == 1
+    assert list(folder.iterdir()) == []
     job.refresh_from_db()
     assert (job.state, path_of(job).exists()) == (ExportState.EXPIRED, False)
     actions = ChangeEvent.objects.filter(object_type="export").order_by("id").values_list("action", flat=True)
