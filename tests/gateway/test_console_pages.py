@@ -410,7 +410,7 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
                 continue
             if ABILITY_OF.get(name) is Ability.SET_PRICES and role is Role.FINANCE:
                 continue
-            if name.startswith(("price-", "budget-", "statement")) and role is Role.FINANCE:
+            if name.startswith(("price-", "budget-", "statement", "bill-")) and role is Role.FINANCE:
                 continue
             if ABILITY_OF.get(name) is Ability.SET_BILLING and role is Role.FINANCE:
                 continue
