@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from billing.budget_arithmetic import Lease, Span, WindowNumbers, span_at
 from policies.snapshot import BudgetTerms
@@ -59,6 +60,14 @@ class ModelHold:
     terms: tuple[BudgetTerms, ...]
     hold: Hold
     attempt_nanousd: int
+
+
+def is_answered(future: asyncio.Future[Any]) -> bool:
+    """Say whether what was waited for has come, also where the one who waited was stopped in that very moment.
+
+    `asyncio.wait_for` is of no use there: by the release of Python it loses the answer, or that somebody was stopped.
+    """
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 @dataclass(slots=True, eq=False)
@@ -190,8 +199,15 @@ class LeaseBook:
         self.wants.append(Want(terms, span, nanousd, self.now_s(), answer))
         self.is_wanted.set()
         try:
-            return await asyncio.wait_for(future, ANSWER_WAIT_S)
+            async with asyncio.timeout(ANSWER_WAIT_S):
+                return await future
+        except asyncio.CancelledError:
+            if is_answered(future):  # it was lent as the client left
+                self._give_back([(future.result(), nanousd)])
+            raise
         except TimeoutError:
+            if future.done() and not future.cancelled():  # in the last moment
+                return future.result()
             raise BudgetUnknownError("no lease in time") from None
 
     def _give_back(self, parts: list[tuple[Lease, int]]) -> None:

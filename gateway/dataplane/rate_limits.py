@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from gateway.dataplane.budgets import is_answered
 from gateway.dataplane.rate_shares import Hold, Part, RateLimitedError, Share, Standing, Want
 from gateway.dataplane.rate_windows import COUNTS_S, LEASE_S, Amount, Answer, Report, Taken
 from policies.snapshot import RateTerms
@@ -165,8 +166,15 @@ class ShareBook:
         share.wants.append(want)
         self.ask(share)
         try:
-            return await asyncio.wait_for(want.future, ANSWER_WAIT_S + patience_s)
+            async with asyncio.timeout(ANSWER_WAIT_S + patience_s):
+                return await want.future
+        except asyncio.CancelledError:
+            if is_answered(want.future):  # the answer came as the client left
+                self.refuse(Hold([want.future.result()]))
+            raise
         except TimeoutError:
+            if want.future.done() and not want.future.cancelled():  # in the last moment
+                return want.future.result()
             if want in share.wants:
                 share.wants.remove(want)
             now_s = self.now_s()
