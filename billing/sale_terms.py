@@ -2,9 +2,9 @@
 
 Reads: sale_term, price (book sale), deployment. Writes: sale_term, change_event. The only writer of terms.
 
-Terms begin now or later, never before: what is recorded keeps its charge, so that recorded charges can be computed
-again from the terms that are there. For that, ingestion holds a lock which adding waits for (`hold_terms`). A price of
-the book `sale` that is dated back counts from the moment it was added.
+Terms begin now or later, before only where nothing is recorded since: what is recorded keeps its charge, so that
+recorded charges can be computed again from the terms that are there. For that, ingestion holds a lock which adding waits
+for (`hold_terms`). A price of the book `sale` that is dated back counts from the moment it was added.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from billing.charging import FACTOR_SCALE
-from billing.models import Price, SaleTerm
+from billing.models import Price, RequestRecord, SaleTerm
 from billing.models.sale import MAX_FACTOR
 from billing.pricebook import PriceVersion, parse_rates
 from billing.rating import METERS
@@ -83,8 +83,12 @@ def add_term(
     meter: str = "",
     effective_from: dt.datetime | None = None,
     note: str = "",
+    at: dt.datetime | None = None,
 ) -> SaleTerm:
-    """Charge `factor` times the cost from `effective_from` (now) on. Raises ConfigurationError."""
+    """Charge `factor` times the cost from `effective_from` (now) on. Raises ConfigurationError.
+
+    `at`: as of an earlier time, which is refused when anything of the tenant's is recorded that began since.
+    """
     problems: dict[str, list[str]] = {}
     if not factor.is_finite() or not 0 <= factor <= MAX_FACTOR:
         problems["factor"] = [f"a factor is a number from 0 to {MAX_FACTOR}"]
@@ -92,7 +96,7 @@ def add_term(
         problems["factor"] = [f"a factor has at most {FACTOR_DECIMALS} decimals"]
     if problems:
         raise InvalidValueError(problems)
-    return _add(tenant, model, deployment, meter, factor, effective_from, note, actor)
+    return _add(tenant, model, deployment, meter, factor, effective_from, note, actor, at)
 
 
 @transaction.atomic
@@ -132,6 +136,7 @@ def _add(
     effective_from: dt.datetime | None,
     note: str,
     actor: str,
+    at: dt.datetime | None = None,
 ) -> SaleTerm:
     if meter and meter not in METERS:
         raise InvalidValueError({"meter": [f"{meter!r} is not one of {', '.join(METERS)}"]})
@@ -139,6 +144,13 @@ def _add(
         raise InvalidValueError({"model": ["terms are of a model or of one deployment, not of both"]})
     hold_terms(exclusively=True)
     now = timezone.now()  # after the lock: whatever is recorded from here on will see the term
+    if at is not None:
+        records = RequestRecord.objects.filter(started_at__gte=at)
+        if (records if tenant is None else records.filter(tenant=tenant)).exists():
+            raise InvalidValueError(
+                {"at": ["requests since then are recorded, and keep what they were charged"]}
+            )
+        now = at
     begins = check_begin(effective_from, now=now)
     scope = SaleScope(
         tenant.pk if tenant else None,

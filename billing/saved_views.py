@@ -57,9 +57,9 @@ def table_of(view: SavedView, *, now: dt.datetime, sees_margin: bool) -> Answer:
 
 @transaction.atomic
 def save_view(
-    *, owner: User, page: str, name: str, query: str, is_shared: bool, now: dt.datetime
+    *, owner: User, page: str, name: str, query: str, is_shared: bool, now: dt.datetime, actor: str = ""
 ) -> SavedView:
-    """Give an address a name. Raises InvalidValueError, NameTakenError."""
+    """Give an address a name. `actor`: who does it for the owner. Raises InvalidValueError, NameTakenError."""
     if page not in SavedView.Page.values:
         raise InvalidValueError({"page": ["There is no such page."]})
     view = SavedView(
@@ -70,7 +70,7 @@ def save_view(
         is_shared=is_shared,
     )
     _save(view)
-    _record(view, owner.get_username(), "create", after={"name": view.name, "query": view.query})
+    _record(view, actor or owner.get_username(), "create", after={"name": view.name, "query": view.query})
     return view
 
 

@@ -1,7 +1,7 @@
 """What does a new installation begin with? Groups, a login, the demo, and providers found in the environment.
 
-Writes: groups and the first user; everything else as a configuration document through
-gateway/configuration_file/applying.py. Reads: environment. Calls: GET /models of OPENAI_BASE_URL.
+Writes: groups and the first user; what the demo's traffic is billed by (demo_books); everything else as a configuration
+document through gateway/configuration_file/applying.py. Reads: environment. Calls: GET /models of OPENAI_BASE_URL.
 Doing it again changes nothing: what an operator changed or deleted stays so.
 """
 
@@ -17,7 +17,9 @@ import httpx
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import transaction
+from django.utils import timezone
 
+from gateway import demo_books
 from gateway.configuration_file.applying import apply_configuration
 from gateway.configuration_file.format import read_document
 from gateway.demo_workloads import WORKLOADS
@@ -39,8 +41,11 @@ logger = logging.getLogger(__name__)
 Document = dict[str, Any]
 
 
-def bootstrap(*, environment: Mapping[str, str], with_demo: bool) -> dict[str, str]:
-    """Make what is missing and return what is new, to be shown once: `password`, `api_key`."""
+def bootstrap(*, environment: Mapping[str, str], with_demo: bool, with_books: bool = False) -> dict[str, str]:
+    """Make what is missing and return what is new, to be shown once: `password`, `api_key`.
+
+    `with_books`: with the demo comes what its invented traffic needs to be billed.
+    """
     found = list_found_providers(environment) if with_demo else []
     news: dict[str, str] = {}
     # One transaction: when the demo fails, the password that nobody saw is not kept either.
@@ -49,12 +54,12 @@ def bootstrap(*, environment: Mapping[str, str], with_demo: bool) -> dict[str, s
             Group.objects.get_or_create(name=name)
         if password := create_first_login():
             news["password"] = password
-        if with_demo and (key := create_demo(found)):
+        if with_demo and (key := create_demo(found, with_books=with_books)):
             news["api_key"] = key
     return news
 
 
-def create_demo(found: Sequence[Document]) -> str | None:
+def create_demo(found: Sequence[Document], *, with_books: bool) -> str | None:
     """Set up the demo on an empty database, and found providers beside a demo; return a key's secret if issued."""
     is_empty = not Tenant.objects.exists() and not Provider.objects.exists()
     if not is_empty and not ChangeEvent.objects.filter(actor=ACTOR, object_type="tenant").exists():
@@ -64,6 +69,9 @@ def create_demo(found: Sequence[Document]) -> str | None:
         return None
     document = build_document(found, is_first=is_empty)
     outcome = apply_configuration(read_document(document, folder=Path.cwd()), owner=ACTOR)
+    if is_empty and with_books and not found:
+        # Beside real providers there is no invented traffic, hence nothing to bill.
+        demo_books.set_up(tenant=Tenant.objects.get(name="demo"), now=timezone.now())
     return outcome.secrets.get("demo/playground/demo")
 
 

@@ -1,7 +1,8 @@
-"""How does the demo's invented week become records? It is decided and written down by the code of real requests.
+"""How does the demo's invented traffic become records? It is decided and written down by the code of real requests.
 
-Reads: configuration, the change feed. Writes: one worker's journal, which the ingester takes like any other. Calls no
-provider. What happens when follows from the moment the demo was set up, ids included: doing it again adds nothing.
+Reads: configuration, the change feed. Writes: two workers' journals (the last week, then the months before it), which
+the ingester takes like any other. Calls no provider. What happens when follows from the moment the demo was set up, ids
+included: doing it again adds nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import heapq
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -42,14 +43,23 @@ DEMO_TENANT = "demo"
 # Later than this after the demo was set up, the week would be news to an operator: it stays away.
 SETTING_UP = dt.timedelta(minutes=30)
 RATED_AFTER_S = 45.0
+# Somebody entered this deployment's price late: on two days of last month its requests found none.
+PRICED_LATE = "sim-medium@simulated"
+LATE_DAYS = (12, 13)
 CODE_OF_STATUS = {429: "rate_limit_exceeded", 500: "server_error", 502: "bad_gateway", 503: "overloaded"}
 
 
 def find_due_moment(now: dt.datetime) -> dt.datetime | None:
-    """When the demo was set up, if its week is still to be written; None: there is no demo, or it has its week.
+    """When the demo was set up, if its traffic is still to be written; None: there is no demo, or it has its traffic.
 
-    A demo that calls real providers gets no week: none of them was ever asked.
+    A demo that calls real providers gets none: none of them was ever asked.
     """
+    event_at = find_set_up_moment(now)
+    return None if event_at is None or has_arrived(event_at) else event_at
+
+
+def find_set_up_moment(now: dt.datetime) -> dt.datetime | None:
+    """When the demo was set up, if that was within the last half hour and all its providers are simulated."""
     made = ChangeEvent.objects.filter(
         actor=DEMO_ACTOR, object_type="tenant", object_name=DEMO_TENANT, action="create"
     ).order_by("id")
@@ -58,32 +68,49 @@ def find_due_moment(now: dt.datetime) -> dt.datetime | None:
         return None
     if Deployment.objects.exclude(provider__base_url=SIMULATED).exists():
         return None
-    if RequestRecord.objects.filter(id=_request_id(_first_turn(event.at)), started_at__lt=event.at).exists():
-        return None
     return event.at
+
+
+def has_arrived(set_up_at: dt.datetime) -> bool:
+    """Whether all of the traffic is recorded. What is written first is recorded first, so the last ones say it."""
+    now_unix_s = set_up_at.timestamp()
+    last = [demo_week.list_turns(now_unix_s)[-1], demo_week.list_earlier_turns(now_unix_s)[-1]]
+    ids = [_request_id(turn) for turn in last]
+    return RequestRecord.objects.filter(id__in=ids, started_at__lt=set_up_at).count() == len(ids)
 
 
 def write_demo_week(*, data_dir: Path, set_up_at: dt.datetime, days: int = demo_week.DAYS) -> int:
     """Write the days before `set_up_at` into a journal of their own; return how many requests they hold."""
+    turns = demo_week.list_turns(set_up_at.timestamp(), days=days)
+    return _write(turns, data_dir=data_dir, set_up_at=set_up_at)
+
+
+def write_earlier_months(*, data_dir: Path, set_up_at: dt.datetime) -> int:
+    """Write the time before the week into a journal of its own; return how many requests it holds."""
+    turns = demo_week.list_earlier_turns(set_up_at.timestamp())
+    return _write(turns, data_dir=data_dir, set_up_at=set_up_at)
+
+
+def _write(turns: Sequence[Turn], *, data_dir: Path, set_up_at: dt.datetime) -> int:
+    """Serve these turns in their order; keys that somebody has deleted meanwhile ask nothing."""
     loaded = load_everything()
     grants = _grants_by_name(loaded)
-    turns = [
-        turn
-        for turn in demo_week.list_turns(set_up_at.timestamp(), days=days)
-        if (turn.workload.project, turn.workload.key) in grants
-    ]
+    served = [turn for turn in turns if (turn.workload.project, turn.workload.key) in grants]
     journal = SegmentJournal(data_dir)
     try:
-        week = _Week(loaded, grants, journal, set_up_at.timestamp())
-        for turn in turns:
-            week.serve(turn)
+        past = _Past(loaded, grants, journal, set_up_at.timestamp())
+        for turn in served:
+            past.serve(turn)
     finally:
         journal.close()
-    return len(turns)
+    return len(served)
 
 
-def _first_turn(set_up_at: dt.datetime) -> Turn:
-    return demo_week.list_turns(set_up_at.timestamp())[0]
+def find_late_days(set_up_at: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
+    """From when to when PRICED_LATE had no price: days of last month, which therefore nobody is charged for yet."""
+    last_month = (set_up_at.astimezone(dt.UTC).replace(day=1) - dt.timedelta(days=1)).date()
+    first, last = (dt.datetime(last_month.year, last_month.month, day, tzinfo=dt.UTC) for day in LATE_DAYS)
+    return first, last + dt.timedelta(days=1)
 
 
 def _request_id(turn: Turn) -> str:
@@ -102,7 +129,7 @@ def _grants_by_name(loaded: Loaded) -> dict[tuple[str, str], KeyGrant]:
 
 
 class _PastExchange(Exchange):
-    """An exchange whose clock the week turns."""
+    """An exchange whose clock stands where its turn says."""
 
     __slots__ = ("elapsed",)
     elapsed: float
@@ -113,21 +140,25 @@ class _PastExchange(Exchange):
 
 @dataclass(slots=True)
 class _Configuration:
-    """The configuration port over what was loaded."""
+    """The configuration port over what was loaded. `unpriced`: a deployment without a price from a time to another."""
 
     snapshot: RoutingSnapshot
     prices: Mapping[int, Any]
+    unpriced: tuple[int | None, float, float]
     is_ready: bool = True
 
     def find_key(self, secret: str, /) -> KeyGrant | None:
         return None
 
     def find_price(self, deployment_id: int, at_unix_s: float, /) -> PriceVersion | None:
+        unpriced_id, begin_unix_s, end_unix_s = self.unpriced
+        if deployment_id == unpriced_id and begin_unix_s <= at_unix_s < end_unix_s:
+            return None
         return price_at(self.prices.get(deployment_id, ()), at_unix_s)
 
 
 class _Conversations:
-    """The port that remembers who served a conversation, for one week."""
+    """The port that remembers who served a conversation, for one journal."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
@@ -148,8 +179,8 @@ class _Notice:
     tell: Callable[[], None] = field(compare=False)
 
 
-class _Week:
-    """Serves the turns one after the other, with the breakers and budgets of one worker on the week's clock."""
+class _Past:
+    """Serves turns one after the other, with the breakers of one worker on the clock of their time."""
 
     def __init__(
         self,
@@ -166,10 +197,14 @@ class _Week:
         self._notice_count = 0
         # Which deployment served a conversation last: its provider may have the prompt's beginning cached.
         self._last_served: dict[int, int] = {}
+        late = [at.timestamp() for at in find_late_days(dt.datetime.fromtimestamp(now_unix_s, dt.UTC))]
+        late_id = next(
+            (row.id for row in loaded.routing.deployments.values() if row.name == PRICED_LATE), None
+        )
         self._names = {row.id: row.name for row in loaded.routing.deployments.values()}
         self._conversations = _Conversations()
         self.gateway = Gateway(
-            configuration=_Configuration(loaded.routing, loaded.prices),
+            configuration=_Configuration(loaded.routing, loaded.prices, (late_id, late[0], late[1])),
             journal=journal,
             records=cast("RecordLookup", None),  # nobody looks a record up
             clients={},

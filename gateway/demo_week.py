@@ -1,13 +1,14 @@
-"""What would a small company have asked in the last seven days? The demo's invented traffic, request by request.
+"""What would a small company have asked in the last seven days, and before? The demo's invented traffic, each request.
 
-Pure. The same `now_unix_s` gives the same week for ever. No text of it is stored: the texts below only make the
+Pure. The same `now_unix_s` gives the same requests for ever. No text of it is stored: the texts below only make the
 hashes and labels that the texts of real requests make.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from gateway.demo_workloads import WORKLOADS, Workload
 
 SEED = 20_26
 DAYS = 7
+# Conversations of the time before the week have numbers of their own: theirs are other conversations.
+EARLIER_CONVERSATIONS = 100_000
 
 
 class Turn(NamedTuple):
@@ -133,22 +136,63 @@ INCIDENTS = (
 def list_turns(now_unix_s: float, *, days: int = DAYS) -> list[Turn]:
     """All requests of the days before `now_unix_s`, oldest first."""
     draw = random.Random(SEED)  # noqa: S311  (an invented week, not a secret)
-    end = datetime.fromtimestamp(now_unix_s, UTC)
-    first_hour = end.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
+    return _list_between(now_unix_s - days * 86_400, now_unix_s, WORKLOADS, draw, last_conversation=0)
+
+
+def list_earlier_turns(now_unix_s: float) -> list[Turn]:
+    """All requests before the week, oldest first: fewer and larger ones (`Workload.earlier_share`)."""
+    draw = random.Random(SEED + 1)  # noqa: S311
+    workloads = [_of_before(workload) for workload in WORKLOADS if workload.earlier_share]
+    begin_unix_s, end_unix_s = find_begin(now_unix_s).timestamp(), now_unix_s - DAYS * 86_400
+    return _list_between(begin_unix_s, end_unix_s, workloads, draw, last_conversation=EARLIER_CONVERSATIONS)
+
+
+def find_begin(now_unix_s: float) -> datetime:
+    """When the demo's traffic begins: the month before last, so that last month has one to be compared with."""
+    month = datetime.fromtimestamp(now_unix_s, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(2):
+        month = (month - timedelta(days=1)).replace(day=1)
+    return month
+
+
+def _of_before(workload: Workload) -> Workload:
+    """The same workload before the last week."""
+    times = 1 / workload.earlier_share
+    return replace(
+        workload,
+        conversations_a_day=workload.conversations_a_day / times,
+        input_tokens=_larger(workload.input_tokens, times),
+        output_tokens=_larger(workload.output_tokens, times),
+    )
+
+
+def _larger(limits: tuple[int, int], times: float) -> tuple[int, int]:
+    return round(limits[0] * times), round(limits[1] * times)
+
+
+def _list_between(
+    begin_unix_s: float,
+    end_unix_s: float,
+    workloads: Iterable[Workload],
+    draw: random.Random,
+    *,
+    last_conversation: int,
+) -> list[Turn]:
+    """What these workloads ask in this time, hour by hour; numbered from 0."""
+    hour = datetime.fromtimestamp(begin_unix_s, UTC).replace(minute=0, second=0, microsecond=0)
     turns: list[Turn] = []
-    conversation = 0
-    for hours in range(days * 24 + 1):
-        hour = first_hour + timedelta(hours=hours)
-        for workload in WORKLOADS:
+    conversation = last_conversation
+    while hour.timestamp() < end_unix_s:
+        for workload in workloads:
             weight = workload.hours[hour.hour] / sum(workload.hours)
             share = workload.weekend_share if hour.isoweekday() > 5 else 1.0
             expected = workload.conversations_a_day * weight * share
             for _ in range(int(expected * draw.uniform(0.8, 1.2) + draw.random())):
                 conversation += 1
-                begin_unix_s = hour.timestamp() + draw.uniform(0, 3600)
-                turns += _converse(workload, conversation, begin_unix_s, draw)
-    begin_unix_s = now_unix_s - days * 86_400
-    kept = sorted((t for t in turns if begin_unix_s <= t.at_unix_s < now_unix_s), key=lambda t: t.at_unix_s)
+                at_unix_s = hour.timestamp() + draw.uniform(0, 3600)
+                turns += _converse(workload, conversation, at_unix_s, draw)
+        hour += timedelta(hours=1)
+    kept = sorted((t for t in turns if begin_unix_s <= t.at_unix_s < end_unix_s), key=lambda t: t.at_unix_s)
     return [turn._replace(number=number) for number, turn in enumerate(kept)]
 
 

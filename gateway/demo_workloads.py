@@ -19,7 +19,8 @@ class Workload:
     """One application and what it sends. Sizes in tokens; `turns` are the fewest and the most of a conversation.
 
     `asks` are model names with weights. `step_s` lies between two turns. `hours` weighs the hours of a day.
-    `rated_share` of its answers are rated by who got them.
+    `rated_share` of its answers are rated by who got them. Before the last week it had `earlier_share` of its
+    conversations, larger by as much, so that a day cost the same in fewer records; 0: it began in the last week.
     """
 
     project: str
@@ -44,6 +45,7 @@ class Workload:
     task: str = ""
     tags: tuple[tuple[str, str], ...] = ()
     rated_share: float = 0.0
+    earlier_share: float = 1 / 6
 
 
 WORKLOADS = (
@@ -84,6 +86,7 @@ WORKLOADS = (
         input_tokens=(1_000, 2_600),
         output_tokens=(80, 200),
         has_images=True,
+        earlier_share=1 / 2,
         tags=(("team", "support"),),
     ),
     Workload(
@@ -105,6 +108,7 @@ WORKLOADS = (
         tags=(("team", "platform"),),
         asks=(("pointsman/auto", 20), ("pointsman/auto:quality", 20), ("gpt-4-turbo", 1)),
         rated_share=0.4,
+        earlier_share=1 / 2,
     ),
     Workload(
         "engineering",
@@ -177,6 +181,7 @@ WORKLOADS = (
         output_tokens=(180, 420),
         asks=(("pointsman/auto", 12), ("sim-small", 1)),
         tags=(("team", "legal"),),
+        earlier_share=1.0,
     ),
     Workload(
         "website",
@@ -210,6 +215,7 @@ WORKLOADS = (
         output_tokens=(0, 0),
         endpoint="embeddings",
         asks=(("sim-embed", 1),),
+        earlier_share=1 / 10,
     ),
     Workload(
         "playground",
@@ -228,5 +234,25 @@ WORKLOADS = (
         output_tokens=(80, 500),
         turns=(1, 3),
         is_stream=True,
+        earlier_share=1 / 3,
+    ),
+    # What finance finds: since a week somebody compares whole contracts, and names the dearest model for it.
+    Workload(
+        "documents",
+        "archive",
+        "Contract comparison",
+        "Compare the two contracts clause by clause. Quote what differs.",
+        (
+            "Compare the lease of 2024 with the one of this year: The parties agree",
+            "Which clauses of the supplier's draft differ from ours?",
+        ),
+        conversations_a_day=26,
+        hours=_OFFICE,
+        weekend_share=0.1,
+        input_tokens=(12_000, 44_000),
+        output_tokens=(250, 700),
+        asks=(("sim-large", 1),),
+        tags=(("team", "legal"),),
+        earlier_share=0.0,
     ),
 )

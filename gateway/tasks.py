@@ -1,6 +1,7 @@
 """What does the gateway do in the background? Celery tasks: hints only, the rows are the truth.
 
-Calls: demo_traffic, billing.backtesting, billing.alerting, billing.alert_deliveries. Running one twice changes nothing.
+Calls: demo_traffic, demo_books, billing.backtesting, billing.alerting, billing.alert_deliveries, and others of billing.
+Running one twice changes nothing.
 """
 
 from __future__ import annotations
@@ -12,21 +13,39 @@ from django.conf import settings
 from django.utils import timezone
 
 from billing import alert_deliveries, alerting, backtesting, closing, export_jobs, saved_views, scheduled_mail
-from gateway import demo_traffic
+from gateway import demo_books, demo_traffic
 from gateway.snapshots import load_snapshot
 
 logger = logging.getLogger(__name__)
 
+# The ingester needs seconds for the demo's traffic.
+DEMO_LOOK_S = 1.5
+
 
 @shared_task(name="gateway.tasks.write_demo_week", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def write_demo_week() -> None:
-    """Write the demo's week of traffic where the demo has just been set up; the ingester makes records of it."""
+    """Write the demo's traffic where the demo has just been set up; the ingester makes records of it."""
     if not (settings.POINTSMAN_DEMO and settings.POINTSMAN_DEMO_WEEK):
         return
     set_up_at = demo_traffic.find_due_moment(timezone.now())
     if set_up_at is not None:
-        count = demo_traffic.write_demo_week(data_dir=settings.POINTSMAN_DATA_DIR, set_up_at=set_up_at)
-        logger.info("The demo's week holds %d invented requests.", count)
+        data_dir = settings.POINTSMAN_DATA_DIR
+        count = demo_traffic.write_demo_week(data_dir=data_dir, set_up_at=set_up_at)
+        count += demo_traffic.write_earlier_months(data_dir=data_dir, set_up_at=set_up_at)
+        logger.info("The demo holds %d invented requests.", count)
+    complete_demo.delay()
+
+
+@shared_task(name="gateway.tasks.complete_demo", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def complete_demo() -> None:
+    """Set budgets and close a month of the demo, once all of its traffic is recorded."""
+    set_up_at = demo_traffic.find_set_up_moment(timezone.now())
+    if set_up_at is None:
+        return
+    if demo_traffic.has_arrived(set_up_at):
+        demo_books.complete(set_up_at=set_up_at, now=timezone.now())
+    else:
+        complete_demo.apply_async(countdown=DEMO_LOOK_S)
 
 
 @shared_task(name="gateway.tasks.run_backtest", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

@@ -192,7 +192,11 @@ def prepare_database(say: Callable[[str], None]) -> dict[str, str]:
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             say("bringing the database up to date …")
             call_command("migrate", verbosity=0, interactive=False)
-        news = bootstrap.bootstrap(environment=os.environ, with_demo=settings.POINTSMAN_DEMO)
+        news = bootstrap.bootstrap(
+            environment=os.environ,
+            with_demo=settings.POINTSMAN_DEMO,
+            with_books=settings.POINTSMAN_DEMO_WEEK,
+        )
         if settings.POINTSMAN_CONFIG:
             call_command("apply", file=settings.POINTSMAN_CONFIG)
     finally:
