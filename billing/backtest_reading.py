@@ -1,25 +1,20 @@
 """Which records does a backtest run over, and how are a million of them read quickly?
 
-Reads: request_record, price, api_key. No ORM: only the columns that are needed, slice by slice.
+Reads: request_record, api_key. No ORM: only the columns that are needed, slice by slice.
 A slice is a stretch of time with some ten thousand records, so that a run can be stopped, and shared among processes.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from django.db import connection
 
 from billing.backtest_expectations import Seen
-from billing.models import Price
-from billing.pricebook import PriceError, PriceVersion, parse_rates
 from policies.models import ApiKey
 from policies.snapshot import KeyGrant, TenantSnapshot
-
-logger = logging.getLogger(__name__)
 
 SLICE_RECORDS: Final = 10_000
 WORKLOAD: Final = "coalesce(nullif(features->>'workload', ''), 'rule ' || rule)"
@@ -120,24 +115,6 @@ def read_rows(period: Period) -> Iterator[Row]:
             period,
         )
         yield from map(Row._make, cursor.fetchall())
-
-
-def load_prices() -> dict[int, list[PriceVersion]]:
-    """Cost prices by deployment, oldest first; a price that cannot be read leaves its deployment unpriced."""
-    prices: dict[int, list[PriceVersion]] = {}
-    broken: set[int] = set()
-    rows = Price.objects.filter(book=Price.Book.COST, tenant__isnull=True).order_by("effective_from", "id")
-    for price_id, deployment_id, effective_from, rates in rows.values_list(
-        "id", "deployment_id", "effective_from", "rates"
-    ):
-        try:
-            version = PriceVersion(price_id, deployment_id, effective_from.timestamp(), parse_rates(rates))
-        except (PriceError, AttributeError) as error:
-            logger.error("price %s of deployment %s cannot be read: %s", price_id, deployment_id, error)
-            broken.add(deployment_id)
-            continue
-        prices.setdefault(deployment_id, []).append(version)
-    return {key: versions for key, versions in prices.items() if key not in broken}
 
 
 def load_grants(key_ids: Iterable[int], *, public_id: str) -> dict[int, KeyGrant]:

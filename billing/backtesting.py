@@ -28,13 +28,13 @@ from billing.backtest_reading import (
     list_key_ids,
     list_slices,
     load_grants,
-    load_prices,
     read_seen,
 )
 from billing.backtest_results import build_result
 from billing.backtest_tally import Tally
 from billing.backtest_traffic import choose_source
 from billing.models import Backtest, BacktestState
+from billing.stored_prices import load_cost_prices
 from policies.autorouter.tables import RouterTables, empty_tables
 from policies.documents import build_policy, has_errors, normalise_document
 from policies.errors import ConfigurationError
@@ -250,7 +250,7 @@ def _build_setup(run: Backtest, snapshot: RoutingSnapshot) -> Setup:
         version_number=run.version.number if run.version is not None else 0,
     )
     versions = PolicyVersion.objects.filter(policy=run.policy_id, document=run.document)
-    prices = load_prices()
+    prices = load_cost_prices()
     text_features = text_features_of(policy)
     newest = ChangeEvent.objects.filter(object_type__in=ROUTING_OBJECTS).aggregate(newest=Max("id"))["newest"]
     changed_at_s = [

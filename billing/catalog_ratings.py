@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from billing.models import Price
-from billing.pricebook import PriceError, PriceVersion, parse_rates
+from billing.pricebook import PriceVersion
+from billing.stored_prices import cost_prices_at
 from policies.autorouter.estimating import find_rating
 from policies.autorouter.tables import Rating, RouterTables, empty_tables
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
@@ -50,7 +50,7 @@ def read_router_now(now: dt.datetime) -> RouterNow:
     except ValueError as error:
         logger.error("%s cannot be used: %s", row, error)
         tables = empty_tables()
-    prices = _prices_in_force(now)
+    prices = cost_prices_at(now)
     rates: dict[str, list[tuple[int | None, int | None]]] = {}
     cheapest: dict[str, tuple[float, PriceVersion]] = {}
     deployments = Deployment.objects.filter(
@@ -76,21 +76,6 @@ def read_router_now(now: dt.datetime) -> RouterNow:
         usd_per_mtok=usd_per_mtok,
         price_of_model={model: version for model, (_, version) in cheapest.items()},
     )
-
-
-def _prices_in_force(now: dt.datetime) -> dict[int, PriceVersion]:
-    rows = Price.objects.filter(book=Price.Book.COST, tenant=None, effective_from__lte=now)
-    found = {}
-    for pk, deployment_id, at, raw in (
-        rows.order_by("deployment_id", "-effective_from")
-        .distinct("deployment_id")
-        .values_list("pk", "deployment_id", "effective_from", "rates")
-    ):
-        try:
-            found[deployment_id] = PriceVersion(pk, deployment_id, at.timestamp(), parse_rates(raw))
-        except PriceError:
-            continue  # as in the workers: what cannot be read is unpriced
-    return found
 
 
 def _compared_rates(version: PriceVersion | None) -> tuple[int | None, int | None]:

@@ -12,8 +12,9 @@ from decimal import Decimal
 from typing import Any
 
 from billing.models import Price
-from billing.pricebook import PriceVersion, list_windows, parse_rates
+from billing.pricebook import list_windows
 from billing.rating import PIECE_METERS, Line, UsageUnknownError, rate
+from billing.stored_prices import read_price
 from billing.usage import Usage
 
 
@@ -56,11 +57,8 @@ def charge_lines(attempts: Sequence[Mapping[str, Any]], *, at: dt.datetime) -> l
         price = prices.get(attempt["price_id"])
         if price is None or attempt["usage"] is None:
             continue
-        version = PriceVersion(
-            price.pk, price.deployment_id, price.effective_from.timestamp(), parse_rates(price.rates)
-        ).at(at.timestamp())
         try:
-            rated = rate(Usage(**attempt["usage"]), version)
+            rated = rate(Usage(**attempt["usage"]), read_price(price).at(at.timestamp()))
         except UsageUnknownError:
             continue
         lines = tuple(_line(line) for line in rated.lines)

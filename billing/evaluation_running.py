@@ -29,8 +29,9 @@ from billing.evaluation_checks import (
     read_grade,
 )
 from billing.models import EvaluationAnswer, EvaluationCase, EvaluationRun, EvaluationState
-from billing.pricebook import PriceVersion, parse_rates
+from billing.pricebook import PriceVersion
 from billing.pricing import find_price_in_force
+from billing.stored_prices import read_price
 from policies.autorouter.request_types import find_type
 from policies.errors import ConfigurationError
 from policies.models import Deployment
@@ -220,12 +221,7 @@ def _prices_of(run: EvaluationRun, deployments: list[Deployment]) -> Prices:
     for deployment in [*deployments, *([run.judge] if run.judge is not None else [])]:
         row = find_price_in_force(deployment=deployment, at=now)
         if row is not None:
-            versions[deployment.pk] = PriceVersion(
-                id=row.pk,
-                deployment_id=deployment.pk,
-                effective_from_unix_s=row.effective_from.timestamp(),
-                rates=parse_rates(row.rates),
-            )
+            versions[deployment.pk] = read_price(row)
     return Prices(versions, run.judge, run.max_output_tokens)
 
 

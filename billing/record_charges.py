@@ -5,14 +5,14 @@ Reads: sale_term, price. Only tenants with terms cost anything: for all others t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 
 from billing.charging import ChargedAttempt, charge_attempts
 from billing.journal_lines import Intent, Outcome
-from billing.models import Price
-from billing.pricebook import PriceVersion, parse_rates
+from billing.pricebook import PriceVersion
 from billing.sale_book import SaleBook
 from billing.sale_terms import hold_terms, load_sale_terms
+from billing.stored_prices import load_prices
 
 
 class RecordCharges:
@@ -58,14 +58,3 @@ def begin_charging(pairs: Sequence[tuple[Intent, Outcome]]) -> RecordCharges:
         if attempt.price_id is not None
     }
     return RecordCharges(book, load_prices(needed))
-
-
-def load_prices(price_ids: Collection[int]) -> dict[int, PriceVersion]:
-    """These prices by id. One query."""
-    rows: Iterable[Price] = Price.objects.filter(pk__in=price_ids).order_by() if price_ids else ()
-    return {
-        row.pk: PriceVersion(
-            row.pk, row.deployment_id, row.effective_from.timestamp(), parse_rates(row.rates)
-        )
-        for row in rows
-    }

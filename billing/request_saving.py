@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from billing.models import Price, RequestRecord
-from billing.pricebook import PriceError, PriceVersion, parse_rates
+from billing.models import RequestRecord
 from billing.rating import total_nanousd
+from billing.stored_prices import cost_prices_at
 from billing.usage import Usage
 from policies.models import PolicyVersion
 
@@ -33,30 +33,9 @@ def estimate_saving(record: RequestRecord, usage: Usage) -> Saving | None:
     baseline = version.document.get("baseline") if version is not None else ""
     if not baseline:
         return None
-    costs = [total_nanousd(usage, price) for price in _prices_then(baseline, record)]
+    begun_at = record.started_at
+    prices = cost_prices_at(begun_at, model=baseline).values()
+    costs = [total_nanousd(usage, price.at(begun_at.timestamp())) for price in prices]
     if not costs:
         return None
     return Saving(baseline, min(costs), min(costs) - record.cost_nanousd)
-
-
-def _prices_then(model: str, record: RequestRecord) -> list[PriceVersion]:
-    """The price that each of the model's deployments had when the request began."""
-    rows = (
-        Price.objects.filter(
-            deployment__model__name=model,
-            book=Price.Book.COST,
-            tenant__isnull=True,
-            effective_from__lte=record.started_at,
-        )
-        .order_by("deployment_id", "-effective_from", "-id")
-        .distinct("deployment_id")
-    )
-    prices = []
-    for row in rows:
-        try:
-            rates = parse_rates(row.rates)
-        except (PriceError, AttributeError):
-            continue
-        version = PriceVersion(row.pk, row.deployment_id, row.effective_from.timestamp(), rates)
-        prices.append(version.at(record.started_at.timestamp()))
-    return prices

@@ -18,8 +18,8 @@ from billing.charging import FACTOR_SCALE, SaleTerms, as_factor, charge
 from billing.models import Price, SaleTerm, UsageByDay
 from billing.pricebook import PriceVersion
 from billing.rating import METERS, NANOUSD_PER_USD, REQUEST, total_nanousd
-from billing.record_charges import load_prices
 from billing.sale_book import SaleBook, SaleScope
+from billing.stored_prices import load_prices
 from billing.usage import Usage
 
 HISTORY_SHOWN: Final = 100

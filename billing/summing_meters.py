@@ -21,13 +21,13 @@ import orjson
 from django.db import connection, transaction
 
 from billing.charging import charge
-from billing.models import Price
-from billing.pricebook import PriceVersion, parse_rates
+from billing.pricebook import PriceVersion
 from billing.pricing import decimal_text
 from billing.rating import Line, Rated, UsageUnknownError, rate
 from billing.retention import find_records_since
 from billing.sale_book import SaleBook
 from billing.sale_terms import load_sale_terms
+from billing.stored_prices import load_price
 from billing.stored_usage import usage_from_json
 from billing.usage import Usage
 
@@ -179,7 +179,9 @@ class _Sums:
 
     def add(self, attempt: _Attempt) -> None:
         """Rate an attempt and count its lines."""
-        version = self._prices.get(attempt.price_id) or self._load(attempt.price_id)
+        version = self._prices.get(attempt.price_id)
+        if version is None:
+            version = self._prices[attempt.price_id] = load_price(attempt.price_id)
         price = version.at(attempt.started_at.timestamp())
         usage = usage_from_json(orjson.loads(attempt.usage))
         try:
@@ -198,14 +200,6 @@ class _Sums:
             kept[0] += sign * quantity
             kept[1] += sign * cost
             kept[2] += sign * charged
-
-    def _load(self, price_id: int) -> PriceVersion:
-        row = Price.objects.get(pk=price_id)
-        version = PriceVersion(
-            row.pk, row.deployment_id, row.effective_from.timestamp(), parse_rates(row.rates)
-        )
-        self._prices[price_id] = version
-        return version
 
     def _charge(self, attempt: _Attempt, usage: Usage, price: PriceVersion) -> Rated:
         if self._book is None:

@@ -17,10 +17,10 @@ from django.db.models import F, QuerySet
 from billing.charging import ChargedAttempt, charge_attempts
 from billing.models import Adjustment, AttemptRecord, RequestRecord
 from billing.pricebook import PriceVersion
-from billing.record_charges import load_prices
 from billing.rerating import REPLACEMENT
 from billing.sale_book import SaleBook
 from billing.sale_terms import load_sale_terms
+from billing.stored_prices import load_prices
 
 CHUNK = 2_000
 

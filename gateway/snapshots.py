@@ -23,8 +23,8 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from billing.budget_scopes import load_scopes
-from billing.models import Price
-from billing.pricebook import PriceError, PriceVersion, parse_rates, price_at
+from billing.pricebook import PriceVersion, price_at
+from billing.stored_prices import load_cost_prices
 from gateway.kept_configuration import KeptConfiguration
 from policies.autorouter.tables import RouterTables, empty_tables
 from policies.conditions import ConditionError
@@ -74,7 +74,7 @@ class Loaded:
 def load_snapshot() -> RoutingSnapshot:
     """Load routing as it is now, for a process that serves no requests (console, commands)."""
     revision = read_revision()
-    return _load_routing(revision, _load_prices())
+    return _load_routing(revision, load_cost_prices())
 
 
 def load_everything() -> Loaded:
@@ -197,7 +197,7 @@ class WorkerConfiguration:
             )
             self._put_in_force(_load_changes(loaded, revision, changed))
         elif is_price_due:
-            prices = _load_prices()
+            prices = load_cost_prices()
             loaded.routing, loaded.prices = _load_routing(revision, prices, loaded.routing), prices
             self._put_in_force(loaded)
         self.checked_at_unix_s = now_unix_s
@@ -233,7 +233,7 @@ class WorkerConfiguration:
 
 
 def _load_everything(revision: int) -> Loaded:
-    prices = _load_prices()
+    prices = load_cost_prices()
     routing = _load_routing(revision, prices)
     tenants = _load_tenants()
     grants, hash_by_key_id = _load_grants(tenants)
@@ -261,7 +261,7 @@ def _load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, in
     if types <= {"api_key", "tenant", "project", "budget"} | BOOKKEEPING:
         routing, prices = _with_revision(loaded.routing, revision), loaded.prices
     else:
-        prices = _load_prices()
+        prices = load_cost_prices()
         routing = _load_routing(revision, prices, loaded.routing)
     if not is_access:
         return Loaded(routing, prices, loaded.grants, loaded.tenants, loaded.hash_by_key_id)
@@ -425,24 +425,6 @@ def _build_version(
 def _rate_nanousd(price: PriceVersion | None, name: str) -> int | None:
     """A rate for comparing deployments. A price that does not state it charges nothing for it."""
     return None if price is None else int(price.rates.get(name, Decimal(0)) * 1_000_000_000)
-
-
-def _load_prices() -> Prices:
-    """Cost prices by deployment, oldest first. Rows that cannot be read make their deployment unpriced."""
-    prices: dict[int, list[PriceVersion]] = {}
-    broken: set[int] = set()
-    rows = Price.objects.filter(book=Price.Book.COST, tenant__isnull=True).order_by("effective_from", "id")
-    for price_id, deployment_id, effective_from, rates in rows.values_list(
-        "id", "deployment_id", "effective_from", "rates"
-    ):
-        try:
-            version = PriceVersion(price_id, deployment_id, effective_from.timestamp(), parse_rates(rates))
-        except (PriceError, AttributeError) as error:
-            logger.error("price %s of deployment %s cannot be read: %s", price_id, deployment_id, error)
-            broken.add(deployment_id)
-            continue
-        prices.setdefault(deployment_id, []).append(version)
-    return {key: versions for key, versions in prices.items() if key not in broken}
 
 
 def _load_tenants() -> dict[int, TenantSnapshot]:
