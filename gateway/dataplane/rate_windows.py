@@ -151,9 +151,14 @@ def settle(window: Window, report: Report, limits: Limits, *, now_s: float) -> A
     if before is not None:
         ended = max(0, before.running - report.running)
         most = before.free._replace(concurrent=before.free.concurrent + ended)
-        kept = Amount(*map(min, report.free, most))
+        kept = Amount(*(max(0, min(have, had)) for have, had in zip(report.free, most, strict=True)))
     window.leases[report.worker] = Lease(kept, report.running, window.now_s + LEASE_S)
     room = _room(window, limits)
+    if min(room) < 0 and any(kept):
+        # The limit was lowered, or answers took more than was estimated: what is not used yet is not to be used.
+        kept = Amount(*(max(0, have + min(0, left)) for have, left in zip(kept, room, strict=True)))
+        window.leases[report.worker] = Lease(kept, report.running, window.now_s + LEASE_S)
+        room = _room(window, limits)
     served, missing, left_over, unserved = _serve(report.needs, kept, room)
     is_asked = bool(window.wanted_by) and window.now_s < window.wanted_until_s
     spare = Amount()
