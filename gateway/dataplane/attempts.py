@@ -113,6 +113,7 @@ async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | Stre
         deployment = candidates[position]
         is_limited = deployment.rate_limit is not None or exchange.room_hold is not None
         if is_limited and not await hold_room(exchange, deployment):
+            gateway.health.abandon(deployment)  # had it been a probe, another may follow
             ready_at_s[deployment.id] = float("inf")
             if position + 1 == len(candidates) or candidates[position + 1].id in ready_at_s:
                 raise failure.error if failure is not None else no_room(exchange, [deployment.name])
@@ -123,6 +124,7 @@ async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | Stre
             and exchange.attempts
             and not await hold_another_attempt(exchange, deployment)
         ):
+            gateway.health.abandon(deployment)
             raise failure.error if failure is not None else no_budget_for_another(deployment)
         if failure is None or deployment.id not in ready_at_s:
             # Fallbacks cost no retry budget: they bring no load to what is in trouble.
