@@ -78,11 +78,20 @@ def no_room(exchange: Exchange, names: Collection[str]) -> RateLimited:
     """What a client is told when all deployments that could serve its request have no room."""
     exchange.end_room_hold()
     book, deployments = exchange.gateway.rate_limits, exchange.gateway.configuration.snapshot.deployments
-    waits_s = [
-        book.room_in_s(limit)
-        for name in names
-        if book is not None and name in deployments and (limit := deployments[name].rate_limit) is not None
+    limits = [
+        limit for name in names if name in deployments and (limit := deployments[name].rate_limit) is not None
     ]
+    needed = _expected_tokens(exchange)
+    if limits and all(needed > (limit.tokens_per_minute or needed) for limit in limits):
+        return RateLimited(
+            f"This request is larger than what any deployment may take in a minute ({', '.join(names)}: tokens per"
+            f" minute), requested {needed:,} tokens; make it smaller.",
+            code="rate_limit_exceeded",
+            type="tokens",
+            headers=[(b"x-should-retry", b"false")],
+            extra={"reasons": dict.fromkeys(names, "rate_room")},
+        )
+    waits_s = [book.room_in_s(limit, needed) for limit in limits] if book is not None else []
     wait_s = max(1.0, min(waits_s, default=1.0))
     return RateLimited(
         f"No deployment has room for another request at the moment ({', '.join(names)}: rate room)."

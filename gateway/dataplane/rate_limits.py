@@ -35,6 +35,8 @@ HURRY_S: Final = 0.1
 AWAY_S: Final = 1.0
 # How long it is taken as said that there is no room for another request at once.
 FULL_S: Final = 0.1
+# And of the other kinds: whatever is full, a worker asks again, as others give back tokens that answers did not take.
+FULL_WINDOW_S: Final = 1.0
 
 
 class ShareBook:
@@ -114,14 +116,18 @@ class ShareBook:
                 share.free_concurrent += is_running
         hold.parts.clear()
 
-    def room_in_s(self, terms: RateTerms, /) -> float:
-        """In how many seconds there may be room for another request; 0 where nothing is known against it."""
+    def room_in_s(self, terms: RateTerms, tokens: int = 1, /) -> float:
+        """In how many seconds there may be room for such a request; 0 where nothing is known against it."""
         share = self.shares.get(terms.id)
         if share is None or not share.full_until_s:
             return 0.0
         if share.terms is not terms:
             share.change(terms)
-        return max(0.0, share.full_until_s - self.now_s())
+        now_s = self.now_s()
+        # That a large request found too few tokens says nothing about small ones.
+        if now_s >= share.full_until_s or (share.full_kind == "tokens" and tokens < share.full_need):
+            return 0.0
+        return max(0.0, share.room_at_s - now_s)
 
     def standings(self, limits: tuple[RateTerms, ...], /) -> tuple[Standing | None, Standing | None]:
         """Requests and tokens: of several limits the one of which the least is left."""
@@ -182,7 +188,7 @@ class ShareBook:
             return self._take_own_part(share, tokens, now_s)
 
     def _refusal(self, share: Share, kind: str, need: Amount, now_s: float) -> RateLimitedError:
-        wait_s = max(0.0, share.full_until_s - now_s)
+        wait_s = max(0.0, share.room_at_s - now_s)
         return RateLimitedError(share.terms, kind, getattr(need, kind), wait_s)
 
     def _take_own_part(self, share: Share, tokens: int, now_s: float) -> Part:
@@ -326,7 +332,8 @@ class ShareBook:
         wait_s = answer.soonest_s
         if answer.short == "concurrent" or answer.others_hold:
             wait_s = min(wait_s, FULL_S)
-        share.full_until_s = now_s + wait_s
+        share.room_at_s = now_s + wait_s
+        share.full_until_s = now_s + min(wait_s, FULL_WINDOW_S)
         share.full_kind = answer.short
         share.full_need = getattr(need, answer.short)
 

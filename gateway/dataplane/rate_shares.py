@@ -87,10 +87,11 @@ class Share:
     is_asking: bool = False
     told: tuple[tuple[Second, int, int], ...] = ()
     asked: tuple[Want, ...] = ()
-    # Until when nobody asks again for as much as this of a kind.
+    # Until when nobody asks again for as much as this of a kind, and when there may be so much.
     full_until_s: float = 0.0
     full_kind: str = ""
     full_need: int = 0
+    room_at_s: float = 0.0
 
     def change(self, terms: RateTerms) -> None:
         """Go by what the configuration says now."""

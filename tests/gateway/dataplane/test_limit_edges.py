@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from billing.budget_arithmetic import Lease
 from gateway.dataplane.budgets import LeaseBook
 from gateway.dataplane.rate_limits import ShareBook
-from gateway.dataplane.rate_windows import Limits, Report, Window, settle
+from gateway.dataplane.rate_windows import Amount, Limits, Report, Taken, Window, settle
 from policies.snapshot import BudgetTerms, RateTerms
+from tests.gateway.dataplane.in_process import Answer, refusal
+from tests.gateway.dataplane.test_rate_limits import ONE, OTHER, Limited
 
+LARGE = Answer(
+    b'{"model": "served", "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],'
+    b' "usage": {"prompt_tokens": 400, "completion_tokens": 100, "total_tokens": 500}}'
+)
 AT_ONCE = RateTerms(1, "key acme/web/dev", None, None, 1)
 BUDGET = BudgetTerms(1, "acme each day", "total", "UTC", 1_000, 0)
 
@@ -49,3 +57,72 @@ async def test_what_is_lent_as_the_client_leaves_is_held_by_nobody() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (lease.held_nanousd, lease.spent_nanousd) == (0, 0)
+
+
+async def test_a_limit_that_is_lowered_counts_at_once_for_what_a_worker_holds() -> None:
+    limited = Limited(RateTerms(1, "key acme/web/dev", 800))
+    assert (await limited.plane.ask("a")).status == 200
+    assert limited.book.shares[1].free_requests > 50  # an eighth of what was left
+    lower = RateTerms(1, "key acme/web/dev", 5)
+    limited.terms[1] = lower
+    configuration: Any = limited.plane.gateway.configuration
+    configuration.grant = replace(configuration.grant, rate_limits=(lower,))
+    limited.book.tick()  # within a second
+    for _ in range(3):
+        await asyncio.sleep(0)
+    answers = [(await limited.plane.ask("a")).status for _ in range(8)]
+    assert answers == [200] * 4 + [429] * 4
+    # And what the worker took while it was told: it is no debt, nor room for others.
+    book, share = limited.book, limited.book.shares[1]
+    share.free_requests = -3
+    limited.now_s += 1
+    book.tick()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert share.free_requests == 0
+    assert limited.settle(1, Report(OTHER, needs=(ONE,))).served == ()
+
+
+async def test_tokens_that_another_worker_gives_back_are_found_within_a_second() -> None:
+    limited = Limited(RateTerms(1, "key acme/web/dev", None, 1_000))
+    all_of_it = Amount(tokens=1_000)
+    second = int(limited.settle(1, Report(OTHER, needs=(all_of_it,))).now_s)
+    limited.settle(1, Report(OTHER, taken=(Taken(second, 0, 1_000),)))
+    refused = await limited.plane.ask("a", max_tokens=100)
+    assert (refused.status, refused.headers["retry-after"]) == (429, "60")
+    limited.settle(1, Report(OTHER, taken=(Taken(second, 0, -950),)))  # it took 50 after all
+    limited.now_s += 1.0
+    assert (await limited.plane.ask("a", max_tokens=100)).status == 200
+
+
+async def test_a_large_request_without_room_leaves_the_room_to_small_ones() -> None:
+    limited = Limited(rooms={"a": RateTerms(7, "deployment a", None, 1_000)}, names=("a", "b"))
+    limited.plane.upstream.answers["a"] = [LARGE]
+    answers = [await limited.plane.ask("acme/auto", max_tokens=limit) for limit in (500, 700, 20)]
+    assert [client.headers["x-pointsman-deployment"] for client in answers] == ["a", "b", "a"]
+
+
+async def test_a_request_that_no_deployment_ever_has_room_for_is_not_tried_again() -> None:
+    limited = Limited(rooms={"a": RateTerms(7, "deployment a", None, 100)})
+    refused = await limited.plane.ask("a", max_tokens=500)
+    assert (refused.status, refused.error()["code"]) == (429, "rate_limit_exceeded")
+    assert refused.headers["x-should-retry"] == "false"
+    assert "retry-after" not in refused.headers
+    assert "larger" in refused.error()["message"]
+
+
+async def test_who_finds_no_room_lets_another_probe() -> None:
+    """A deployment comes back from ejection, and has no room for the request that would try it."""
+    limited = Limited(rooms={"b": RateTerms(7, "deployment b", 1)}, names=("a", "b", "c"))
+    assert (await limited.plane.ask("b")).status == 200
+    full = limited.plane.gateway.configuration.snapshot.deployments["b"]
+    health, now_s = limited.plane.gateway.health, 1_000.0
+    health._clock = lambda: now_s
+    for _ in range(5):
+        health.on_failure(full, "broken")
+    now_s += 31.0
+    limited.plane.upstream.answers["a"] = [refusal(500)]
+    limited.book.shares[7].full_until_s = 0.0  # it seemed to have room when it was decided
+    assert (await limited.plane.ask("acme/auto")).status == 200
+    assert limited.plane.calls() == ["b", "a", "c"]
+    assert health.may_call(full)
