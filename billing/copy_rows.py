@@ -6,7 +6,7 @@ The format: https://www.postgresql.org/docs/current/sql-copy.html, section "Text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -19,7 +19,8 @@ REQUEST_COLUMNS: Final = (
     " http_status, error_code, policy_id, policy_version_id, rule, deployment_id, served_model, finish_reason,"
     " attempt_count, duration_ms, first_token_ms, usage_kind, usage_convention, input_tokens, output_tokens,"
     " cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_detail, service_tier, price_id,"
-    " cost_nanousd, charge_nanousd, is_unpriced, tags, features, decision"
+    " cost_nanousd, charge_nanousd, is_unpriced, tags, features, decision,"
+    " label_ids"
 )
 ATTEMPT_COLUMNS: Final = (
     "id, request_id, started_at, number, deployment_id, outcome, http_status, error_code, error_message,"
@@ -29,7 +30,9 @@ NULL: Final = "\\N"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def request_row(intent: Intent, outcome: Outcome, charge_nanousd: int | None = None) -> str:
+def request_row(
+    intent: Intent, outcome: Outcome, charge_nanousd: int | None = None, label_ids: Sequence[int] = ()
+) -> str:
     """One line of `COPY request (REQUEST_COLUMNS)`. Raises LineError for an object that is no JSON."""
     usage = outcome.usage
     if usage.kind == "unknown":
@@ -51,7 +54,7 @@ def request_row(intent: Intent, outcome: Outcome, charge_nanousd: int | None = N
         f"{_number(usage.input_tokens)}\t{_number(usage.output_tokens)}\t{cache_read}\t{cache_write}\t"
         f"{reasoning}\t{_json(usage.detail)}\t{_text(usage.service_tier)}\t{_number(outcome.price_id)}\t"
         f"{_number(outcome.cost_nanousd)}\t{_number(charge_nanousd)}\t{outcome.is_unpriced}\t{_json(intent.tags)}\t"
-        f"{_json(intent.features)}\t{_json(intent.decision)}\n"
+        f"{_json(intent.features)}\t{_json(intent.decision)}\t{_numbers(label_ids)}\n"
     )
 
 
@@ -86,6 +89,10 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return NULL if value is None else str(value)
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return f"{{{','.join(map(str, values))}}}" if values else NULL
 
 
 def _text(value: str) -> str:

@@ -1,7 +1,8 @@
 """How does a batch of requests become rows? Records, attempts, rollups, feedback and open lines, once each.
 
-Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_hour, open_intent, feedback,
-evidence of failed checks, and what budgets have spent (`budget_settling`). Call inside a transaction.
+Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour, open_intent,
+feedback, evidence of failed checks, labels (`labelling`), and what budgets have spent (`budget_settling`). Call inside
+a transaction.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that
 comes twice changes nothing. What comes for a closed month is counted on the first open day (`periods`).
 """
@@ -20,6 +21,7 @@ from billing.budget_settling import begin_settling, settle_records
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
 from billing.journal_files import SourceLine
 from billing.journal_lines import Feedback, Intent, LineError, Outcome
+from billing.labelling import label_records
 from billing.periods import POSTING_DAY, hold_open_period, late_postings_of
 from billing.record_charges import begin_charging
 
@@ -85,6 +87,7 @@ DAY_SUMS = (
     ("charge_nanousd", "coalesce(sum(coalesce(charge_nanousd, cost_nanousd)), 0)"),
 )
 KEY_DAY_KEYS = DAY_KEYS[:4]
+LABEL_DAY_KEYS = (*DAY_KEYS[:2], ("label_id", "label_id"))
 HOUR_KEYS = (
     ("hour", "date_trunc('hour', started_at, 'UTC')"),
     *((name, name) for name in ("tenant_id", "deployment_id")),
@@ -97,14 +100,19 @@ HOUR_SUMS = (
 )
 
 
-def _upsert(table: str, keys: Sequence[tuple[str, str]], sums: Sequence[tuple[str, str]]) -> str:
+def _upsert(
+    table: str,
+    keys: Sequence[tuple[str, str]],
+    sums: Sequence[tuple[str, str]],
+    source: str = "inserted",
+) -> str:
     columns = ", ".join(name for name, _ in (*keys, *sums))
     values = ", ".join(expression for _, expression in (*keys, *sums))
     key_names = ", ".join(name for name, _ in keys)
     positions = ", ".join(str(index + 1) for index in range(len(keys)))
     added = ", ".join(f"{name} = kept.{name} + excluded.{name}" for name, _ in sums)
     return f"""INSERT INTO {table} AS kept ({columns})
-    SELECT {values} FROM inserted GROUP BY {positions} ORDER BY {positions}
+    SELECT {values} FROM {source} GROUP BY {positions} ORDER BY {positions}
     ON CONFLICT ({key_names}) DO UPDATE SET {added}"""  # noqa: S608  (all names are constants of this file)
 
 
@@ -115,7 +123,7 @@ WITH inserted AS (
     ON CONFLICT DO NOTHING
     RETURNING id, started_at, tenant_id, project_id, api_key_id, deployment_id, price_id, policy_id, status,
         is_unpriced, usage_kind, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-        reasoning_tokens, cost_nanousd, charge_nanousd, duration_ms, first_token_ms
+        reasoning_tokens, cost_nanousd, charge_nanousd, duration_ms, first_token_ms, label_ids
 ), attempts AS (
     INSERT INTO billing_attemptrecord ({ATTEMPT_COLUMNS})
     SELECT {ATTEMPT_COLUMNS} FROM new_attempt WHERE request_id IN (SELECT id FROM inserted)
@@ -124,6 +132,8 @@ WITH inserted AS (
     {_upsert("billing_usagebyday", DAY_KEYS, DAY_SUMS)}
 ), key_days AS (
     {_upsert("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)}
+), label_days AS (
+    {_upsert("billing_usagebylabelday", LABEL_DAY_KEYS, DAY_SUMS, "inserted, unnest(label_ids) AS label_id")}
 ), hours AS (
     {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
 ), late AS (
@@ -243,6 +253,7 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
     refused: list[Refused] = []
     attempts: list[str] = []
     charges = begin_charging([pair[:2] for pair in pairs])
+    labels = label_records([pair.intent for pair in pairs])
     with connection.cursor() as cursor:
         cursor.execute(CREATE_TEMPORARY)
         cursor.execute(EMPTY_TEMPORARY)
@@ -255,9 +266,10 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
             # PostgreSQL reads while the next rows are written out: two processors work.
             for start in range(0, len(pairs), ROWS_PER_WRITE):
                 rows: list[str] = []
-                for pair in pairs[start : start + ROWS_PER_WRITE]:
+                end = start + ROWS_PER_WRITE
+                for pair, own_labels in zip(pairs[start:end], labels[start:end], strict=True):
                     try:
-                        row = request_row(*pair[:2], charges.find(*pair[:2]))
+                        row = request_row(*pair[:2], charges.find(*pair[:2]), own_labels)
                         own = attempt_rows(*pair[:2])
                     except LineError as refusal:
                         refused += [Refused(source, str(refusal)) for source in pair.sources]

@@ -1,6 +1,6 @@
 """Is every stored cost what usage and price say, and are the rollups what the records say?
 
-Reads: attempt_record, request_record, adjustment, price, usage_by_day, usage_by_hour. Streams over server-side
+Reads: attempt_record, request_record, adjustment, price, the rollups. Streams over server-side
 cursors, a month at a time: memory does not grow with the history. Months whose records were dropped
 (billing.retention) cannot be checked any more: their rollups are left alone and named.
 """
@@ -24,10 +24,10 @@ from billing.partitions import add_months, list_months
 from billing.periods import posted_rows
 from billing.pricebook import PriceVersion, parse_rates
 from billing.rating import UsageUnknownError, rate
-from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums
+from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums, with_labels
 from billing.retention import find_records_since
 from billing.stored_usage import usage_from_json
-from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS
+from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 from billing.verifying_budgets import find_wrong_budgets
 from billing.verifying_charges import find_wrong_charges
 from billing.verifying_invoices import find_wrong_numbers, find_wrong_statements
@@ -129,6 +129,9 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
     yield from _adjustment_differences(begin, end, prices)
     yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
     yield from _rollup_differences("usage_by_key_day", "billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS, month)
+    yield from _rollup_differences(
+        "usage_by_label_day", "billing_usagebylabelday", LABEL_DAY_KEYS, DAY_SUMS, month
+    )
     yield from _rollup_differences("usage_by_hour", "billing_usagebyhour", HOUR_KEYS, HOUR_SUMS, month)
     for wrong in find_wrong_statements(month):
         yield Difference(*wrong)
@@ -221,6 +224,9 @@ def _rollup_differences(
         posted_rows(source, is_by_day=key_names[0] == "day")
         for source in ("billing_requestrecord", "billing_adjustment")
     )
+    if "label_id" in key_names:
+        records = f"{records}, unnest(label_ids) AS label_id"
+        adjustments = with_labels(adjustments, "posted")
     if key_names[0] == "day":
         keys = [("day", "posted_on"), *keys[1:]]
     recomputed = ", ".join(f"{expression} AS {column}" for column, expression in (*keys, *sums))

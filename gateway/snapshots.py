@@ -438,6 +438,7 @@ def _load_tenants() -> dict[int, TenantSnapshot]:
             allowed_regions=frozenset(row.allowed_regions),
             retention_limit=row.retention_limit,
             shadow_percent=row.shadow_percent,
+            reports_end_users=row.reports_end_users,
         )
         for row in rows
     }

@@ -157,7 +157,7 @@ class TenantAdmin(VerbAdmin):
     search_fields = ("name",)
     fields = (
         "name", "time_zone", "is_enabled", "allowed_regions", "retention_limit",
-        "shadow_percent", "shadow_daily_budget_usd", "policies",
+        "shadow_percent", "shadow_daily_budget_usd", "reported_tags", "reports_end_users", "policies",
     )  # fmt: skip
 
     def create_row(self, actor: str, fields: dict[str, Any]) -> Tenant:

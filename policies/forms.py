@@ -265,6 +265,19 @@ class TenantForm(ConsoleForm):
         " overspent.",
     )
 
+    reported_tags = ListField(
+        required=False,
+        label="Tags that spend is summed by",
+        help_text="Members of a request's metadata, separated by commas: cost_centre, feature. Empty: the first five"
+        " that its requests name. From now on: what is recorded already is not summed anew.",
+    )
+    reports_end_users = forms.BooleanField(
+        required=False,
+        label="Sum spend by end user",
+        help_text="Keeps what requests name as safety_identifier or user, as it is: it is shown and exported, so it"
+        " should be no e-mail address.",
+    )
+
     def clean_shadow_percent(self) -> float:
         return self.cleaned_data["shadow_percent"] or 0.0
 

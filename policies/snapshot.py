@@ -153,6 +153,7 @@ class TenantSnapshot:
     `retention_limit` (`policies.retention`): "" for any.
 
     `shadow_percent` of its requests to automatic rules are asked of a second model as well; 0: it has not opted in.
+    `reports_end_users`: what a request names as its end user is kept.
     """
 
     id: int
@@ -162,6 +163,7 @@ class TenantSnapshot:
     allowed_regions: frozenset[str] = frozenset()
     retention_limit: str = ""
     shadow_percent: float = 0.0
+    reports_end_users: bool = False
 
 
 class BudgetTerms(NamedTuple):

@@ -18,8 +18,10 @@ from policies.models import Policy, Project, Tenant
 from policies.row_changes import delete_row, save_checked, set_fields
 
 TENANT_FIELDS = (
-    "name", "time_zone", "is_enabled", "allowed_regions", "retention_limit", "shadow_percent", "shadow_daily_budget_usd"
+    "name", "time_zone", "is_enabled", "allowed_regions", "retention_limit", "shadow_percent",
+    "shadow_daily_budget_usd", "reported_tags", "reports_end_users",
 )  # fmt: skip
+MAX_REPORTED_TAGS = 10
 NO_BUDGET = Decimal(0)
 PROJECT_FIELDS = ("name", "is_enabled")
 
@@ -34,6 +36,8 @@ def create_tenant(
     retention_limit: str = "",
     shadow_percent: float = 0.0,
     shadow_daily_budget_usd: Decimal = NO_BUDGET,
+    reported_tags: Sequence[str] = (),
+    reports_end_users: bool = False,
 ) -> Tenant:
     """Create a tenant. Raises ConfigurationError."""
     fields = {
@@ -43,13 +47,15 @@ def create_tenant(
         "retention_limit": retention_limit,
         "shadow_percent": shadow_percent,
         "shadow_daily_budget_usd": shadow_daily_budget_usd,
+        "reported_tags": reported_tags,
+        "reports_end_users": reports_end_users,
     }
     return _write_tenant(Tenant(), actor=actor, action="create", fields=fields)
 
 
 @transaction.atomic
 def change_tenant(*, tenant: Tenant, actor: str, **changed_fields: Any) -> Tenant:
-    """Change name, time_zone, is_enabled, allowed_regions, retention_limit or shadow sampling of a tenant.
+    """Change what `TENANT_FIELDS` names of a tenant.
 
     Raises ConfigurationError.
     """
@@ -119,6 +125,8 @@ def _write_tenant(row: Tenant, *, actor: str, action: str, fields: dict[str, Any
         ):
             raise InvalidValueError({"allowed_regions": ["a list of region names is needed"]})
         values["allowed_regions"] = sorted({region.strip() for region in regions})
+    if "reported_tags" in values:
+        values["reported_tags"] = _check_tags(values["reported_tags"])
     if "shadow_percent" in values:
         values["shadow_percent"] = float(values["shadow_percent"])
     before, after = set_fields(row, values, allowed=TENANT_FIELDS)
@@ -135,6 +143,16 @@ def _write_tenant(row: Tenant, *, actor: str, action: str, fields: dict[str, Any
     save_checked(row)
     _record(row, actor=actor, action=action, before=before if action == "change" else None, after=after)
     return row
+
+
+def _check_tags(names: Any) -> list[str]:
+    """In the order given, each once."""
+    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise InvalidValueError({"reported_tags": ["a list of tag names is needed"]})
+    checked = list(dict.fromkeys(name.strip() for name in names))
+    if len(checked) > MAX_REPORTED_TAGS:
+        raise InvalidValueError({"reported_tags": [f"at most {MAX_REPORTED_TAGS} tags can be reported"]})
+    return checked
 
 
 def _record(

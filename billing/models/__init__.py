@@ -16,6 +16,7 @@ from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsa
 from billing.models.exports import ExportJob, ExportKind, ExportState
 from billing.models.ingestion import JournalCursor, OpenIntent
 from billing.models.invoices import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState
+from billing.models.labels import Label, LabelKind, LabelName, LabelUse, UsageByLabelDay
 from billing.models.ledger import LedgerEntry, LedgerPosting
 from billing.models.meters import MeterByDay, MeterDay
 from billing.models.periods import ClosingState, LatePosting, PeriodClosing, PeriodLock
@@ -63,6 +64,10 @@ __all__ = [
     "InvoiceLine",
     "InvoiceState",
     "JournalCursor",
+    "Label",
+    "LabelKind",
+    "LabelName",
+    "LabelUse",
     "LatePosting",
     "LedgerEntry",
     "LedgerPosting",
@@ -85,6 +90,7 @@ __all__ = [
     "UsageByDay",
     "UsageByHour",
     "UsageByKeyDay",
+    "UsageByLabelDay",
     "WorkloadDay",
     "WorkloadUsage",
 ]

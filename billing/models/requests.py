@@ -6,6 +6,7 @@ Partitioned by month of `started_at` (created by a migration, kept up by `billin
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 
@@ -77,6 +78,11 @@ class RequestRecord(models.Model):
     tags = models.JSONField(default=dict)
     features = models.JSONField(default=dict)
     decision = models.JSONField(default=dict)
+    label_ids = ArrayField(
+        models.IntegerField(),
+        null=True,
+        help_text="What it is summed by beside its columns. Null: by nothing.",
+    )
     ingested_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -305,6 +305,8 @@ class _Applier:
             "is_enabled",
             "shadow_percent",
             "shadow_daily_budget_usd",
+            "reported_tags",
+            "reports_end_users",
         )
         if "allowed_regions" in wanted:
             wanted["allowed_regions"] = sorted(set(wanted["allowed_regions"]))

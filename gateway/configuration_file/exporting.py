@@ -128,7 +128,14 @@ def _tenant(row: Tenant) -> dict[str, Any]:
     entry = _with_changes(
         row,
         ("name", "time_zone"),
-        ("allowed_regions", "retention_limit", "is_enabled", "shadow_percent"),
+        (
+            "allowed_regions",
+            "retention_limit",
+            "is_enabled",
+            "shadow_percent",
+            "reported_tags",
+            "reports_end_users",
+        ),
     )
     if row.shadow_daily_budget_usd:
         entry["shadow_daily_budget_usd"] = str(row.shadow_daily_budget_usd)

@@ -445,6 +445,8 @@ _TENANT: dict[str, _Field] = {
     "retention_limit": _text,
     "shadow_percent": _number,
     "shadow_daily_budget_usd": _usd,
+    "reported_tags": _texts,
+    "reports_end_users": _boolean,
     "is_enabled": _boolean,
     "policies": _texts,
     "projects": _list_of(_PROJECT, key="name"),

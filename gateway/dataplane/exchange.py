@@ -18,7 +18,7 @@ from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.limits import Room
 from gateway.dataplane.rate_limit_headers import standing_headers
 from gateway.dataplane.rate_shares import Hold as RateHold
-from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line
+from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line, read_end_user
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
 from gateway.wire.openai_request import Endpoint, ParsedRequest
@@ -137,6 +137,8 @@ class Exchange:
         if self.client_ids:
             # No feature: no condition sees it, no decision is made from it.
             features["client"] = self.client_ids
+        if grant.tenant.reports_end_users and parsed is not None and (user := read_end_user(parsed.payload)):
+            features["end_user"] = user
         if self.shadow_of:
             features["shadow_of"] = self.shadow_of
         if self.refused_by:

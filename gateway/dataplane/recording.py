@@ -5,6 +5,7 @@ Pure: facts in, dictionaries out. The form of both lines: billing/README.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -82,6 +83,7 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
     return line
 
 
+MAX_END_USER_CHARACTERS = 200
 _UNKNOWN_LINE = usage_as_line(UNKNOWN_USAGE)
 _NOTHING_LINE = usage_as_line(Usage(kind="reported", input_tokens=0, output_tokens=0, convention="none"))
 # What stands in columns of the record, and what nothing reads but a person who is shown it there.
@@ -112,6 +114,19 @@ def features_as_line(features: Features, ask: Ask | None = None) -> dict[str, An
             if wish != default and name not in _ASK_COLUMNS:
                 line[name] = list(wish) if isinstance(wish, tuple) else wish
     return line
+
+
+def read_end_user(payload: Mapping[str, Any]) -> str:
+    """Whom a request names as its end user, for tenants that have that kept; "" where it names nobody.
+
+    `safety_identifier`, or `user` as it was called before; of Anthropic's format `metadata.user_id`.
+    """
+    metadata = payload.get("metadata")
+    named = metadata.get("user_id") if isinstance(metadata, dict) else None
+    for value in (payload.get("safety_identifier"), payload.get("user"), named):
+        if isinstance(value, str) and value:
+            return value[:MAX_END_USER_CHARACTERS]
+    return ""
 
 
 def outcome_line(

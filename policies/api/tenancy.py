@@ -66,6 +66,16 @@ class TenantSerializer(StrictSerializer):
         required=False,
         help_text="What shadow requests may cost in one day (UTC), worst case counted before each call.",
     )
+    reported_tags = serializers.ListField(
+        child=serializers.CharField(max_length=64),
+        max_length=10,
+        required=False,
+        help_text="Tags (members of `metadata`) that spend is summed by; empty: the first five that requests name.",
+    )
+    reports_end_users = serializers.BooleanField(
+        required=False,
+        help_text="Keep what requests name as `safety_identifier` or `user`, as it is, and sum spend by it.",
+    )
     policies = PublicIdsField(required=False, help_text="Public ids of the policies it may use.")
     created_at = serializers.DateTimeField(read_only=True)
 

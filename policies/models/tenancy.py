@@ -7,6 +7,7 @@ from decimal import Decimal
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.db.models import Value
 
 from policies.retention import RETENTION_LIMITS
 
@@ -45,6 +46,19 @@ class Tenant(models.Model):
         db_default=Decimal(0),
         validators=[MinValueValidator(0)],
         help_text="What shadow requests may cost in one day (UTC).",
+    )
+    # What spend is summed by beside tenant, key, model and policy (billing/labelling.py).
+    reported_tags = ArrayField(
+        models.CharField(max_length=64),
+        default=list,
+        db_default=Value([], output_field=ArrayField(models.CharField(max_length=64))),
+        blank=True,
+        help_text="Tags that spend is summed by; empty: the first five that requests name.",
+    )
+    reports_end_users = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Keep what requests name as their end user, as they name it, and sum spend by it.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

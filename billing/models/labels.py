@@ -1,0 +1,96 @@
+"""By which labels of its callers is spend summed? Tables: label, label_name, label_use, usage_by_label_day.
+
+A label is a rule, an app, an end user or the value of a tag. `billing.labelling` says which requests have which.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class LabelKind(models.TextChoices):
+    RULE = "rule", "rule"
+    TAG = "tag", "tag"
+    APP = "app", "app"
+    USER = "user", "end user"
+
+
+class Label(models.Model):
+    """One value, whoever uses it. The empty value stands for all that found no room (`is_other`)."""
+
+    kind = models.CharField(max_length=4, choices=LabelKind.choices)
+    name = models.CharField(max_length=64, blank=True, help_text="Of a tag; of other kinds empty.")
+    value = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["kind", "name", "value"], name="label_unique")]
+
+    def __str__(self) -> str:
+        return self.value or "all others"
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it stands for the values beyond what a tenant's reports hold apart."""
+        return not self.value
+
+
+class LabelName(models.Model):
+    """How many values of one kind (of tags: of one name) a tenant's reports hold apart."""
+
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=4, choices=LabelKind.choices)
+    name = models.CharField(max_length=64, blank=True)
+    value_count = models.IntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "kind", "name"], name="label_name_unique_in_tenant")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".strip()
+
+
+class LabelUse(models.Model):
+    """A tenant's reports hold this label apart, for good."""
+
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.CASCADE, related_name="+")
+    label = models.ForeignKey(Label, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "label"], name="label_use_unique")]
+
+    def __str__(self) -> str:
+        return f"tenant {self.tenant_id} label {self.label_id}"
+
+
+class UsageByLabelDay(models.Model):
+    """Sums by UTC day, tenant and label. A request with three labels stands in three rows, one without in none."""
+
+    day = models.DateField()
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
+    label = models.ForeignKey(Label, on_delete=models.PROTECT, related_name="+")
+    request_count = models.BigIntegerField()
+    error_count = models.BigIntegerField()
+    unpriced_count = models.BigIntegerField()
+    estimated_count = models.BigIntegerField()
+    unknown_count = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+    charge_nanousd = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["day", "tenant", "label"], name="usage_by_label_day_unique")
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "day"], name="usage_by_label_day_tenant"),
+            models.Index(fields=["label", "day"], name="usage_by_label_day_label"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} label {self.label_id}"
