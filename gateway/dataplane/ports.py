@@ -94,8 +94,8 @@ class RateLimits(Protocol):
         """End a request; None: nobody knows how many tokens it took."""
         ...
 
-    def room_in_s(self, terms: RateTerms, /) -> float:
-        """In how many seconds there may be room; 0 where nothing is known against it."""
+    def room_in_s(self, terms: RateTerms, tokens: int = 1, /) -> float:
+        """In how many seconds there may be room for such a request; 0 where nothing is known against it."""
         ...
 
     def standings(self, limits: tuple[RateTerms, ...], /) -> tuple[Standing | None, Standing | None]:
