@@ -3,8 +3,8 @@
 Reads: sale_term, price (book sale), deployment. Writes: sale_term, change_event. The only writer of terms.
 
 Terms begin now or later, before only where nothing is recorded since: what is recorded keeps its charge, so that
-recorded charges can be computed again from the terms that are there. For that, ingestion holds a lock which adding waits
-for (`hold_terms`). A price of the book `sale` that is dated back counts from the moment it was added.
+recorded charges can be computed again from the terms that are there. For that, ingestion holds a lock, which adding
+waits for (`hold_terms`). A price of the book `sale` that is dated back counts from the moment it was added.
 """
 
 from __future__ import annotations

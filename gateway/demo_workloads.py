@@ -246,7 +246,7 @@ WORKLOADS = (
             "Compare the lease of 2024 with the one of this year: The parties agree",
             "Which clauses of the supplier's draft differ from ours?",
         ),
-        conversations_a_day=26,
+        conversations_a_day=18,
         hours=_OFFICE,
         weekend_share=0.1,
         input_tokens=(12_000, 44_000),
