@@ -33,7 +33,7 @@ from gateway.dataplane.budgets import LeaseBook  # noqa: E402
 from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
 from gateway.dataplane.health import Health  # noqa: E402
-from gateway.dataplane.inference import send_error  # noqa: E402
+from gateway.dataplane.json_answers import send_error  # noqa: E402
 from gateway.dataplane.shadowing import ShadowSampler  # noqa: E402
 from gateway.dataplane.simulated import SimulatedClient  # noqa: E402
 from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402

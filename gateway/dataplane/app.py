@@ -14,7 +14,8 @@ from gateway.dataplane.errors import GatewayError, MethodNotAllowed, NotFound, N
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.feedback import serve_feedback
 from gateway.dataplane.gateway import Gateway
-from gateway.dataplane.inference import send_error, serve
+from gateway.dataplane.inference import serve
+from gateway.dataplane.json_answers import send_error
 from gateway.dataplane.limits import Receive
 from gateway.dataplane.listings import ListingKind, serve_listing
 from gateway.dataplane.request_ids import make_request_id

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.dataplane.errors import Unauthorized
+from gateway.dataplane.errors import GatewayUnready, Unauthorized
 from gateway.dataplane.ports import Configuration
 from policies.snapshot import KeyGrant
 
@@ -24,7 +24,13 @@ def read_secret(headers: Mapping[bytes, bytes]) -> str | None:
 def authenticate(
     headers: Mapping[bytes, bytes], configuration: Configuration, *, now_unix_s: float
 ) -> KeyGrant:
-    """Return the grant. Raises Unauthorized."""
+    """Return the grant. Raises Unauthorized; GatewayUnready while no configuration is loaded."""
+    if not configuration.is_ready:
+        raise GatewayUnready(
+            "The gateway is starting and has not loaded its configuration yet.",
+            code="gateway_starting",
+            headers=[(b"retry-after", b"1")],
+        )
     secret = read_secret(headers)
     grant = configuration.find_key(secret) if secret else None
     if grant is None or (grant.expires_unix_s is not None and grant.expires_unix_s <= now_unix_s):

@@ -17,7 +17,7 @@ from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError, GatewayUnready
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
-from gateway.dataplane.inference import send_error
+from gateway.dataplane.json_answers import send_error, send_json
 from gateway.dataplane.limits import Receive, check_content_type, check_declared_size, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
@@ -43,19 +43,12 @@ async def serve_feedback(gateway: Gateway, scope: Mapping[str, Any], receive: Re
     except GatewayError as error:
         await send_error(error, send, headers)
         return
-    body = orjson.dumps(answer)
-    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 202, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_json(answer, send, headers, status=202)
 
 
 async def _take(
     gateway: Gateway, headers: Mapping[bytes, bytes], receive: Receive, feedback_id: str
 ) -> dict[str, Any]:
-    if not gateway.configuration.is_ready:
-        raise GatewayUnready(
-            "The gateway is starting.", code="gateway_starting", headers=[(b"retry-after", b"1")]
-        )
     check_declared_size(headers, max_bytes=MAX_BODY_BYTES)
     grant = authenticate(headers, gateway.configuration, now_unix_s=gateway.now_unix_s())
     check_content_type(headers)

@@ -28,6 +28,7 @@ from gateway.dataplane.errors import (
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.hangups import HangupWatch
+from gateway.dataplane.json_answers import send_error
 from gateway.dataplane.limits import (
     Receive,
     check_content_type,
@@ -110,12 +111,6 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     """Check, read, decide. Raises GatewayError; the exchange then says how far it came."""
     gateway = exchange.gateway
     configuration = gateway.configuration
-    if not configuration.is_ready:
-        raise GatewayUnready(
-            "The gateway is starting and has not loaded its configuration yet.",
-            code="gateway_starting",
-            headers=[(b"retry-after", b"1")],
-        )
     declared_bytes = check_declared_size(headers)
     grant = authenticate(headers, configuration, now_unix_s=exchange.started_at_unix_s)
     exchange.grant = grant
@@ -232,24 +227,6 @@ async def _send_error(exchange: Exchange, error: GatewayError, send: Send) -> No
     except GatewayUnready as unready:
         error = unready
     await send_error(error, send, exchange.response_headers())
-
-
-async def send_error(error: GatewayError, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-    """Send an error answer; the one place where the error tree becomes HTTP."""
-    body = error.body()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                *headers,
-                *error.headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _send_stopping(exchange: Exchange, send: Send) -> None:

@@ -12,13 +12,11 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import orjson
-
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import GatewayError, GatewayUnready, NotFound
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
-from gateway.dataplane.inference import send_error
+from gateway.dataplane.json_answers import send_error, send_json
 from gateway.dataplane.request_ids import make_request_id
 from policies.naming import names_of
 from policies.snapshot import KeyGrant, RoutingSnapshot
@@ -54,10 +52,6 @@ async def serve_listing(
     request_id = make_request_id()
     headers = [(b"x-request-id", request_id.encode())]
     try:
-        if not gateway.configuration.is_ready:
-            raise GatewayUnready(
-                "The gateway is starting.", code="gateway_starting", headers=[(b"retry-after", b"1")]
-            )
         grant = authenticate(dict(scope["headers"]), gateway.configuration, now_unix_s=gateway.now_unix_s())
         if kind == "request":
             payload: Any = await _find_request(gateway, grant, name)
@@ -72,10 +66,7 @@ async def serve_listing(
     except GatewayError as error:
         await send_error(error, send, headers)
         return
-    body = orjson.dumps(payload)
-    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    await send_json(payload, send, headers, is_head=scope["method"] == "HEAD")
 
 
 def _find_model(gateway: Gateway, grant: KeyGrant, name: str) -> dict[str, Any]:

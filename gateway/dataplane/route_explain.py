@@ -15,10 +15,11 @@ import orjson
 
 from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.auth import authenticate
-from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError, GatewayUnready
+from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
-from gateway.dataplane.inference import is_yes, routing_error, send_error, with_conversation
+from gateway.dataplane.inference import is_yes, routing_error, with_conversation
+from gateway.dataplane.json_answers import send_error, send_json
 from gateway.dataplane.limits import Receive, Room, check_content_type, check_declared_size, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint, parse_request
@@ -38,17 +39,10 @@ async def serve_explanation(gateway: Gateway, scope: Mapping[str, Any], receive:
     except GatewayError as error:
         await send_error(error, send, headers)
         return
-    body = orjson.dumps(answer)
-    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_json(answer, send, headers)
 
 
 async def _explain(gateway: Gateway, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, Any]:
-    if not gateway.configuration.is_ready:
-        raise GatewayUnready(
-            "The gateway is starting.", code="gateway_starting", headers=[(b"retry-after", b"1")]
-        )
     declared_bytes = check_declared_size(headers)
     now_unix_s = gateway.now_unix_s()
     grant = authenticate(headers, gateway.configuration, now_unix_s=now_unix_s)
