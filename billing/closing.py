@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from django.db import transaction
+from django.db import DataError, transaction
 from django.db.models import F, Q, Sum
 
 from billing import invoicing
@@ -34,6 +34,7 @@ from billing.models import (
 )
 from billing.partitions import add_months
 from billing.periods import count_foreign_reversals, find_closed_until, hold_period_alone
+from billing.statement_document import StatementError
 from billing.summing_meters import list_unmatched_days, sum_meters
 from policies import changes
 from policies.errors import ConfigurationError, InvalidValueError
@@ -274,6 +275,10 @@ def _issue_all(row: PeriodClosing, *, now: dt.datetime) -> list[dict[str, Any]]:
                 left.append({"tenant": tenant.pk, "reason": reason})
         except ConfigurationError as refusal:
             left.append({"tenant": tenant.pk, "reason": str(refusal)})
+        except (StatementError, DataError) as fault:
+            # What is wrong with one statement keeps no other tenant from its own.
+            logger.exception("The statement of %s for %s is left.", tenant, f"{row.month:%Y-%m}")
+            left.append({"tenant": tenant.pk, "reason": f"It cannot be written: {str(fault)[:200]}"})
         PeriodClosing.objects.filter(pk=row.pk).update(
             done_count=F("done_count") + 1, heartbeat_at=_later(now)
         )

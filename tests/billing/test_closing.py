@@ -30,7 +30,7 @@ from billing.models import (
 )
 from billing.periods import find_closed_until, hold_period_alone, posting_day
 from billing.rerating import Question, rerate
-from billing.statement_document import from_json
+from billing.statement_document import StatementError, from_json
 from billing.verifying import verify
 from policies.models import ChangeEvent
 from tests import make
@@ -250,3 +250,24 @@ def test_the_command_previews_closes_and_says_what_is_missing(tmp_path: Path) ->
         said("close_period", "October")
     with pytest.raises(CommandError, match="It ends on"):
         said("close_period", f"{dt.datetime.now(dt.UTC):%Y-%m}")
+
+
+def test_a_statement_that_cannot_be_written_keeps_no_other_tenant_from_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, other = spend(tmp_path, world=make.world("a")), spend(tmp_path, world=make.world("b"))
+    build = invoicing.build_draft
+
+    def build_one(*, tenant: Any, month: dt.date) -> Any:
+        if tenant == broken.tenant:
+            raise StatementError("the subtotal is not the sum of the lines")
+        return build(tenant=tenant, month=month)
+
+    with mock.patch.object(invoicing, "build_draft", build_one):
+        row = close()
+    reason = "It cannot be written: the subtotal is not the sum of the lines"
+    assert row.left == [{"tenant": broken.tenant.pk, "reason": reason}]
+    assert [one.tenant for one in Invoice.objects.filter(number__isnull=False)] == [other.tenant]
+    assert close(now=LATER).left == [], "asking again issues what was left"
+    assert Invoice.objects.get(tenant=broken.tenant).state == InvoiceState.ISSUED
+    assert len(caplog.records) >= 1
