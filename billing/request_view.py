@@ -124,7 +124,7 @@ def find_request(request_id: uuid.UUID, *, key_id: int | None) -> dict[str, Any]
     load_names([record], attempts)
     return {
         **request_as_json(record, attempts),
-        "explanation": sentences(record.decision),
+        "explanation": sentences(record.decision, refused_by=record.features.get("refused_by", "")),
         "saving": _saving(record),
     }
 

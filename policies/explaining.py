@@ -62,6 +62,14 @@ _STRATEGIES = {
 }
 
 
+_REFUSALS = {
+    "requests": "all requests per minute of {} were taken",
+    "tokens": "too few tokens per minute of {} were left for it",
+    "concurrent": "as many requests as {} may have running at once were running",
+    "budget": "what it could cost did not fit into the budget of {}",
+}
+
+
 def decision_record(decision: Decision) -> dict[str, Any]:
     """The decision as the journal and the request record keep it: JSON values, under 1 kB on average."""
     record: dict[str, Any] = {"path": decision.path, "draw": decision.draw, "rev": decision.revision}
@@ -106,8 +114,24 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     return record
 
 
-def sentences(record: Mapping[str, Any]) -> list[str]:
-    """Say the decision in plain English, one fact a sentence, in the order in which it was made."""
+def sentences(record: Mapping[str, Any], *, refused_by: str = "") -> list[str]:
+    """Say the decision in plain English, one fact a sentence, in the order in which it was made.
+
+    `refused_by` is what a request's features say of the limit or the budget that refused it (`refusal_text`).
+    """
+    told = _decision_sentences(record)
+    if refused_by:
+        told.append(f"The request was refused: {refusal_text(refused_by)}.")
+    return told
+
+
+def refusal_text(refused_by: str) -> str:
+    """Say what refused a request: `requests of key acme/web/dev`, `budget of acme each day`."""
+    kind, _, name = refused_by.partition(" of ")
+    return _REFUSALS[kind].format(name) if kind in _REFUSALS else refused_by
+
+
+def _decision_sentences(record: Mapping[str, Any]) -> list[str]:
     if not record:
         return ["The request was refused before it was routed."]
     told = [_path_sentence(record)]

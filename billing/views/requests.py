@@ -22,7 +22,7 @@ from django.views.decorators.vary import vary_on_headers
 from billing.charge_lines import charge_lines
 from billing.export_files import list_formats
 from billing.in_flight import InFlight, list_in_flight
-from billing.models import RequestRecord
+from billing.models import Label, RequestRecord
 from billing.models.requests import RequestStatus
 from billing.request_listing import Page, list_requests
 from billing.request_questions import read_filters
@@ -42,6 +42,7 @@ NAMED: dict[str, type[Table]] = {
     "provider": Provider,
     "policy": Policy,
     "served": Model,
+    "label": Label,
 }
 STATUSES = [*((status.value, status.label) for status in RequestStatus), (IN_FLIGHT, "still running")]
 
@@ -134,7 +135,7 @@ def show_request(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
         "record": record,
         "is_running": record["status"] == IN_FLIGHT,
         "spans": build_spans(record),
-        "sentences": sentences(decision),
+        "sentences": sentences(decision, refused_by=features.pop("refused_by", "")),
         "rules": rules_of(decision),
         "candidates": candidates_of(decision),
         "tried": {attempt["deployment"] for attempt in record["attempts"]},

@@ -40,6 +40,7 @@ async def hold_budgets(exchange: Exchange) -> None:
         except BudgetShortError as short:
             fitting = plan.limit_that_fits(short.fits_nanousd) if short.terms.may_lower_limit else None
             if fitting is None or (output_limit is not None and fitting >= output_limit):
+                exchange.refused_by = f"budget of {short.terms.name}"
                 raise budget_exceeded(short, most) from None
             output_limit = fitting
             continue

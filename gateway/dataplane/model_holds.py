@@ -61,6 +61,7 @@ async def hold_by_model(exchange: Exchange, parsed: ParsedRequest, by_model: Ter
         terms, fits = refusal.short.terms, refusal.short.fits_nanousd
         fitting = plan.limit_that_fits(fits, refusal.candidates) if terms.may_lower_limit else None
         if fitting is None or (output_limit is not None and fitting >= output_limit):
+            exchange.refused_by = f"budget of {terms.name}"
             raise budget_exceeded(refusal.short, refusal.most_nanousd) from None
         output_limit = fitting
     raise budget_unknown()

@@ -12,8 +12,11 @@ from billing.budget_arithmetic import Lease
 from gateway.dataplane.budgets import LeaseBook
 from gateway.dataplane.rate_limits import ShareBook
 from gateway.dataplane.rate_windows import Amount, Limits, Report, Taken, Window, settle
+from policies.explaining import sentences
 from policies.snapshot import BudgetTerms, RateTerms
-from tests.gateway.dataplane.in_process import Answer, refusal
+from tests.gateway.dataplane.in_process import Answer, Plane, refusal
+from tests.gateway.dataplane.test_budget_holds import BudgetPlane
+from tests.gateway.dataplane.test_model_holds import ModelPlane
 from tests.gateway.dataplane.test_rate_limits import ONE, OTHER, Limited
 
 LARGE = Answer(
@@ -126,3 +129,23 @@ async def test_who_finds_no_room_lets_another_probe() -> None:
     assert (await limited.plane.ask("acme/auto")).status == 200
     assert limited.plane.calls() == ["b", "a", "c"]
     assert health.may_call(full)
+
+
+async def test_a_record_says_in_words_which_limit_or_budget_refused_the_request() -> None:
+    limited = Limited(RateTerms(1, "key acme/web/dev", 1))
+    assert [(await limited.plane.ask("a")).status for _ in range(2)] == [200, 429]
+    assert (
+        told(limited.plane)
+        == "The request was refused: all requests per minute of key acme/web/dev were taken."
+    )
+    budgeted = BudgetPlane("a", lease_nanousd=1_000)
+    assert (await budgeted.ask("a", max_tokens=5)).status == 402
+    assert told(budgeted).endswith("what it could cost did not fit into the budget of acme each day.")
+    of_model = ModelPlane(big=1, small=1)
+    assert (await of_model.ask("acme/auto", max_tokens=5)).status == 402
+    assert told(of_model).endswith("did not fit into the budget of acme (big).")
+
+
+def told(plane: Plane) -> str:
+    intent = plane.lines("intent")[-1]
+    return sentences(intent["decision"], refused_by=intent["features"]["refused_by"])[-1]
