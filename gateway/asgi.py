@@ -40,7 +40,7 @@ from gateway.dataplane.upstream import PooledUpstreamClient  # noqa: E402
 from gateway.journal import SegmentJournal  # noqa: E402
 from gateway.kept_configuration import KeptConfiguration  # noqa: E402
 from gateway.rate_limit_shares import ShareKeeper  # noqa: E402
-from gateway.snapshots import WorkerConfiguration  # noqa: E402
+from gateway.worker_configuration import WorkerConfiguration  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ import pytest
 from cryptography.fernet import Fernet
 from django.db import OperationalError
 
-from gateway import kept_configuration, snapshots
+from gateway import kept_configuration, snapshots, worker_configuration
 from gateway.kept_configuration import MAX_AGE_S, WRITE_EVERY_S, KeptConfiguration, release_fingerprint
-from gateway.snapshots import Loaded, WorkerConfiguration, load_everything
+from gateway.snapshots import Loaded, load_everything
+from gateway.worker_configuration import WorkerConfiguration
 from policies import issuing, publishing, tenancy_changes
 from policies.autorouter.difficulty import FORM_NAMES, DifficultyModel
 from policies.autorouter.tables import Amount, Estimate, Latency, Workload
@@ -88,7 +89,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
             raise OperationalError("the database is away")
         return real()
 
-    monkeypatch.setattr(snapshots, "read_revision", flaky)
+    monkeypatch.setattr(worker_configuration, "read_revision", flaky)
     yield state
 
 

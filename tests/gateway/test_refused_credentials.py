@@ -10,7 +10,7 @@ import pytest
 
 from gateway import health_board
 from gateway.dataplane.health import Health
-from gateway.snapshots import WorkerConfiguration
+from gateway.worker_configuration import WorkerConfiguration
 from policies.models import ChangeEvent
 from tests.console_people import operator, viewer
 from tests.gateway.test_snapshots import LIVE_WITHIN_S, within_s

@@ -12,8 +12,9 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from gateway import snapshots
-from gateway.snapshots import WorkerConfiguration, load_snapshot
+from gateway import snapshots, worker_configuration
+from gateway.snapshots import load_snapshot
+from gateway.worker_configuration import WorkerConfiguration
 from policies import cataloguing, issuing, publishing, tenancy_changes
 from policies.decision import Ask, decide
 from policies.features import Features
@@ -100,10 +101,12 @@ def test_loading_takes_a_handful_of_queries(django_assert_num_queries: Any) -> N
 @pytest.mark.django_db
 def test_bookkeeping_is_no_work_for_workers(django_assert_num_queries: Any) -> None:
     make_price()
-    loaded = snapshots._load_everything(1)
+    loaded = snapshots.load_everything()
     with django_assert_num_queries(0):
-        after = snapshots._load_changes(loaded, 2, [("credit", 1), ("statement", 2), ("exchange_rate", 3)])
-    assert (loaded.routing.revision, after.routing.revision) == (1, 2)
+        after = snapshots.load_changes(
+            loaded, newest := loaded.routing.revision + 1, [(name, 1) for name in snapshots.BOOKKEEPING]
+        )
+    assert after.routing.revision == newest
     assert (after.prices, after.grants) == (loaded.prices, loaded.grants)
 
 
@@ -280,7 +283,7 @@ def test_while_the_database_is_away_the_last_configuration_stays_and_then_catche
             raise OperationalError("the database is away")
         return real()
 
-    monkeypatch.setattr(snapshots, "read_revision", flaky)
+    monkeypatch.setattr(worker_configuration, "read_revision", flaky)
     is_away.set()
     _, later = make_key()
     time.sleep(0.8)
@@ -322,7 +325,7 @@ def test_a_worker_that_starts_without_a_database_becomes_ready_when_it_is_there(
             raise OperationalError("the database is away")
         return real()
 
-    monkeypatch.setattr(snapshots, "read_revision", flaky)
+    monkeypatch.setattr(worker_configuration, "read_revision", flaky)
     worker = WorkerConfiguration(start_wait_s=0.2)
     try:
         assert not worker.is_ready
@@ -337,13 +340,13 @@ def test_a_worker_that_starts_without_a_database_becomes_ready_when_it_is_there(
 
 def test_a_burst_of_changes_is_one_rebuild(worker: WorkerConfiguration, monkeypatch: Any) -> None:
     built = []
-    real = snapshots._load_changes
+    real = snapshots.load_changes
 
     def counted(*args: Any) -> Any:
         built.append(args[1])
         return real(*args)
 
-    monkeypatch.setattr(snapshots, "_load_changes", counted)
+    monkeypatch.setattr(worker_configuration, "load_changes", counted)
     project = make_project()
     with transaction.atomic():
         secrets = [make_key(project=project)[1] for _ in range(20)]

@@ -12,7 +12,8 @@ from django.utils import timezone
 from billing import router_learning
 from billing.evidence import Judgement, record_evidence
 from billing.models import Evidence
-from gateway.snapshots import WorkerConfiguration, load_snapshot
+from gateway.snapshots import load_snapshot
+from gateway.worker_configuration import WorkerConfiguration
 from policies import cataloguing, router_tables
 from policies.autorouter.estimating import find_rating
 from policies.autorouter.tables import empty_tables

@@ -19,7 +19,7 @@ import policies.models
 from gateway.asgi import Application
 from gateway.dataplane.app import DataPlane
 from gateway.journal import SegmentJournal
-from gateway.snapshots import WorkerConfiguration
+from gateway.worker_configuration import WorkerConfiguration
 from policies import publishing, tenancy_changes
 from tests.gateway.dataplane.in_process import Client, Plane, chat, refusal, stream
 from tests.make_configuration import (
