@@ -1,8 +1,9 @@
 """What do all totals come from? The one query layer over the rollups.
 
-Reads: usage_by_day, usage_by_key_day, usage_by_hour; for percentiles and error codes of the last hour also
-request_record, at most 10,000 of its newest rows. Days and hours are UTC. Every page, export and statement takes its
-sums from here, so they agree; what has no price or no known usage is counted beside every sum, never as zero inside it.
+Reads: usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour; for percentiles and error codes of the
+last hour also request_record, at most 10,000 of its newest rows. Days and hours are UTC. Every page, export and statement
+takes its sums from here, so they agree; what has no price or no known usage is counted beside every sum, never as zero
+inside it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from django.db.models import BigIntegerField, Sum
 from django.db.models import Model as Table
 from django.db.models.functions import Cast
 
-from billing.models import UsageByDay, UsageByHour, UsageByKeyDay
+from billing.models import UsageByDay, UsageByHour, UsageByKeyDay, UsageByLabelDay
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
 HOUR = dt.timedelta(hours=1)
@@ -31,7 +32,7 @@ NONE: Final = 0
 
 Dimension = Literal["tenant", "project", "key", "model", "provider", "deployment", "policy"]
 # Dimension -> the column that holds it, the table of its names.
-DIMENSIONS: Mapping[Dimension, tuple[str, type[Table]]] = {
+DIMENSIONS: Mapping[str, tuple[str, type[Table]]] = {
     "tenant": ("tenant_id", Tenant),
     "project": ("project_id", Project),
     "key": ("api_key_id", ApiKey),
@@ -147,11 +148,14 @@ class Scope:
     provider_id: int | None = None
     deployment_id: int | None = None
     policy_id: int | None = None
+    label_id: int | None = None
 
 
 EVERYBODY = Scope()
 # What the rollup by day and key alone knows.
 _KEY_DAY_COLUMNS: Final = frozenset({"day", "tenant_id", "project_id", "api_key_id"})
+_LABEL_DAY_COLUMNS: Final = frozenset({"day", "tenant_id", "label_id"})
+LABEL_COLUMN: Final = "label_id"
 _SCOPE_COLUMNS: Final = {"model_id": "deployment__model_id", "provider_id": "deployment__provider_id"}
 
 
@@ -350,10 +354,14 @@ def days_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str = ""
     """The rows of a rollup by day, both days included. For the modules that build reports on this one.
 
     `by`: the only column beside the day that is looked at. Where the sums by key alone have it, they are read: those
-    are fewer.
+    are fewer. Sums by label know nothing but day and tenant beside it: `spend_questions` asks no more of them.
     """
     asked = {field.name for field in fields(scope) if getattr(scope, field.name) is not None}
-    table = UsageByKeyDay if {by, *asked} <= _KEY_DAY_COLUMNS else UsageByDay
+    table: type[Table] = UsageByKeyDay if {by, *asked} <= _KEY_DAY_COLUMNS else UsageByDay
+    if LABEL_COLUMN in {by, *asked}:
+        if not {by, *asked} <= _LABEL_DAY_COLUMNS:
+            raise ValueError(f"sums by label are not known by {sorted({by, *asked} - _LABEL_DAY_COLUMNS)}")
+        table = UsageByLabelDay
     rows: Any = table._default_manager.filter(day__gte=first_day, day__lte=last_day)
     for field in fields(scope):
         wanted = getattr(scope, field.name)
@@ -414,6 +422,18 @@ def _share(part: HourTotals, passed_s: int) -> HourTotals:
 
 def _hour_of(at: dt.datetime) -> dt.datetime:
     return at.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def labels_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, kind: str, name: str) -> Any:
+    """The rows of the rollup by label that have labels of this kind (of tags: of this name)."""
+    rows = days_of(first_day, last_day, scope, by=LABEL_COLUMN)
+    return rows.filter(label__kind=kind, label__name=name)
+
+
+def take_away(whole: T, parts: Iterable[T]) -> T:
+    """What is left of totals without these parts, member by member."""
+    taken = add_up(type(whole), [type(whole)(), *parts])
+    return type(whole)(*[getattr(whole, f.name) - getattr(taken, f.name) for f in fields(whole)])
 
 
 def names_of(table: type[Table], ids: Collection[int]) -> dict[int, str]:

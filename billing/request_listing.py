@@ -18,6 +18,7 @@ from policies.models import Deployment
 
 MAX_PAGE = 500
 NO_ID = 0
+MAX_LABEL_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class RequestFilters:
     deployment_id: int | None = None
     provider_id: int | None = None
     policy_id: int | None = None
+    label_id: int | None = None
     status: str | None = None
     error_code: str | None = None
     since: dt.datetime | None = None
@@ -120,6 +122,8 @@ def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
     rows = rows.filter(**{name: value for name, value in exact.items() if value is not None})
     if filters.is_unpriced:
         rows = rows.exclude(Exists(Adjustment.objects.filter(request_id=OuterRef("pk"))))  # priced afterwards
+    if filters.label_id is not None:
+        rows = rows.filter(label_ids__contains=[min(filters.label_id, MAX_LABEL_ID)])
     if filters.policy_id == NO_ID:
         rows = rows.filter(policy_id__isnull=True)
     if NO_ID in (filters.deployment_id, filters.provider_id, filters.served_model_id):

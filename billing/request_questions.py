@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 from billing.request_listing import RequestFilters
 
 # Parameters that hold the number of a row; 0 asks for requests that have none.
-ROWS: Final = ("tenant", "project", "key", "deployment", "provider", "policy", "served")
+ROWS: Final = ("tenant", "project", "key", "deployment", "provider", "policy", "served", "label")
 
 
 def read_filters(query: Mapping[str, str]) -> RequestFilters:
@@ -28,6 +28,7 @@ def read_filters(query: Mapping[str, str]) -> RequestFilters:
         provider_id=ids.get("provider"),
         policy_id=ids.get("policy"),
         served_model_id=ids.get("served"),
+        label_id=ids.get("label"),
         model=_text(query.get("model")),
         status=_text(query.get("status")),
         error_code=_text(query.get("error")),

@@ -1,21 +1,23 @@
 """How much was spent, by whom, on what, against the period before?
 
-Reads: the rollups by day (by `billing.reports`) and names. The page, the CSV and the XLSX of one question all come from
-one `read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of its series.
+Reads: the rollups by day and by label (by `billing.reports`) and names. The page, the CSV and the XLSX of one question
+all come from one `read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of its
+series.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from django.db.models import Case, F, Sum, Value, When
 
 from billing import reports
-from billing.reports import DayTotals, Spent
-from billing.spend_questions import DAY, Question
+from billing.models import Label
+from billing.reports import DayTotals, Scope, Spent
+from billing.spend_questions import DAY, LabelGroup, Question
 
 SERIES_SHOWN: Final = 7
 NO_NAME: Final = {
@@ -23,10 +25,15 @@ NO_NAME: Final = {
     "provider": "no provider",
     "deployment": "no deployment",
     "policy": "no policy",
+    "rule": "no rule",
+    "app": "no app named",
+    "user": "no end user named",
+    "tag": "unallocated",
 }
 # In the chart's query: everything that is in no series of its own. Ids of rows begin at 1, `NONE` is 0.
 _OTHERS: Final = -1
 NOTHING: Final = Spent()
+T = TypeVar("T", bound=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,8 @@ def read_spend(question: Question) -> Spend:
 def read_rows(question: Question) -> tuple[Row, ...]:
     """What each one spent, now and before, dearest first; who did nothing in both periods is not there."""
     assert question.by != "day"
+    if question.label_group is not None:
+        return _sorted(_label_rows(question, question.label_group))
     column = reports.DIMENSIONS[question.by][0]
     period, scope = question.period, question.scope
     # Two queries that sum what they need cost half of one with a condition in every sum.
@@ -105,24 +114,70 @@ def read_rows(question: Question) -> tuple[Row, ...]:
         .annotate(**reports.sums_of(DayTotals))
     ]
     found += [Row(row_id, "", DayTotals(), spent) for row_id, spent in before.items()]
-    found.sort(
-        key=lambda row: (
-            -row.totals.cost_nanousd,
-            -row.totals.request_count,
-            -row.before.cost_nanousd,
-            row.id or 0,
+    return _sorted(found)
+
+
+def _sorted(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Dearest first."""
+    return tuple(
+        sorted(
+            rows,
+            key=lambda row: (
+                -row.totals.cost_nanousd,
+                -row.totals.request_count,
+                -row.before.cost_nanousd,
+                row.id or 0,
+            ),
         )
     )
-    return tuple(found)
+
+
+def _label_rows(question: Question, group: LabelGroup) -> list[Row]:
+    """One row a value, and one without id for what has none: what the values leave of the total."""
+    period, scope = question.period, question.scope
+    now = _sums_by_label(DayTotals, period.first_day, period.last_day, scope, group)
+    before = _sums_by_label(Spent, period.before_first_day, period.before_last_day, scope, group)
+    rows = [
+        Row(label_id, "", now.get(label_id, DayTotals()), before.get(label_id, NOTHING))
+        for label_id in now.keys() | before.keys()
+    ]
+    unallocated = Row(
+        None,
+        "",
+        reports.take_away(
+            reports.totals(first_day=period.first_day, last_day=period.last_day, scope=scope), now.values()
+        ),
+        reports.take_away(
+            reports.read_sums(
+                Spent,
+                reports.days_of(period.before_first_day, period.before_last_day, scope, by="day").aggregate(
+                    **reports.sums_of(Spent)
+                ),
+            ),
+            before.values(),
+        ),
+    )
+    return (
+        [*rows, unallocated] if unallocated.totals != DayTotals() or unallocated.before != NOTHING else rows
+    )
+
+
+def _sums_by_label(
+    kind: type[T], first_day: dt.date, last_day: dt.date, scope: Scope, group: LabelGroup
+) -> dict[int, T]:
+    rows = reports.labels_of(first_day, last_day, scope, kind=group.kind, name=group.name)
+    return {
+        row["label_id"]: reports.read_sums(kind, row)
+        for row in rows.values("label_id").annotate(**reports.sums_of(kind))
+    }
 
 
 def with_names(question: Question, rows: Sequence[Row]) -> list[Row]:
     """The same rows with what they are called; one query. A page asks for those that it shows."""
     if question.by == "day":
         return list(rows)
-    names = reports.names_of(
-        reports.DIMENSIONS[question.by][1], [row.id for row in rows if row.id is not None]
-    )
+    table = Label if question.label_group is not None else reports.DIMENSIONS[question.by][1]
+    names = reports.names_of(table, [row.id for row in rows if row.id is not None])
     return [replace(row, name=_name(question, row.id, names)) for row in rows]
 
 
@@ -167,6 +222,8 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
     if not ids:
         return {}
     assert question.by != "day"
+    if question.label_group is not None:
+        return _label_costs_by_day(question, question.label_group, ids)
     column = reports.DIMENSIONS[question.by][0]
     cases = [When(**{f"{column}__in": [row_id for row_id in ids if row_id is not None]}, then=F(column))]
     if None in ids:
@@ -180,7 +237,29 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
     return {(row["day"], row["bucket"]): int(row["cost"]) for row in rows}
 
 
+def _label_costs_by_day(
+    question: Question, group: LabelGroup, ids: list[int | None]
+) -> dict[tuple[dt.date, int], int]:
+    """What stands under no label is what the labels leave of each day."""
+    period, scope = question.period, question.scope
+    bucket = Case(
+        When(label_id__in=[i for i in ids if i is not None], then=F("label_id")), default=Value(_OTHERS)
+    )
+    rows = reports.labels_of(period.first_day, period.last_day, scope, kind=group.kind, name=group.name)
+    grouped = rows.annotate(bucket=bucket).values("day", "bucket").annotate(cost=Sum("cost_nanousd"))
+    found = {(row["day"], row["bucket"]): int(row["cost"]) for row in grouped}
+    labelled: dict[dt.date, int] = {}
+    for (day, _), cost in found.items():
+        labelled[day] = labelled.get(day, 0) + cost
+    where = reports.NONE if None in ids else _OTHERS
+    for point in reports.series_by_day(first_day=period.first_day, last_day=period.last_day, scope=scope):
+        left = point.totals.cost_nanousd - labelled.get(point.day, 0)
+        found[point.day, where] = found.get((point.day, where), 0) + left
+    return found
+
+
 def _name(question: Question, row_id: int | None, names: Mapping[int, str]) -> str:
     if row_id is None:
-        return NO_NAME[question.by]
+        group = question.label_group
+        return NO_NAME[question.by if group is None else group.kind]
     return names.get(row_id, f"{question.by} {row_id}")

@@ -7,12 +7,12 @@ Pure. Days are UTC days, like those of the rollups that answer. What makes no se
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlencode
 
-from billing.reports import DIMENSIONS, NONE, Dimension, Scope
+from billing.reports import DIMENSIONS, NONE, Scope
 
 DAY: Final = dt.timedelta(days=1)
 MAX_DAYS: Final = 366
@@ -24,10 +24,17 @@ PERIODS: Final[Mapping[str, str]] = {
     "this-month": "This month",
     "last-month": "Last month",
 }
-Grouping = Literal["tenant", "project", "key", "model", "provider", "deployment", "policy", "day"]
+# One of `GROUPINGS`, of `LABEL_KINDS`, or a tag's name after `TAG_PREFIX`.
+Grouping = str
 GROUPINGS: Final[tuple[Grouping, ...]] = (
     "tenant", "project", "key", "model", "provider", "deployment", "policy", "day",
 )  # fmt: skip
+LABEL_KINDS: Final[Mapping[str, str]] = {"rule": "Rule", "app": "App", "user": "End user"}
+TAG_PREFIX: Final = "tag:"
+MAX_TAG_CHARACTERS: Final = 64
+# Sums by label are known by day and tenant, and by nothing else.
+_GROUPINGS_OF_LABEL: Final = ("tenant", "day")
+_FILTERS_OF_LABELS: Final = frozenset({"tenant"})
 # What a row opens into; where that is fixed by a filter already, what that opens into.
 _NEXT: Final[Mapping[Grouping, Grouping]] = {
     "tenant": "key",
@@ -58,14 +65,47 @@ class Period(NamedTuple):
         return (self.before_last_day - self.before_first_day).days + 1
 
 
+class LabelGroup(NamedTuple):
+    """All labels of a kind; of tags those of a name."""
+
+    kind: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a page, a CSV or an XLSX of spend answers; the same address parameters ask all three the same."""
 
     period: Period
     by: Grouping
-    filters: Mapping[Dimension, int]
+    filters: Mapping[str, int]
     is_period_unclear: bool = False
+    # Filters that the grouping cannot be asked with: nothing is left out without being said.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def label_group(self) -> LabelGroup | None:
+        """The labels that it groups by, if it does."""
+        return find_label_group(self.by)
+
+    @property
+    def title(self) -> str:
+        """What its rows are called."""
+        group = self.label_group
+        if group is None:
+            return "API key" if self.by == "key" else self.by.capitalize()
+        return LABEL_KINDS.get(group.kind, f"Tag {group.name}")
+
+    def groupings(self, tag_names: Iterable[str], kinds: Collection[str]) -> list[tuple[str, str, str]]:
+        """Grouping, title and query string of what can be asked with its filters, as far as there are labels."""
+        if "label" in self.filters:
+            offered = list(_GROUPINGS_OF_LABEL)
+        else:
+            offered = list(GROUPINGS)
+            if self.filters.keys() <= _FILTERS_OF_LABELS:
+                offered += [kind for kind in LABEL_KINDS if kind in kinds]
+                offered += [f"{TAG_PREFIX}{name}" for name in tag_names]
+        return [(by, replace(self, by=by).title, self.link(by=by)) for by in offered]
 
     @property
     def scope(self) -> Scope:
@@ -92,7 +132,14 @@ class Question:
         return self.link(**{"period": name, "from": None, "to": None})
 
     def link_into(self, row_id: int | None) -> str:
-        """The query string that opens a row of this grouping: its filter, and the next grouping that tells more."""
+        """The query string that opens a row of this grouping: its filter, and the next grouping that tells more.
+
+        Empty for what has no label: no sums know what else those requests have.
+        """
+        if self.label_group is not None:
+            return "" if row_id is None else self.link(by="day", label=row_id)
+        if "label" in self.filters:
+            return self.link(by="day", **{self.by: NONE if row_id is None else row_id})
         following: Grouping = self.by
         while following == self.by or following in self.filters:
             following = _NEXT.get(following, "day")
@@ -103,9 +150,17 @@ class Question:
     def requests_link(
         self, *, day: dt.date | None = None, row_id: int | Literal["all"] | None = "all"
     ) -> str:
-        """The query string of the request list that holds exactly these requests, of a day or of a row."""
+        """The query string of the request list that holds exactly these requests, of a day or of a row.
+
+        Empty for what has no label: the list cannot be asked for that.
+        """
         filters = dict(self.filters)
-        if row_id != "all" and self.by != "day":
+        if self.label_group is not None:
+            if row_id is None:
+                return ""
+            if row_id != "all":
+                filters["label"] = row_id
+        elif row_id != "all" and self.by != "day":
             filters[self.by] = NONE if row_id is None else row_id
         first, last = (day, day) if day is not None else (self.period.first_day, self.period.last_day)
         named = {("served" if name == "model" else name): str(wanted) for name, wanted in filters.items()}
@@ -113,22 +168,50 @@ class Question:
 
 
 def read_question(
-    query: Mapping[str, str], *, today: dt.date, by: Grouping = "tenant", period: str = DEFAULT_PERIOD
+    query: Mapping[str, str],
+    *,
+    today: dt.date,
+    by: Grouping = "tenant",
+    period: str = DEFAULT_PERIOD,
+    has_labels: bool = True,
 ) -> Question:
-    """Read an address; `by` and `period` are what is asked when it does not say."""
+    """Read an address; `by` and `period` are what is asked when it does not say.
+
+    The grouping wins: filters that it cannot be asked with are left out. Without `has_labels` those by label are.
+    """
     found = read_period(query, today=today, default=period)
     wanted_by = query.get("by", by)
-    filters: dict[Dimension, int] = {}
-    for name in DIMENSIONS:
+    filters: dict[str, int] = {}
+    for name in (*DIMENSIONS, "label"):
         value = query.get(name, "")
-        if value.isdecimal() and value.isascii():
-            filters[name] = int(value[:18])
+        if value.isdecimal() and value.isascii() and (name != "label" or int(value[:9])):
+            filters[name] = int(value[:18] if name != "label" else value[:9])
+    is_by_label = has_labels and find_label_group(wanted_by) is not None
+    if wanted_by not in GROUPINGS and not is_by_label:
+        wanted_by = by
+    if is_by_label:
+        answerable = _FILTERS_OF_LABELS
+    elif has_labels and wanted_by in _GROUPINGS_OF_LABEL and "label" in filters:
+        answerable = _FILTERS_OF_LABELS | {"label"}
+    else:
+        answerable = frozenset(DIMENSIONS)
     return Question(
         period=found or _last_days("30d", 30, today),
-        by=wanted_by if wanted_by in GROUPINGS else by,
-        filters=filters,
+        by=wanted_by,
+        filters={name: wanted for name, wanted in filters.items() if name in answerable},
         is_period_unclear=found is None,
+        left_out=tuple(name for name in filters if name not in answerable),
     )
+
+
+def find_label_group(by: Grouping) -> LabelGroup | None:
+    """The labels that a grouping means; None for one that is by something else."""
+    if by in LABEL_KINDS:
+        return LabelGroup(by, "")
+    name = by.removeprefix(TAG_PREFIX)
+    if name == by or not 0 < len(name) <= MAX_TAG_CHARACTERS or "\0" in name:
+        return None
+    return LabelGroup("tag", name)
 
 
 def read_period(query: Mapping[str, str], *, today: dt.date, default: str = DEFAULT_PERIOD) -> Period | None:
@@ -167,5 +250,5 @@ def _last_days(name: str, days: int, today: dt.date) -> Period:
     return Period(name, first, today, first - DAY * days, first - DAY)
 
 
-def _scope_field(name: Dimension) -> str:
+def _scope_field(name: str) -> str:
     return "api_key_id" if name == "key" else f"{name}_id"

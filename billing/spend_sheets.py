@@ -177,5 +177,14 @@ def about(
             "These requests are in request_count and not in the cost: unknown is not zero.",
         ),
         ("Estimated", "These requests are in the cost with token counts of our own."),
+        *(
+            [
+                (
+                    "No label",
+                    "What the labels leave of the total: requests that have none, and all before sums by label.",
+                )
+            ]
+            * (question.label_group is not None)
+        ),
         ("Tokens", "Cache reads and writes are part of the input, reasoning is part of the output."),
     ]

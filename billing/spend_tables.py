@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from billing import reports
 from billing.key_usage import last_used_days, state_of
+from billing.models import Label
 from billing.sale_terms import has_terms
 from billing.spend import NO_NAME, read_spend
 from billing.spend_keys import SORTS, KeySpend, read_key_spend
@@ -33,12 +34,14 @@ def spend_table(query: Mapping[str, str], *, now: dt.datetime, sees_margin: bool
     sheet = spend_sheet(
         read_spend(question), filters=names_of_filters(question), now=now, money=money_shown(sees_margin)
     )
-    return _answer(question, sheet, f"spend-by-{question.by}")
+    return _answer(
+        question, sheet, f"spend-by-{question.label_group.kind if question.label_group else question.by}"
+    )
 
 
 def key_table(query: Mapping[str, str], *, now: dt.datetime, sees_margin: bool = False) -> Answer:
     """The table of the page of all keys at this address; the margin as in `spend_table`."""
-    question = read_question({**query, "by": "key"}, today=now.date(), by="key")
+    question = read_question({**query, "by": "key"}, today=now.date(), by="key", has_labels=False)
     report = read_keys(question, read_key_extras(query), now=now)
     sheet = key_sheet(
         report,
@@ -85,6 +88,10 @@ def names_of_filters(question: Question) -> dict[str, str]:
     """What the filters in force are called; one small query each."""
     found: dict[str, str] = {}
     for name, wanted in question.filters.items():
+        if name == "label":
+            label = Label.objects.filter(pk=wanted).first()
+            found[name] = f"{label.name or label.kind}: {label}" if label is not None else f"#{wanted}"
+            continue
         if wanted == reports.NONE:
             found[name] = NO_NAME.get(name, "none")
         else:

@@ -23,7 +23,8 @@ from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
 from billing.spend import Row, Spend, read_spend, with_names
 from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
-from billing.spend_questions import GROUPINGS, PERIODS, Grouping, Question, read_question
+from billing.spend_labels import find_labels_since, list_groupings
+from billing.spend_questions import PERIODS, Question, read_question
 from billing.spend_savings import ASSUMPTIONS, can_compare, read_savings
 from billing.spend_tables import Answer, money_shown, names_of_filters, spend_table
 from billing.spreadsheets import as_csv, as_xlsx
@@ -52,7 +53,8 @@ def show_spend(request: HttpRequest) -> HttpResponse:
         "query": question.link(),
         "has_next": page * ROWS_SHOWN < len(spend.rows),
         "chips": list_chips(question, names_of_filters(question)),
-        "groupings": [(name, question.link(by=name)) for name in GROUPINGS],
+        "groupings": list_groupings(question),
+        "labels_since": find_labels_since() if question.label_group is not None else None,
         "periods": list_periods(question),
         "kept": _kept(question),
         "forecast": _forecast(spend, today),
@@ -73,7 +75,7 @@ def show_spend(request: HttpRequest) -> HttpResponse:
 def show_savings(request: HttpRequest) -> HttpResponse:
     """What routing saved against each policy's baseline, and what that assumes."""
     now = timezone.now()
-    question = read_question(request.GET, today=now.date())
+    question = read_question(request.GET, today=now.date(), has_labels=False)
     is_comparable = can_compare(question)
     context = {
         "question": question,
@@ -153,8 +155,12 @@ def chart_data(spend: Spend) -> dict[str, Any]:
 def chart_text(spend: Spend) -> str:
     """The chart in a sentence, for those who do not see it."""
     costs = spend.day_totals_nanousd
-    by: Grouping = spend.question.by
-    kind = "day" if by == "day" else f"day and {by}"
+    question = spend.question
+    kind = (
+        "day"
+        if question.by == "day"
+        else f"day and {question.title.lower() if question.by != 'key' else 'key'}"
+    )
     if not any(costs):
         return f"Spend by {kind}: none."
     dearest = max(range(len(costs)), key=costs.__getitem__)

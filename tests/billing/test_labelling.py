@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from django.db import transaction
 from django.db.models import Sum
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from billing import labelling, rerating
-from billing.models import Label, LabelName, Price, RequestRecord, UsageByLabelDay
+from billing import labelling, reports, rerating
+from billing.models import Label, LabelName, RequestRecord, UsageByLabelDay
+from billing.spend import read_spend
+from billing.spend_questions import read_question
 from billing.verifying import verify
 from policies import tenancy_changes
 from tests import make
+from tests.console_people import operator
 
 pytestmark = pytest.mark.django_db
 
 NOW = dt.datetime(2026, 5, 10, 12, tzinfo=dt.UTC)
-UNPRICED = {"cost": None, "price": None, "unpriced": True}
+UNPRICED: dict[str, Any] = {"cost": None, "price": None, "unpriced": True}
 
 
 def record(
@@ -118,7 +128,6 @@ def test_a_repeated_journal_changes_nothing_and_what_is_no_label_is_none(tmp_pat
 def test_what_is_priced_afterwards_and_what_comes_late_is_in_the_sums_by_label(tmp_path: Path) -> None:
     world = make.world()
     record(tmp_path, world, tagged(team="a"), tagged(team="b"), tagged(), **UNPRICED)
-    Price.objects.filter(pk=world.price.pk).exists()
     question = rerating.Question(NOW.date(), NOW.date())
     run = rerating.rerate(question, actor="fiona", reason="late price", now=NOW)
     assert run.request_count == 3
@@ -130,3 +139,93 @@ def test_what_is_priced_afterwards_and_what_comes_late_is_in_the_sums_by_label(t
     rows.filter(label__value="b").update(cost_nanousd=1)
     (wrong,) = verify(now=NOW).differences
     assert (wrong.kind, wrong.stored) == ("usage_by_label_day.cost_nanousd", "1")
+
+
+SAID = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from(["", "a", "b", "c"]),
+        st.integers(0, 13),
+        st.sampled_from([{}, UNPRICED, {"status": "error", "error": "x"}]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=SAID, only_first=st.booleans())
+def test_the_values_of_a_tag_and_what_is_unallocated_are_the_total(
+    tmp_path: Path, said: list[tuple[int, str, int, dict[str, Any]]], only_first: bool
+) -> None:
+    with transaction.atomic():
+        worlds = make.world(), make.world()
+        for place, value, days, outcome in said:
+            record(tmp_path, worlds[place], tagged(team=value), at=NOW - dt.timedelta(days=days), **outcome)
+        scope = reports.Scope(tenant_id=worlds[0].tenant.pk) if only_first else reports.EVERYBODY
+        address = {"period": "7d", "by": "tag:team"} | (
+            {"tenant": str(worlds[0].tenant.pk)} if only_first else {}
+        )
+        spend = read_spend(read_question(address, today=NOW.date()))
+        expected = reports.totals(
+            first_day=NOW.date() - dt.timedelta(days=6), last_day=NOW.date(), scope=scope
+        )
+        before = reports.totals(
+            first_day=NOW.date() - dt.timedelta(days=13),
+            last_day=NOW.date() - dt.timedelta(days=7),
+            scope=scope,
+        )
+        assert spend.total.totals == expected
+        assert spend.total.before.cost_nanousd == before.cost_nanousd
+        assert spend.total.before.request_count == before.request_count
+        assert sum(spend.day_totals_nanousd) == expected.cost_nanousd
+        wanted = Counter(
+            value for place, value, days, _ in said if days < 7 and value and not (only_first and place)
+        )
+        names = dict(Label.objects.values_list("pk", "value"))
+        found = {names[row.id]: row.totals.request_count for row in spend.rows if row.id is not None}
+        assert {value: count for value, count in found.items() if count} == wanted
+        transaction.set_rollback(True)
+
+
+def test_spend_by_tag_opens_into_its_requests_and_files_hold_the_same_rows(tmp_path: Path) -> None:
+    world, today = make.world(), timezone.now()
+    record(tmp_path, world, tagged(team="a"), tagged(team="a"), tagged(team="=b"), tagged(), at=today)
+    client = operator()
+    page = client.get("/spend?period=7d&by=tag:team").content.decode()
+    assert "Tag team" in page
+    assert "unallocated" in page
+    assert "Summed by label since" in page
+    label = Label.objects.get(value="a")
+    inner = client.get(f"/spend?period=7d&by=day&label={label.pk}").content.decode()
+    assert f"label={label.pk}" in inner
+    assert client.get(f"/requests?label={label.pk}").content.decode().count("row-link") == 2
+    assert client.get(f"/requests?label={10**17}").content.decode().count("row-link") == 0
+    told = client.get(f"/spend?by=tag:team&label={label.pk}").content.decode()
+    assert "Not filtered by label" in told
+    assert client.get(f"/spend/keys?label={label.pk}").status_code == 200
+    assert client.get(f"/spend/savings?label={label.pk}").status_code == 200
+    rows = list(csv.DictReader(io.StringIO(client.get("/spend/export.csv?by=tag:team").content.decode())))
+    assert {row["tag:team"]: int(row["request_count"]) for row in rows} == {
+        "a": 2, "'=b": 1, "unallocated": 1, "Total": 4,
+    }  # fmt: skip
+    assert sum(int(row["cost_nanousd"]) for row in rows[:-1]) == int(rows[-1]["cost_nanousd"])
+
+
+@pytest.mark.parametrize(
+    ("address", "by", "filters", "left_out"),
+    [
+        ("by=rule&tenant=3&key=4", "rule", {"tenant": 3}, ("key",)),
+        ("by=tag:a&label=5", "tag:a", {}, ("label",)),
+        ("by=day&label=5&tenant=3", "day", {"tenant": 3, "label": 5}, ()),
+        ("by=model&label=5", "model", {}, ("label",)),
+        ("by=day&label=5&model=3", "day", {"label": 5}, ("model",)),
+        ("by=tag:&label=0", "tenant", {}, ()),
+        ("by=tag:" + "x" * 65, "tenant", {}, ()),
+    ],
+)
+def test_a_filter_that_sums_by_label_do_not_know_is_left_out_and_said(
+    address: str, by: str, filters: dict[str, int], left_out: tuple[str, ...]
+) -> None:
+    question = read_question(dict(parse_qsl(address)), today=NOW.date())
+    assert (question.by, dict(question.filters), question.left_out) == (by, filters, left_out)

@@ -266,7 +266,7 @@ def test_many_keys_take_pages_and_a_fixed_number_of_queries_and_the_total_is_of_
         lines += make.request_lines(own)
     make.ingest(tmp_path, lines)
     client = operator()
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         first = client.get("/spend?by=key").content.decode()
     second = client.get("/spend?by=key&page=2").content.decode()
     assert (first.count("row-link"), second.count("row-link")) == (100, 3)
