@@ -37,7 +37,7 @@ async def hold_rate(exchange: Exchange) -> None:
     if book is None:
         return
     try:
-        exchange.rate_hold = await book.hold(grant.rate_limits, _expected_tokens(exchange))
+        exchange.rate_hold = await book.hold(grant.rate_limits, expected_tokens(exchange))
     except RateLimitedError as error:
         exchange.refused_by = f"{error.kind} of {error.terms.name}"
         raise _refused(error) from None
@@ -67,7 +67,7 @@ async def hold_room(exchange: Exchange, deployment: DeploymentSnapshot) -> bool:
         return True
     limits = (deployment.rate_limit,)
     try:
-        hold = await book.hold(limits, _expected_tokens(exchange), patience_s=ROOM_PATIENCE_S)
+        hold = await book.hold(limits, expected_tokens(exchange), patience_s=ROOM_PATIENCE_S)
     except RateLimitedError:
         return False
     exchange.room_hold = RoomHold(hold, deployment.id, attempt_count)
@@ -81,7 +81,7 @@ def no_room(exchange: Exchange, names: Collection[str]) -> RateLimited:
     limits = [
         limit for name in names if name in deployments and (limit := deployments[name].rate_limit) is not None
     ]
-    needed = _expected_tokens(exchange)
+    needed = expected_tokens(exchange)
     if limits and all(needed > (limit.tokens_per_minute or needed) for limit in limits):
         return RateLimited(
             f"This request is larger than what any deployment may take in a minute ({', '.join(names)}: tokens per"
@@ -119,7 +119,8 @@ class _WithoutRoom:
         return self._health.latency_ms(deployment_id)
 
 
-def _expected_tokens(exchange: Exchange) -> int:
+def expected_tokens(exchange: Exchange) -> int:
+    """How many tokens a request counts as before its usage is known."""
     features = exchange.features
     assert features is not None
     if exchange.endpoint == "embeddings":

@@ -2,7 +2,8 @@
 
 Calls: nothing. The body is that of a chat, completions or embeddings request; the answer's form is that of
 `policies.trying`. No provider is called, nothing is written, no request record is made. Callers hear which of their
-request's facts a rule missed, but not the texts of conditions.
+request's facts a rule missed, but not the texts of conditions. `notes` say whether their key's limits and budgets would
+let it in; it counts for none of them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import orjson
 from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError
-from gateway.dataplane.exchange import Send
+from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import is_yes, routing_error, with_conversation
 from gateway.dataplane.json_answers import send_error, send_json
+from gateway.dataplane.limit_outlook import list_outlook
 from gateway.dataplane.limits import Receive, Room, check_content_type, check_declared_size, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint, parse_request
@@ -62,6 +64,9 @@ async def _explain_body(
     parsed = parse_request(body, _endpoint_of(body, headers))
     snapshot = gateway.configuration.snapshot
     features = read_features(parsed, headers, grant, snapshot, now_unix_s=now_unix_s)
+    if grant.budgets and gateway.budgets is not None:
+        ratio = gateway.budgets.used_ratio(grant.budgets, at_unix_s=now_unix_s)
+        features = features._replace(budget_used_ratio=ratio)
     ask = read_ask(parsed, is_pinned=grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin")))
     if features.conversation and gateway.conversations is not None:
         ask = with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
@@ -78,7 +83,13 @@ async def _explain_body(
     )
     if found.error is not None:
         raise routing_error(found.error)
-    return found.as_json()
+    shown = found.as_json()
+    if grant.rate_limits or grant.budgets or grant.model_budgets:
+        exchange = Exchange(gateway, parsed.endpoint)
+        exchange.grant, exchange.parsed, exchange.features = grant, parsed, features
+        candidates = () if found.decision is None else found.decision.candidates
+        shown["notes"] += list_outlook(exchange, candidates)
+    return shown
 
 
 def _endpoint_of(body: bytes, headers: Mapping[bytes, bytes]) -> Endpoint:

@@ -6,9 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
-from billing.budget_arithmetic import Lease
+from billing.budget_arithmetic import Lease, WindowNumbers
 from gateway.dataplane.budgets import LeaseBook
 from gateway.dataplane.rate_limits import ShareBook
 from gateway.dataplane.rate_windows import Amount, Limits, Report, Taken, Window, settle
@@ -18,6 +19,7 @@ from tests.gateway.dataplane.in_process import Answer, Plane, refusal
 from tests.gateway.dataplane.test_budget_holds import BudgetPlane
 from tests.gateway.dataplane.test_model_holds import ModelPlane
 from tests.gateway.dataplane.test_rate_limits import ONE, OTHER, Limited
+from tests.gateway.dataplane.test_route_explain import explain, hello
 
 LARGE = Answer(
     b'{"model": "served", "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],'
@@ -149,3 +151,41 @@ async def test_a_record_says_in_words_which_limit_or_budget_refused_the_request(
 def told(plane: Plane) -> str:
     intent = plane.lines("intent")[-1]
     return sentences(intent["decision"], refused_by=intent["features"]["refused_by"])[-1]
+
+
+async def test_explaining_says_what_limits_and_budgets_would_do_and_takes_nothing() -> None:
+    limited = Limited(RateTerms(1, "key acme/web/dev", 2, 5_000, 3))
+    assert (await limited.plane.ask("a", max_tokens=5)).status == 200
+    for _ in range(3):
+        notes = await explained(limited.plane, max_tokens=20)
+    assert notes[0].startswith(
+        "Limit: 2 requests per minute of key acme/web/dev; 1 left as far as this worker knows"
+    )
+    assert "refused" not in " ".join(notes)
+    assert notes[2] == "Limit: 3 requests at once of key acme/web/dev."
+    assert (await limited.plane.ask("a", max_tokens=5)).status == 200
+    notes = await explained(limited.plane, max_tokens=20)
+    assert "it would be refused (429). All is free again in 1m" in notes[0]
+    assert "it would always be refused (429)." in (await explained(limited.plane, max_tokens=9_000))[1]
+    limited.now_s += 70
+    assert "refused" not in " ".join(await explained(limited.plane, max_tokens=20))
+
+
+async def test_explaining_says_what_is_left_of_budgets_and_routes_by_it() -> None:
+    plane = BudgetPlane("a")
+    held = plane.lease.held_nanousd
+    assert "has not heard of late how much is left" in (await explained(plane, max_tokens=5))[0]
+    key = (1, plane.lease.span.starts_unix_s)
+    plane.book.numbers[key] = WindowNumbers(10**9, spent_nanousd=10**9 - 50)
+    (note,) = await explained(plane, max_tokens=5)
+    assert note.endswith("and only 0.00000005 USD are not spent: it would be refused (402).")
+    client = await explain(plane, hello("a"))
+    assert orjson.loads(client.body)["features"]["budget_used_ratio"] == 1.0
+    assert plane.lease.held_nanousd == held
+
+
+async def explained(plane: Plane, **fields: Any) -> list[str]:
+    client = await explain(plane, hello("a", **fields))
+    assert client.status == 200
+    notes: list[str] = orjson.loads(client.body)["notes"]
+    return notes

@@ -1,0 +1,79 @@
+"""Would the limits and budgets of a key let such a request in at the moment? For explaining: nothing is held of them.
+
+Reads: what this worker last heard of them, through the RateLimits and Budgets ports; it asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from billing.money import usd_text
+from gateway.dataplane.errors import NoCandidate
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.most_costs import CostPlan
+from gateway.dataplane.rate_limit_headers import duration
+from gateway.dataplane.rate_limit_holds import expected_tokens
+from gateway.dataplane.rate_shares import Standing
+from policies.snapshot import DeploymentSnapshot
+
+
+def list_outlook(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> list[str]:
+    """Say it in sentences, one for each limit and each budget; [] for keys without any."""
+    return [*_of_rate_limits(exchange), *_of_budgets(exchange, candidates)]
+
+
+def _of_rate_limits(exchange: Exchange) -> Iterator[str]:
+    grant, book = exchange.grant, exchange.gateway.rate_limits
+    assert grant is not None
+    for terms in grant.rate_limits if book is not None else ():
+        assert book is not None
+        requests, tokens = book.standings((terms,))
+        limits = (
+            ("requests", terms.requests_per_minute, requests, 1),
+            ("tokens", terms.tokens_per_minute, tokens, expected_tokens(exchange)),
+        )
+        for kind, limit, standing, needed in limits:
+            if limit is not None:
+                yield _said_of_limit(f"{limit:,} {kind} per minute of {terms.name}", limit, standing, needed)
+        if terms.concurrent is not None:
+            yield f"Limit: {terms.concurrent:,} requests at once of {terms.name}."
+
+
+def _said_of_limit(what: str, limit: int, standing: Standing | None, needed: int) -> str:
+    # What was heard before the window was empty again says nothing any more.
+    remaining = limit if standing is None or standing.resets_s <= 0 else standing.remaining
+    told = f"Limit: {what}; {remaining:,} left as far as this worker knows, this request counts as {needed:,}"
+    if needed > limit:
+        return f"{told}: it would always be refused (429)."
+    if needed > remaining and standing is not None:
+        return f"{told}: it would be refused (429). All is free again in {duration(standing.resets_s)}."
+    return f"{told}."
+
+
+def _of_budgets(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> Iterator[str]:
+    grant, budgets, parsed = exchange.grant, exchange.gateway.budgets, exchange.parsed
+    assert grant is not None and parsed is not None
+    for terms in (*grant.budgets, *grant.model_budgets) if budgets is not None else ():
+        assert budgets is not None
+        counted = [one for one in candidates if terms.model_id in (None, one.model.id)]
+        if not counted:
+            continue
+        try:
+            plan = CostPlan(exchange, parsed, counted)
+        except NoCandidate as unpriced:
+            yield unpriced.message
+            continue
+        most = plan.most_nanousd(plan.output_limit)
+        told = f"Budget of {terms.name}: this request may cost up to {usd_text(most)} USD"
+        left = budgets.remaining_nanousd((terms,), at_unix_s=exchange.started_at_unix_s)
+        if left is None:
+            yield f"{told}; this worker has not heard of late how much is left."
+        elif most <= left:
+            yield f"{told}, and {usd_text(left)} USD are not spent."
+        elif terms.may_lower_limit and plan.limit_that_fits(left) is not None:
+            yield f"{told}, and {usd_text(left)} USD are not spent: its output limit would be lowered."
+        else:
+            refusal = (
+                "its model would be left out" if terms.model_id is not None else "it would be refused (402)"
+            )
+            yield f"{told}, and only {usd_text(left)} USD are not spent: {refusal}."
