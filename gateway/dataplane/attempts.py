@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -28,14 +28,23 @@ from gateway.dataplane.budget_holds import (
     no_budget_for_another,
     output_limit_for,
 )
-from gateway.dataplane.errors import Headers, RateLimited, UpstreamFailed
+from gateway.dataplane.errors import RateLimited, UpstreamFailed
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.failures import (
+    MAX_RETRY_AFTER_S,
+    Failure,
+    broken,
+    failed,
+    note_failure,
+    read_refusal,
+    refused,
+)
 from gateway.dataplane.ports import UpstreamResponse
 from gateway.dataplane.rate_limit_holds import hold_room, no_room
 from gateway.dataplane.recording import AttemptLog
 from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.wire.openai_answer import read_answer
-from gateway.wire.openai_errors import ProviderFault, fault_in_answer, mask_secrets, read_fault, recorded_code
+from gateway.wire.openai_errors import fault_in_answer, read_fault
 from gateway.wire.openai_request import upstream_body
 from gateway.wire.openai_stream import OpenAIStream, StreamGarbageError
 from gateway.wire.openai_usage import read_usage
@@ -45,9 +54,7 @@ MAX_ATTEMPTS = 3
 BACKOFF_BASE_S = 0.25
 BACKOFF_BASE_AFTER_429_S = 1.0
 BACKOFF_CAP_S = 8.0
-MAX_RETRY_AFTER_S = 20.0
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-MAX_ERROR_BYTES = 1024 * 1024
 
 UPSTREAM_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
@@ -61,20 +68,6 @@ class StreamAnswer:
     first: bytes
     attempt: AttemptLog
     is_ended: bool
-
-
-@dataclass(slots=True)
-class Failure:
-    """Why an attempt brought no answer.
-
-    Kinds: `request` caused it, so no other attempt would help; `elsewhere`: this deployment will not answer it,
-    another may, and nothing is wrong with its health; the others count against the deployment.
-    """
-
-    error: UpstreamFailed
-    kind: Literal["request", "elsewhere", "rate_limit", "credential", "fault"]
-    retry_after_s: float | None = None
-    is_overflow: bool = False
 
 
 async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
@@ -224,20 +217,20 @@ async def _attempt(
         headers = dict(response.headers)
         log.upstream_request_id = _upstream_id(headers)
         if response.status >= 300:
-            result: JsonAnswer | StreamAnswer | Failure = await _read_refusal(exchange, log, response)
+            result: JsonAnswer | StreamAnswer | Failure = await read_refusal(exchange, log, response)
         elif parsed.is_stream and "event-stream" in headers.get("content-type", ""):
             result = await _open_stream(exchange, log, response, give_up_s)
             is_kept = isinstance(result, StreamAnswer)
         else:
             result = await _read_json(exchange, log, response, headers, give_up_s)
     except UpstreamError as error:
-        result = _transport_failure(exchange, log, error)
+        result = broken(log, error)
     finally:
         log.end_ms = exchange.elapsed_ms()
         if response is not None and not is_kept:
             response.close()
     if isinstance(result, Failure):
-        _note_failure(exchange, deployment, result)
+        note_failure(exchange, deployment, result)
     elif not is_kept:
         gateway.health.on_success(deployment, log.latency_ms())
     gateway.stats.attempts[deployment.name, log.outcome] += 1
@@ -267,12 +260,12 @@ async def _read_json(
         payload = None
     if not isinstance(payload, dict):
         log.usage = read_usage(None)
-        return _failed(
+        return failed(
             log, "bad_answer", 502, "provider_bad_answer", "The provider's answer is not a JSON object."
         )
     status = fault_in_answer(payload)
     if status is not None:
-        return _refused(
+        return refused(
             exchange, log, read_fault(body, status, secret=log.deployment.provider.secret), response
         )
     parsed, features = exchange.parsed, exchange.features
@@ -281,7 +274,7 @@ async def _read_json(
         # An SDK that reads a stream would find no event in it: an empty answer that nobody explains.
         log.usage = read_answer(payload, estimated_input_tokens=features.input_tokens).usage
         exchange.charge(log, log.usage)
-        return _failed(
+        return failed(
             log,
             "bad_answer",
             502,
@@ -331,172 +324,18 @@ async def _open_stream(
             first.append(stream.feed(chunk))
     except StreamGarbageError as garbage:
         log.usage = read_usage(None)
-        return _failed(
+        return failed(
             log, "bad_answer", 502, "provider_bad_answer", f"The provider's stream holds {garbage}."
         )
     if not stream.event_count:
         log.usage = read_usage(None)
-        return _failed(
+        return failed(
             log, "bad_answer", 502, "provider_bad_answer", "The provider's stream ended without an event."
         )
     if stream.error is not None and stream.event_count == 1:
         status = fault_in_answer({"error": stream.error}) or 502
         body = orjson.dumps({"error": stream.error})
-        return _refused(exchange, log, read_fault(body, status, secret=secret), response)
+        return refused(exchange, log, read_fault(body, status, secret=secret), response)
     exchange.first_token_ms = log.first_byte_ms = exchange.elapsed_ms()
     log.outcome = "ok"
     return StreamAnswer(response, stream, b"".join(first), log, is_ended)
-
-
-async def _read_refusal(exchange: Exchange, log: AttemptLog, response: UpstreamResponse) -> Failure:
-    body = await response.read(limit_bytes=MAX_ERROR_BYTES, timeout_s=15.0)
-    log.first_byte_ms = exchange.elapsed_ms()
-    if response.status < 400:
-        return _failed(
-            log,
-            "bad_answer",
-            502,
-            "provider_redirects",
-            "The provider's address redirects; correct its base URL.",
-        )
-    fault = read_fault(body, response.status, secret=log.deployment.provider.secret)
-    return _refused(exchange, log, fault, response)
-
-
-def _refused(
-    exchange: Exchange, log: AttemptLog, fault: ProviderFault, response: UpstreamResponse
-) -> Failure:
-    """A provider's refusal -> what it means for the next attempt, and what the client would be told."""
-    status = fault.status
-    log.http_status = status
-    log.error_code = recorded_code(fault.code, fault.type) or "provider_error"
-    param = recorded_code(fault.param)
-    log.error_message = f"The provider answered {status}{f' about {param}' if param else ''}."
-    headers = _retry_headers(response)
-    if fault.is_about_credential:
-        log.outcome = "credential_rejected"
-        error = UpstreamFailed(
-            f"The provider '{log.deployment.provider.name}' refused this gateway's credential; "
-            "an operator must renew it.",
-            code="provider_credential_rejected",
-            headers=[(b"x-should-retry", b"false")],
-        )
-        return Failure(error, "credential")
-    if status == 402:
-        log.outcome = "http_error"
-        error = UpstreamFailed(
-            f"This gateway's account at the provider '{log.deployment.provider.name}' is exhausted; "
-            "an operator must top it up.",
-            code="provider_account_exhausted",
-            headers=[(b"x-should-retry", b"false")],
-        )
-        return Failure(error, "fault")
-    error = UpstreamFailed(
-        fault.message,
-        code=_code_of(fault),
-        status=status if status < 600 else 502,
-        type=fault.type,
-        param=fault.param
-        or ("messages" if fault.is_context_overflow and exchange.endpoint == "chat" else None),
-        headers=headers,
-        extra=fault.extra,
-    )
-    if fault.is_context_overflow and status != 429:
-        log.outcome = "context_overflow"
-        return Failure(error, "request", is_overflow=True)
-    if status == 429:
-        log.outcome = "rate_limited"
-        return Failure(
-            error, "rate_limit", retry_after_s=_retry_after_s(response), is_overflow=fault.is_context_overflow
-        )
-    if status == 408 or status >= 500:
-        log.outcome = "http_error"
-        return Failure(error, "fault", retry_after_s=_retry_after_s(response))
-    log.outcome = "refused"
-    # A model that this provider no longer has, or a wall in front of it: another deployment may answer.
-    is_elsewhere = status in (404, 405, 410) or (status == 403 and not fault.is_about_content)
-    return Failure(error, "elsewhere" if is_elsewhere else "request")
-
-
-def _code_of(fault: ProviderFault) -> str | None:
-    if fault.is_context_overflow:
-        return "context_length_exceeded"
-    if fault.code is None and fault.status == 429:
-        return "rate_limit_exceeded"
-    return fault.code
-
-
-def _retry_headers(response: UpstreamResponse) -> Headers:
-    passed = ("retry-after", "retry-after-ms", "x-should-retry")
-    return [
-        (name.encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in response.headers
-        if name in passed
-    ]
-
-
-def _retry_after_s(response: UpstreamResponse) -> float | None:
-    """Seconds from retry-after-ms or Retry-After. An HTTP date counts as 'later than we wait'."""
-    found: float | None = None
-    for name, value in response.headers:
-        if name == "retry-after":
-            try:
-                found = max(found or 0.0, float(value))
-            except ValueError:
-                found = MAX_RETRY_AFTER_S + 1
-        elif name == "retry-after-ms":
-            try:
-                found = max(found or 0.0, float(value) / 1000)
-            except ValueError:
-                continue
-    return found
-
-
-def _failed(log: AttemptLog, outcome: str, status: int, code: str, message: str) -> Failure:
-    log.outcome = outcome
-    log.error_code = code
-    log.error_message = message
-    return Failure(UpstreamFailed(message, code=code, status=status), "fault")
-
-
-def _transport_failure(exchange: Exchange, log: AttemptLog, error: UpstreamError) -> Failure:
-    """A call that broke below HTTP. Whether it used anything is unknown once the request had been sent."""
-    name = log.deployment.provider.name
-    if error.kind in ("refused_address", "resolve", "connect", "tls", "connect_timeout"):
-        failure = _failed(
-            log,
-            "connect_error",
-            502,
-            "provider_unreachable",
-            f"The provider '{name}' cannot be reached ({error.kind}).",
-        )
-    elif error.kind == "timeout":
-        log.usage = read_usage(None)
-        failure = _failed(
-            log, "timeout", 504, "provider_timeout", f"The provider '{name}' did not answer in time."
-        )
-    else:
-        log.usage = read_usage(None)
-        failure = _failed(
-            log,
-            "broken",
-            502,
-            "provider_connection_broken",
-            f"The provider '{name}' broke the connection off.",
-        )
-    log.error_message = mask_secrets(f"{failure.error.message} {error}")
-    return failure
-
-
-def _note_failure(exchange: Exchange, deployment: DeploymentSnapshot, failure: Failure) -> None:
-    """Tell the deployment's health. What the request itself caused never counts."""
-    health = exchange.gateway.health
-    if failure.kind == "fault":
-        health.on_failure(deployment, exchange.attempts[-1].outcome)
-    elif failure.kind == "rate_limit":
-        health.on_rate_limited(deployment, failure.retry_after_s)
-    elif failure.kind == "credential":
-        health.on_credential_rejected(deployment)
-    else:
-        # It told nothing about the deployment's health; had it been a probe, another may follow.
-        health.abandon(deployment)
