@@ -21,8 +21,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID
 
 import orjson
 from django.db import DatabaseError, InterfaceError, connection, transaction
@@ -30,23 +28,15 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from billing import journal_files, leasing, storing
 from billing.journal_files import SourceLine
 from billing.journal_lines import (
-    Feedback,
-    Intent,
     LineError,
-    Outcome,
-    Shadow,
     interrupted,
-    read_feedback,
     read_intent,
-    read_line,
-    read_outcome,
-    read_shadow,
 )
 from billing.models import JournalCursor, OpenIntent
+from billing.pairing import join_with_open, match_lines
 from billing.partitions import ensure_months, month_of
-from billing.request_times import started_at_of
 from billing.shadow_storing import store_shadows
-from billing.storing import KnownIds, OpenLine, Pair, Refused
+from billing.storing import KnownIds, Pair, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +70,6 @@ class Counters:
     record_count: int = 0
     rejected_count: int = 0
     batch_count: int = 0
-
-
-class Alone(NamedTuple):
-    """A line whose other half is not in the batch."""
-
-    checked: Intent | Outcome
-    open_line: OpenLine
 
 
 class Ingester:
@@ -234,18 +217,18 @@ class Ingester:
             gc.enable()
 
     def _store_batch(self, batch: Batch) -> None:
-        pairs, alone, refused, feedback, shadows = match_lines(batch.lines)
-        refused = batch.torn + refused
+        matched = match_lines(batch.lines)
+        pairs, refused = matched.pairs, batch.torn + matched.refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})
         with transaction.atomic():
-            more_pairs, closed_ids, kept_refused = join_with_open(alone)
+            more_pairs, closed_ids, kept_refused = join_with_open(matched.alone)
             refused += kept_refused
             ensure_months({month_of(pair.intent.started_at) for pair in more_pairs})
             count = self._store_pairs(pairs + more_pairs, refused)
-            if feedback:
-                storing.store_feedback(feedback)
-            if shadows:
-                store_shadows(shadows)
+            if matched.feedback:
+                storing.store_feedback(matched.feedback)
+            if matched.shadows:
+                store_shadows(matched.shadows)
             if closed_ids:
                 storing.forget_open(closed_ids)
             save_cursors(batch.offsets)
@@ -393,79 +376,6 @@ def _say_ahead(pairs: Sequence[Pair]) -> None:
             len(ahead),
             f"{days} days" if (days := (max(ahead) - now + CLOCK_SKEW).days) else "a day",
         )
-
-
-def match_lines(
-    lines: Iterable[SourceLine],
-) -> tuple[list[Pair], list[Alone], list[Refused], list[Feedback], list[Shadow]]:
-    """Check lines and put the two of each request together. Pure."""
-    intents: dict[UUID, tuple[Intent, SourceLine, dict[str, Any]]] = {}
-    outcomes: dict[UUID, tuple[Outcome, SourceLine, dict[str, Any]]] = {}
-    refused: list[Refused] = []
-    feedback: list[Feedback] = []
-    shadows: list[Shadow] = []
-    for source in lines:
-        if not source.raw:
-            continue
-        try:
-            line = read_line(source.raw)
-            kind = line.get("k")
-            if kind == "intent":
-                intent = read_intent(line)
-                intents.setdefault(intent.id, (intent, source, line))
-            elif kind == "outcome":
-                outcome = read_outcome(line)
-                outcomes.setdefault(outcome.id, (outcome, source, line))
-            elif kind == "feedback":
-                feedback.append(read_feedback(line))
-            elif kind == "shadow":
-                shadows.append(read_shadow(line))
-            else:
-                raise LineError("k: neither intent, outcome, feedback nor shadow")
-        except LineError as refusal:
-            refused.append(Refused(source, str(refusal)))
-    pairs: list[Pair] = []
-    alone: list[Alone] = []
-    for request_id, (outcome, source, line) in outcomes.items():
-        found = intents.pop(request_id, None)
-        if found is not None:
-            pairs.append(Pair(found[0], outcome, (found[1], source)))
-        else:
-            alone.append(Alone(outcome, OpenLine(request_id, started_at_of(request_id), source, line)))
-    for request_id, (intent, source, line) in intents.items():
-        alone.append(Alone(intent, OpenLine(request_id, intent.started_at, source, line)))
-    return pairs, alone, refused, feedback, shadows
-
-
-def join_with_open(alone: Sequence[Alone]) -> tuple[list[Pair], list[UUID], list[Refused]]:
-    """Find the other halves of lines among those that wait; keep the rest waiting.
-
-    Returns the pairs, the ids that wait no more, and the lines that cannot be kept. A line whose request has
-    its record already, or that waits already, is a repetition and changes nothing.
-    """
-    if not alone:
-        return [], [], []
-    waiting = storing.find_open_lines(one.open_line.id for one in alone)
-    pairs: list[Pair] = []
-    closed: list[UUID] = []
-    new: list[OpenLine] = []
-    for checked, open_line in alone:
-        other = waiting.get(open_line.id)
-        if other is None:
-            new.append(open_line)
-            continue
-        worker, line = other
-        sources = (SourceLine(worker, 0, orjson.dumps(line)), open_line.source)
-        if isinstance(checked, Outcome) and line.get("k") == "intent":
-            pairs.append(Pair(read_intent(line), checked, sources))
-            closed.append(open_line.id)
-        elif isinstance(checked, Intent) and line.get("k") == "outcome":
-            pairs.append(Pair(checked, read_outcome(line), sources))
-            closed.append(open_line.id)
-    if not new:
-        return pairs, closed, []
-    recorded = storing.find_recorded(new)
-    return pairs, closed, storing.keep_open([line for line in new if line.id not in recorded])
 
 
 def save_cursors(offsets: dict[tuple[str, int], int]) -> None:

@@ -27,6 +27,7 @@ from billing.models import (
     UsageByDay,
     UsageByHour,
 )
+from billing.pairing import match_lines
 from billing.request_times import attempt_id_of
 from billing.verifying import verify
 from gateway.dataplane.request_ids import make_request_id
@@ -360,7 +361,7 @@ def test_a_tenant_deleted_after_it_was_seen_costs_only_its_own_lines(
     ingester = Ingester(tmp_path)
     lines = make.request_lines(leaving)
     sources = [journal_files.SourceLine("w", 1, orjson.dumps(line)) for line in lines]
-    usable, _ = ingester._known.split(ingesting.match_lines(sources)[0])
+    usable, _ = ingester._known.split(match_lines(sources).pairs)
     assert len(usable) == 1
     leaving.key.delete()
     for line in [*lines, *make.request_lines(staying)]:
