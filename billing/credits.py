@@ -25,6 +25,7 @@ from policies.models import Model, Tenant
 from policies.row_changes import json_value, save_checked
 
 MAX_PRIORITY: Final = 1000
+MAX_GRANT_NANO: Final = 10**18
 
 
 class Draw(NamedTuple):
@@ -322,7 +323,7 @@ def _check_grant(
     if kind not in CreditGrant.Kind.values:
         raise InvalidValueError({"kind": [f"{kind!r} is not one of {', '.join(CreditGrant.Kind.values)}"]})
     check_currency(currency)
-    if not 0 < amount_nano <= ledger.MAX_AMOUNT_NANO:
+    if not 0 < amount_nano <= MAX_GRANT_NANO:
         raise InvalidValueError({"amount": ["credit is more than 0 and at most 1,000,000,000"]})
     if amount_nano % minor_unit_nano(currency):
         raise InvalidValueError({"amount": ["this is finer than the currency's smallest unit"]})

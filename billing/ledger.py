@@ -27,8 +27,8 @@ from policies.models import Tenant
 Posting = LedgerPosting
 Kind = LedgerPosting.Kind
 Account = LedgerEntry.Account
-# Sums of a posting stay far from 64 bits.
-MAX_AMOUNT_NANO: Final = 10**18
+# What a column of 30 digits holds, with room for sums.
+MAX_AMOUNT_NANO: Final = 10**27
 
 
 class PostedOtherwiseError(ConfigurationError):
@@ -114,7 +114,7 @@ def _check(kind: str, reference: str, currency: str, entries: Sequence[Entry]) -
         if entry.account not in Account.values:
             raise InvalidValueError({"account": [f"there is no account {entry.account!r}"]})
         if abs(entry.amount_nano) > MAX_AMOUNT_NANO:
-            raise InvalidValueError({"amount": ["an amount is at most 1,000,000,000 of its currency"]})
+            raise InvalidValueError({"amount": ["an amount is at most 10^18 of its currency"]})
         if (entry.account in (Account.CREDIT_PAID, Account.CREDIT_PROMOTIONAL)) != (entry.grant is not None):
             raise InvalidValueError({"grant": ["entries of credit, and no others, name their grant"]})
     if len(entries) < 2 or sum(entry.amount_nano for entry in entries) != 0:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
+from billing.models.wide_integer import WideIntegerField
+
 
 class InvoiceKind(models.TextChoices):
     INVOICE = "invoice", "invoice"
@@ -44,7 +46,7 @@ class Invoice(models.Model):
     )
     tax_ratio = models.DecimalField(max_digits=9, decimal_places=6, default=0)
     amount_nanousd = models.BigIntegerField(help_text="Exact sum of the lines.")
-    amount_nano = models.BigIntegerField(help_text="Sum of the lines in billionths of the currency.")
+    amount_nano = WideIntegerField(help_text="Sum of the lines in billionths of the currency.")
     subtotal_minor = models.BigIntegerField()
     tax_minor = models.BigIntegerField()
     total_minor = models.BigIntegerField()
@@ -144,7 +146,7 @@ class InvoiceLine(models.Model):
     late_of = models.DateField(null=True, help_text="Of late usage: first day of its month.")
     quantity = models.BigIntegerField()
     amount_nanousd = models.BigIntegerField(help_text="Exact.")
-    amount_nano = models.BigIntegerField(help_text="In billionths of the currency.")
+    amount_nano = WideIntegerField(help_text="In billionths of the currency.")
     amount_minor = models.BigIntegerField(help_text="Rounded half up to the currency's smallest unit.")
     rounding_nano = models.BigIntegerField(help_text="amount_minor less amount_nano, in billionths.")
     corrects = models.ForeignKey(

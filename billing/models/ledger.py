@@ -9,6 +9,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from billing.models.wide_integer import WideIntegerField
+
 
 class LedgerPosting(models.Model):
     """One event in money. A kind and reference are posted once. Written by `billing.ledger` alone."""
@@ -75,7 +77,7 @@ class LedgerEntry(models.Model):
     tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+", db_index=False)
     currency = models.CharField(max_length=3)
     account = models.CharField(max_length=20, choices=Account.choices)
-    amount_nano = models.BigIntegerField()
+    amount_nano = WideIntegerField()
     grant = models.ForeignKey(
         "billing.CreditGrant", null=True, on_delete=models.PROTECT, related_name="entries"
     )

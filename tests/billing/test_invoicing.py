@@ -29,6 +29,7 @@ from billing.models import (
     PeriodLock,
 )
 from billing.statement_document import from_json, list_faults
+from billing.verifying import verify
 from policies.errors import InUseError, InvalidValueError
 from policies.models import ChangeEvent
 from policies.tenancy_changes import delete_tenant
@@ -287,3 +288,27 @@ def test_numbers_have_no_gaps_when_two_issue_at_once_and_one_gives_up(tmp_path: 
     assert len(refused) == 2
     numbered = Invoice.objects.filter(number__isnull=False).order_by("number")
     assert list(numbered.values_list("number", flat=True)) == [1, 2, 3, 4]
+
+
+def test_a_million_dollars_are_billed_paid_and_credited_in_a_currency_that_is_worth_little(
+    tmp_path: Path,
+) -> None:
+    world = spend(tmp_path)
+    world.price.pk, world.price.rates = None, {"input_usd_per_mtok": "1000000"}
+    world.price.effective_from += dt.timedelta(days=1)
+    world.price.save()
+    usage = make.usage_line(input=1_000_000, cache_read=0, output=0)
+    add_requests(tmp_path, world, usage=usage, cost=10**15)
+    change_profile(tenant=world.tenant, actor="fiona", currency="VND", tax_ratio=Decimal("0.08"))
+    add_rate(currency="VND", rate="26000.5", first_day=OCTOBER, source="a bank", actor="fiona")
+    close()
+    invoice = issued(world)
+    # 1,000,141 x 26,000.5: more billionths than 64 bits hold.
+    assert invoice.amount_nano == 1_000_141 * 26_000_500_000_000 > 2**63
+    assert (invoice.subtotal_minor, invoice.tax_minor) == (26_004_166_071, 2_080_333_286)
+    assert owed(world, "VND") == invoice.total_minor * 10**9
+    invoicing.mark_paid(invoice=invoice, actor="fiona", now=NOW)
+    assert owed(world, "VND") == 0
+    write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="agreed")
+    assert owed(world, "VND") == -invoice.total_minor * 10**9
+    assert verify(now=NOW).differences == ()

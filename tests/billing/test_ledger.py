@@ -77,7 +77,7 @@ def test_the_same_again_changes_nothing_and_something_else_under_its_name_is_ref
         ({"reference": ""}, "needs a name"),
         ({"entries": [Entry("pocket", 1), Entry("cash", -1)]}, "no account 'pocket'"),
         ({"entries": [Entry("credit_paid", 1), Entry("cash", -1)]}, "name their grant"),
-        ({"entries": [Entry("cash", 2 * 10**18), Entry("revenue", -2 * 10**18)]}, "at most"),
+        ({"entries": [Entry("cash", 2 * 10**27), Entry("revenue", -2 * 10**27)]}, "at most"),
     ],
 )
 def test_what_is_no_posting_is_refused_with_a_sentence(fields: dict[str, Any], said: str) -> None:
