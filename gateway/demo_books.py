@@ -18,7 +18,15 @@ from billing import billing_profiles, budgets, exchange_rates, invoicing, sale_t
 from billing.alert_recipients import add_recipient
 from billing.closing import close_period
 from billing.credits import grant_credit
-from billing.models import AlertRecipient, Budget, CreditGrant, InvoiceState, SavedView, UsageByKeyDay
+from billing.models import (
+    AlertRecipient,
+    Budget,
+    CreditGrant,
+    ExchangeRate,
+    InvoiceState,
+    SavedView,
+    UsageByKeyDay,
+)
 from billing.periods import find_closed_until
 from gateway import demo_week
 from policies.errors import ConfigurationError
@@ -72,7 +80,7 @@ def set_up(*, tenant: Tenant, now: dt.datetime) -> None:
     grant_credit(
         tenant=tenant,
         kind=CreditGrant.Kind.PAID,
-        amount_nano=75 * NANO,
+        amount_nano=150 * NANO,
         currency=CURRENCY,
         reference="bank transfer 2210",
         note=SOURCE,
@@ -101,6 +109,11 @@ def complete(*, set_up_at: dt.datetime, now: dt.datetime) -> None:
     except (ConfigurationError, ApiKey.DoesNotExist) as refusal:
         # Somebody was quicker: what they made or deleted stays so, and the demo does with less.
         logger.warning("The demo's books stay incomplete: %s", refusal)
+
+
+def find_invented_until() -> dt.datetime | None:
+    """Until when traffic is invented; None where the demo brought none. By the one of its rows that never goes."""
+    return ExchangeRate.objects.filter(created_by=ACTOR).values_list("created_at", flat=True).first()
 
 
 def _set_budgets(tenant: Tenant, now: dt.datetime) -> None:

@@ -82,17 +82,20 @@ def has_arrived(set_up_at: dt.datetime) -> bool:
 def write_demo_week(*, data_dir: Path, set_up_at: dt.datetime, days: int = demo_week.DAYS) -> int:
     """Write the days before `set_up_at` into a journal of their own; return how many requests they hold."""
     turns = demo_week.list_turns(set_up_at.timestamp(), days=days)
-    return _write(turns, data_dir=data_dir, set_up_at=set_up_at)
+    return write_turns(turns, data_dir=data_dir, set_up_at=set_up_at)
 
 
 def write_earlier_months(*, data_dir: Path, set_up_at: dt.datetime) -> int:
     """Write the time before the week into a journal of its own; return how many requests it holds."""
     turns = demo_week.list_earlier_turns(set_up_at.timestamp())
-    return _write(turns, data_dir=data_dir, set_up_at=set_up_at)
+    return write_turns(turns, data_dir=data_dir, set_up_at=set_up_at)
 
 
-def _write(turns: Sequence[Turn], *, data_dir: Path, set_up_at: dt.datetime) -> int:
-    """Serve these turns in their order; keys that somebody has deleted meanwhile ask nothing."""
+def write_turns(turns: Sequence[Turn], *, data_dir: Path, set_up_at: dt.datetime) -> int:
+    """Serve these turns, oldest first, into a journal of their own; return how many there were.
+
+    Keys that somebody has deleted meanwhile ask nothing.
+    """
     loaded = load_everything()
     grants = _grants_by_name(loaded)
     served = [turn for turn in turns if (turn.workload.project, turn.workload.key) in grants]

@@ -20,6 +20,7 @@ from billing.budget_standing import list_foreseen, list_near
 from billing.models import UsageByDay
 from billing.money import format_usd
 from billing.reports import HourTotals, TodaySummary, today_summary
+from gateway.demo_books import find_invented_until
 from gateway.health_board import read_reports
 from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments
 from policies.models import ApiKey, Deployment, Model, Policy
@@ -69,9 +70,9 @@ def home(request: HttpRequest) -> HttpResponse:
             "has_keys": ApiKey.objects.exists(),
             "has_deployments": Deployment.objects.exists(),
         }
-    return render(
-        request, "home/_live.html" if request.headers.get("HX-Request") else "home/home.html", context
-    )
+    if request.headers.get("HX-Request"):
+        return render(request, "home/_live.html", context)
+    return render(request, "home/home.html", {**context, "invented_until": find_invented_until()})
 
 
 def list_figures(today: TodaySummary) -> list[dict[str, Any]]:

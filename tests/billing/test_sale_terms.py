@@ -129,6 +129,11 @@ def test_wrong_terms_are_refused_and_none_is_ever_changed(tmp_path: Path) -> Non
         factor("2", meter="tokens")
     with pytest.raises(InvalidValueError, match="nothing to end"):
         end_term(tenant=world.tenant, actor="fiona")
+    # As of an earlier time only where nothing is recorded since, of this tenant or of anybody.
+    make.ingest(tmp_path, lines(world, timezone.now() - dt.timedelta(hours=2)))
+    for scope in ({"tenant": world.tenant}, {}):
+        with pytest.raises(InvalidValueError, match="since then are recorded"):
+            factor("2", at=timezone.now() - dt.timedelta(hours=3), **scope)
     begins = later()
     term = factor("2", tenant=world.tenant, effective_from=begins)
     with pytest.raises(NameTakenError):
