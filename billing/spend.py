@@ -1,8 +1,8 @@
 """How much was spent, by whom, on what, against the period before?
 
 Reads: the rollups by day and by label (by `billing.reports`) and names. The page, the CSV and the XLSX of one question
-all come from one `read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of its
-series.
+all come from one `read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of
+its series.
 """
 
 from __future__ import annotations
