@@ -18,14 +18,16 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 TEST_PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check lock clean
+.PHONY: help run test test-slow test-fast check lock clean
 
 help:
 	@echo "make run        start Pointsman: database, gateway, console, workers (Ctrl-C stops all)"
-	@echo "make test       run all tests but the nightly ones"
-	@echo "make test-fast  run the tests that take less than five seconds each"
+	@echo "make test       run the tests: all but the slow and the nightly ones"
+	@echo "make test-slow  run the slow ones: crashes, whole installations, load"
+	@echo "make test-fast  run the tests without a browser"
 	@echo "make check      ruff, mypy, import contracts, migrations, templates, openapi.yaml"
 	@echo "make lock       renew both lock files"
 	@echo "make clean      remove caches and the virtual environment (never the data)"
@@ -34,10 +36,14 @@ run: $(RUNTIME)
 	@exec $(BIN)/python manage.py up
 
 test: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not nightly"
+	$(PYTEST) -m "not nightly and not slow"
+
+# Crash tests, whole installations, load: minutes that nobody should wait for before each commit. .ci/run does.
+test-slow: $(DEVELOPMENT)
+	$(PYTEST) -m "slow and not nightly"
 
 test-fast: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not nightly and not slow and not browser"
+	$(PYTEST) -m "not nightly and not slow and not browser"
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff check .
