@@ -80,7 +80,7 @@ def set_up(*, tenant: Tenant, now: dt.datetime) -> None:
     grant_credit(
         tenant=tenant,
         kind=CreditGrant.Kind.PAID,
-        amount_nano=150 * NANO,
+        amount_nano=100 * NANO,
         currency=CURRENCY,
         reference="bank transfer 2210",
         note=SOURCE,
