@@ -14,39 +14,48 @@ from gateway.dataplane.most_costs import CostPlan
 from gateway.dataplane.rate_limit_headers import duration
 from gateway.dataplane.rate_limit_holds import expected_tokens
 from gateway.dataplane.rate_shares import Standing
-from policies.snapshot import DeploymentSnapshot
+from policies.snapshot import DeploymentSnapshot, RateTerms
+
+_REFUSED = "it would be refused (429)"
+_PASSED_OVER = "that deployment would be passed over"
 
 
 def list_outlook(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> list[str]:
-    """Say it in sentences, one for each limit and each budget; [] for keys without any."""
-    return [*_of_rate_limits(exchange), *_of_budgets(exchange, candidates)]
-
-
-def _of_rate_limits(exchange: Exchange) -> Iterator[str]:
-    grant, book = exchange.grant, exchange.gateway.rate_limits
+    """Say it in sentences, for each limit, also of the candidates, and each budget; [] where there is none."""
+    grant = exchange.grant
     assert grant is not None
-    for terms in grant.rate_limits if book is not None else ():
-        assert book is not None
-        requests, tokens = book.standings((terms,))
-        limits = (
-            ("requests", terms.requests_per_minute, requests, 1),
-            ("tokens", terms.tokens_per_minute, tokens, expected_tokens(exchange)),
-        )
-        for kind, limit, standing, needed in limits:
-            if limit is not None:
-                yield _said_of_limit(f"{limit:,} {kind} per minute of {terms.name}", limit, standing, needed)
-        if terms.concurrent is not None:
-            yield f"Limit: {terms.concurrent:,} requests at once of {terms.name}."
+    told = [note for terms in grant.rate_limits for note in _of_rate_limit(exchange, terms, _REFUSED)]
+    for one in candidates:
+        if one.rate_limit is not None:
+            told += _of_rate_limit(exchange, one.rate_limit, _PASSED_OVER)
+    return [*told, *_of_budgets(exchange, candidates)]
 
 
-def _said_of_limit(what: str, limit: int, standing: Standing | None, needed: int) -> str:
+def _of_rate_limit(exchange: Exchange, terms: RateTerms, refusal: str) -> Iterator[str]:
+    book = exchange.gateway.rate_limits
+    if book is None:
+        return
+    requests, tokens = book.standings((terms,))
+    limits = (
+        ("requests", terms.requests_per_minute, requests, 1),
+        ("tokens", terms.tokens_per_minute, tokens, expected_tokens(exchange)),
+    )
+    for kind, limit, standing, needed in limits:
+        if limit is not None:
+            what = f"Limit: {limit:,} {kind} per minute of {terms.name}"
+            yield _said_of_limit(what, limit, standing, needed, refusal)
+    if terms.concurrent is not None:
+        yield f"Limit: {terms.concurrent:,} requests at once of {terms.name}."
+
+
+def _said_of_limit(what: str, limit: int, standing: Standing | None, needed: int, refusal: str) -> str:
     # What was heard before the window was empty again says nothing any more.
     remaining = limit if standing is None or standing.resets_s <= 0 else standing.remaining
-    told = f"Limit: {what}; {remaining:,} left as far as this worker knows, this request counts as {needed:,}"
+    told = f"{what}; {remaining:,} left as far as this worker knows, this request counts as {needed:,}"
     if needed > limit:
-        return f"{told}: it would always be refused (429)."
+        return f"{told}: {refusal}, always."
     if needed > remaining and standing is not None:
-        return f"{told}: it would be refused (429). All is free again in {duration(standing.resets_s)}."
+        return f"{told}: {refusal}. All is free again in {duration(standing.resets_s)}."
     return f"{told}."
 
 

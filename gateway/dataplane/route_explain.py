@@ -84,11 +84,9 @@ async def _explain_body(
     if found.error is not None:
         raise routing_error(found.error)
     shown = found.as_json()
-    if grant.rate_limits or grant.budgets or grant.model_budgets:
-        exchange = Exchange(gateway, parsed.endpoint)
-        exchange.grant, exchange.parsed, exchange.features = grant, parsed, features
-        candidates = () if found.decision is None else found.decision.candidates
-        shown["notes"] += list_outlook(exchange, candidates)
+    exchange = Exchange(gateway, parsed.endpoint)
+    exchange.grant, exchange.parsed, exchange.features = grant, parsed, features
+    shown["notes"] += list_outlook(exchange, () if found.decision is None else found.decision.candidates)
     return shown
 
 

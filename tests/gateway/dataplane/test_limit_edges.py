@@ -166,9 +166,22 @@ async def test_explaining_says_what_limits_and_budgets_would_do_and_takes_nothin
     assert (await limited.plane.ask("a", max_tokens=5)).status == 200
     notes = await explained(limited.plane, max_tokens=20)
     assert "it would be refused (429). All is free again in 1m" in notes[0]
-    assert "it would always be refused (429)." in (await explained(limited.plane, max_tokens=9_000))[1]
+    assert "it would be refused (429), always." in (await explained(limited.plane, max_tokens=9_000))[1]
     limited.now_s += 70
     assert "refused" not in " ".join(await explained(limited.plane, max_tokens=20))
+
+
+async def test_explaining_says_which_deployment_would_be_passed_over() -> None:
+    limited = Limited(rooms={"a": RateTerms(7, "deployment a", None, 100)}, names=("a", "b"))
+    assert (await limited.plane.ask("a", max_tokens=90)).status == 200
+    limited.book.tick()  # 15 were used
+    for _ in range(3):
+        await asyncio.sleep(0)
+    client = await explain(limited.plane, hello(max_tokens=88))
+    shown = orjson.loads(client.body)
+    assert shown["order"] == ["a", "b"]
+    assert "85 left" in shown["notes"][0]
+    assert "that deployment would be passed over. All is free" in shown["notes"][0]
 
 
 async def test_explaining_says_what_is_left_of_budgets_and_routes_by_it() -> None:
