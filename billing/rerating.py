@@ -37,7 +37,7 @@ from billing.periods import hold_open_period, late_postings_of
 from billing.pricebook import PriceVersion, parse_rates, price_at
 from billing.rating import UsageUnknownError, total_nanousd
 from billing.sale_book import SaleBook
-from billing.sale_terms import load_sale_terms
+from billing.sale_terms import hold_terms, load_sale_terms
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 from policies import changes
@@ -296,6 +296,9 @@ def _store(
 ) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RUN_LOCK])
+    # Terms of now, kept as they are until the end: some may have begun, and requests come, since the run did.
+    hold_terms()
+    books = books._replace(sale=load_sale_terms())
     hold_open_period()
     # Another run may have come between reading the batch and the lock.
     done = set(

@@ -1,6 +1,7 @@
 """How do tenants get terms of their own, and which are there?
 
-Reads: sale_term, price (book sale), deployment. Writes: sale_term, change_event. The only writer of terms.
+Reads: sale_term, price (book sale), deployment, usage_by_day, meter_by_day. Writes: sale_term, change_event.
+The only writer of terms.
 
 Terms begin now or later, before only where nothing is recorded since: what is recorded keeps its charge, so that
 recorded charges can be computed again from the terms that are there. For that, ingestion holds a lock, which adding
@@ -18,7 +19,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from billing.charging import FACTOR_SCALE
-from billing.models import Price, RequestRecord, SaleTerm
+from billing.models import MeterByDay, Price, RequestRecord, SaleTerm, UsageByDay
 from billing.models.sale import MAX_FACTOR
 from billing.pricebook import PriceVersion, parse_rates
 from billing.rating import METERS
@@ -70,6 +71,24 @@ def has_terms() -> bool:
     """Whether anybody is, was or will be charged something else than the cost. One query."""
     prices = Price.objects.filter(book=Price.Book.SALE)
     return SaleTerm.objects.order_by().values("pk").union(prices.order_by().values("pk")).exists()
+
+
+def why_not_moved(deployment: Deployment, model: Model) -> str:
+    """Why a deployment cannot serve another model; "" where it can. Call inside the transaction that moves it.
+
+    Charges are computed again by the terms of the model that a deployment serves today: moved with its past, its
+    recorded charges would be wrong, and no month that has them could be closed.
+    """
+    hold_terms(exclusively=True)
+    if not SaleTerm.objects.filter(model__in=[deployment.model_id, model.pk]).exists():
+        return ""
+    is_used = UsageByDay.objects.filter(deployment=deployment).exists()
+    if not is_used and not MeterByDay.objects.filter(price__deployment=deployment).exists():
+        return ""
+    return (
+        f"{deployment} was charged for under {deployment.model}, and there are sale prices of that model or of"
+        f" {model}: make a new deployment for {model} instead"
+    )
 
 
 @transaction.atomic

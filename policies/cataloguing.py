@@ -5,7 +5,7 @@ Writes: provider, model, deployment, change_event. The only writer of the first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from django.db import transaction
@@ -40,6 +40,14 @@ OTHER_HOST = (
 Row = TypeVar("Row", Provider, Model, Deployment)
 
 DEPLOYMENT_FIELDS = ("name", "model", "provider", "upstream_model", "region", "retention", "is_enabled")
+
+MoveCheck = Callable[[Deployment, Model], str]
+_move_checks: list[MoveCheck] = []
+
+
+def register_move_check(check: MoveCheck) -> None:
+    """Let billing say why a deployment cannot serve another model ("" where it can). Called once, at the start."""
+    _move_checks.append(check)
 
 
 @transaction.atomic
@@ -138,6 +146,10 @@ def change_deployment(*, deployment: Deployment, actor: str, **fields: Any) -> D
     )
     if "name" in fields and fields["name"] != row.name:
         _refuse_when_named(row)
+    if (model := fields.get("model", row.model)) != row.model:
+        for check in _move_checks:
+            if reason := check(row, model):
+                raise InUseError(reason)
     return _write_deployment(row, actor=actor, action="change", fields=fields)
 
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db.models import F, Sum
+from django.utils import timezone
 
-from billing.models import LatePosting, MeterByDay, MeterDay, PeriodLock, UsageByDay, UsageByKeyDay
+from billing import rerating
+from billing.models import (
+    LatePosting,
+    MeterByDay,
+    MeterDay,
+    PeriodLock,
+    RequestRecord,
+    UsageByDay,
+    UsageByKeyDay,
+)
 from billing.rerating import Question, rerate
+from billing.sale_terms import add_term
 from billing.summing_meters import list_unmatched_days, sum_meters
 from billing.verifying import verify
+from policies.cataloguing import change_deployment
+from policies.errors import InUseError
+from policies.models import Model
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -120,3 +136,44 @@ def test_what_comes_for_a_closed_month_counts_on_the_first_open_day(tmp_path: Pa
     assert sums(day=NOVEMBER, is_correction=True, late_of=OCTOBER)["output"] == (1_000, 200_000, 200_000)
     assert verify(now=NOW).differences == ()
     assert UsageByDay.objects.aggregate(sum=Sum("unpriced_count"))["sum"] == 0
+
+
+def test_a_deployment_that_was_charged_for_stays_with_its_model_where_models_have_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, unused = make.world(), make.world()
+    monkeypatch.setattr(timezone, "now", lambda: NOON - dt.timedelta(days=1))
+    other = Model.objects.create(name="other")
+    make.ingest(tmp_path, lines(world, NOON - dt.timedelta(days=2)))
+    assert change_deployment(deployment=world.deployment, model=other, actor="olga").model == other
+    add_term(factor=Decimal("1.5"), model=other, actor="fiona")
+    make.ingest(tmp_path, lines(world), worker="second")
+    for model in (unused.deployment.model, world.deployment.model):
+        with pytest.raises(InUseError, match="make a new deployment for"):
+            change_deployment(deployment=world.deployment, model=model, actor="olga")
+    change_deployment(deployment=unused.deployment, model=other, actor="olga")
+    change_deployment(deployment=world.deployment, region="eu", actor="olga")
+    sum_meters(first_day=OCTOBER, last_day=DAY)
+    assert list_unmatched_days(first_day=OCTOBER, last_day=DAY) == []
+    assert verify(now=NOW).differences == ()
+
+
+def test_terms_that_begin_while_requests_get_their_price_hold_for_what_came_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make.world()
+    monkeypatch.setattr(timezone, "now", lambda: NOON)
+    read_batches = rerating._batches
+
+    def read_slowly(question: Question) -> Iterator[list[RequestRecord]]:
+        # By now the run has read all terms; these requests come after others.
+        add_term(factor=Decimal(2), tenant=world.tenant, actor="fiona")
+        make.ingest(tmp_path, lines(world, NOON + dt.timedelta(seconds=1), **UNPRICED))
+        yield from read_batches(question)
+
+    monkeypatch.setattr(rerating, "_batches", read_slowly)
+    rerate(Question(DAY, DAY), actor="fiona", reason="list came late", now=NOW)
+    sum_meters(first_day=OCTOBER, last_day=DAY)
+    charged = UsageByDay.objects.aggregate(Sum("cost_nanousd"), Sum("charge_nanousd"))
+    assert tuple(charged.values()) == (make.COST_NANOUSD, 2 * make.COST_NANOUSD)
+    assert verify(now=NOW).differences == ()
