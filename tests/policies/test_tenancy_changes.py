@@ -94,3 +94,14 @@ def test_what_has_keys_or_projects_cannot_be_deleted() -> None:
     project = make_project()
     tenancy_changes.delete_project(project=project, actor=ACTOR)
     tenancy_changes.delete_tenant(tenant=project.tenant, actor=ACTOR)
+
+
+def test_a_tenant_chooses_which_labels_its_spend_is_summed_by() -> None:
+    tenant = tenancy_changes.create_tenant(
+        name="labelled", actor=ACTOR, reported_tags=[" team ", "team", "feature"]
+    )
+    assert (tenant.reported_tags, tenant.reports_end_users) == (["team", "feature"], False)
+    tenancy_changes.change_tenant(tenant=tenant, actor=ACTOR, reports_end_users=True)
+    for wrong in ("team", [""], [5], [f"t{number}" for number in range(11)]):
+        with pytest.raises(InvalidValueError):
+            tenancy_changes.change_tenant(tenant=tenant, actor=ACTOR, reported_tags=wrong)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -49,3 +51,25 @@ async def test_a_referring_page_is_recorded_without_its_query():
     plane.upstream.answers["a"] = [stream()]
     await plane.ask("a", is_stream=True, headers={"referer": "https://app.example/chat?token=1234#5678"})
     assert plane.lines("intent")[0]["features"]["app"] == "https://app.example/chat"
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ({"user": "u-1"}, "u-1"),
+        ({"user": "u-1", "safety_identifier": "hash-2"}, "hash-2"),
+        ({"metadata": {"user_id": "u-3"}}, "u-3"),
+        ({"user": "u" * 300}, "u" * 200),
+        ({"metadata": {"team": "a"}}, None),
+    ],
+)
+async def test_an_end_user_is_kept_only_where_the_tenant_wants_that(body, kept):
+    plane = Plane("a")
+    plane.upstream.answers["a"] = [stream(), stream()]
+    await plane.ask("a", is_stream=True, **body)
+    grant = plane.gateway.configuration.grant
+    plane.gateway.configuration.grant = replace(grant, tenant=replace(grant.tenant, reports_end_users=True))
+    await plane.ask("a", is_stream=True, **body)
+    without, wanted = plane.lines("intent")
+    assert "end_user" not in without["features"]
+    assert wanted["features"].get("end_user") == kept

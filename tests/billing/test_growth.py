@@ -1,0 +1,112 @@
+"""Do pages stay as fast when requests become five times, and fifty times, as many?
+
+`python -m pytest tests/billing/test_growth.py -m nightly -s` prints what each page takes at 200,000 requests and at a
+million, and at ten million (the second test: GROWTH_REQUESTS says how many). What a busy machine adds is in both, so
+the ratio is what is asserted, with a floor for times too small to compare; and that no page reads a partition of
+request_record from end to end.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from billing import budgets
+from billing.models import Label
+from billing.seeding_traffic import Plan, seed_traffic
+from policies.models import ApiKey, Tenant
+from tests.console_people import operator
+
+pytestmark = [pytest.mark.django_db, pytest.mark.nightly]
+
+ROUNDS = 5
+FLAT_RATIO, FLOOR_MS = 2.0, 60.0
+
+
+def addresses() -> list[str]:
+    """The pages, over everything and over the biggest tenant."""
+    tenant = Tenant.objects.order_by("pk").first()
+    key = ApiKey.objects.order_by("pk").first()
+    label = Label.objects.get(kind="tag", value="team-3")
+    assert tenant and key
+    month = timezone.now().strftime("%Y-%m")
+    return [
+        "/requests", f"/requests?tenant={tenant.pk}", f"/requests?key={key.pk}", "/requests?status=error",
+        f"/requests?label={label.pk}", "/spend?period=30d&by=tenant", "/spend?period=30d&by=key",
+        "/spend?period=30d&by=model", "/spend?period=30d&by=tag:team", "/spend?period=30d&by=rule",
+        f"/spend?period=30d&by=day&label={label.pk}", "/spend/keys?period=30d", "/budgets", "/statements",
+        f"/statements?month={month}", "/",
+    ]  # fmt: skip
+
+
+def measure() -> dict[str, float]:
+    """Median milliseconds by address; no query may read request_record or attempt_record from end to end."""
+    client, found = operator(), {}
+    for address in addresses():
+        client.get(address)
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get(address).status_code == 200
+        for query in queries.captured_queries:
+            if "billing_requestrecord" in query["sql"] or "billing_attemptrecord" in query["sql"]:
+                assert_no_sequential_scan(query["sql"], address)
+        times = []
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            client.get(address)
+            times.append((time.perf_counter() - begun) * 1000)
+        found[address] = statistics.median(times)
+    return found
+
+
+def assert_no_sequential_scan(sql: str, address: str) -> None:
+    if not sql.lstrip(" (\n").upper().startswith(("SELECT", "WITH")):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}")
+        plan = [row[0] for row in cursor.fetchall()]
+    for line in plan:
+        # What an existence check opens and stops at the first row of is no scan from end to end.
+        is_scan = "Seq Scan on billing_requestrecord" in line or "Seq Scan on billing_attemptrecord" in line
+        rows = float(line.rpartition("rows=")[2].split()[0]) if "rows=" in line else 0
+        assert not is_scan or rows <= 1_000, f"{address}: {line.strip()}\n{sql[:400]}"
+
+
+def seed(request_count: int) -> None:
+    """More requests, of the same tenants, keys and days: what grows is their number alone."""
+    begun = time.perf_counter()
+    for _ in seed_traffic(Plan(request_count, 3, timezone.now()), actor="ada"):
+        pass
+    print(f"\n{request_count:,} requests seeded in {time.perf_counter() - begun:,.0f} s")
+
+
+def compare(first_count: int, second_count: int) -> None:
+    seed(first_count)
+    for tenant in Tenant.objects.order_by("pk")[:10]:
+        budgets.create_budget(tenant=tenant, window="month", limit_nanousd=10**15, actor="fiona")
+    few = measure()
+    seed(second_count - first_count)
+    many = measure()
+    print(f"{'':48} {first_count:>12,} {second_count:>12,}   load {os.getloadavg()}")
+    for address, took in few.items():
+        print(f"{address:48} {took:9.0f} ms {many[address]:9.0f} ms")
+    slower = {
+        address: (round(took), round(many[address]))
+        for address, took in few.items()
+        if many[address] > max(took * FLAT_RATIO, FLOOR_MS)
+    }
+    assert not slower
+
+
+def test_pages_take_as_long_with_a_million_requests_as_with_two_hundred_thousand() -> None:
+    compare(200_000, 1_000_000)
+
+
+def test_pages_take_as_long_with_ten_million_requests_as_with_a_million() -> None:
+    count = int(os.environ.get("GROWTH_REQUESTS", "10000000"))
+    compare(count // 10, count)
