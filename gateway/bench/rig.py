@@ -33,6 +33,7 @@ from gateway.bench.nginx import build_nginx_config
 from gateway.bench.processes import resident_mib
 from gateway.bench.scenarios import AUTO_PREFIX, CHUNKS, STREAM_SHAPES
 from gateway.child_processes import die_with_parent
+from gateway.embedded_programs import EmbeddedError
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
@@ -216,7 +217,7 @@ class Rig:
         self._say("starting PostgreSQL …")
         try:
             embedded.start(self._data_dir, dies_with_us=True)
-        except embedded.EmbeddedError as error:
+        except EmbeddedError as error:
             raise RigError(str(error)) from None
         provider = self._launch(
             "provider", [sys.executable, "-m", "gateway.bench.mock_provider"], core=self.other_core
@@ -326,7 +327,7 @@ class Rig:
                 process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        with contextlib.suppress(embedded.EmbeddedError):
+        with contextlib.suppress(EmbeddedError):
             embedded.stop(self._data_dir)
         shutil.rmtree(self._data_dir, ignore_errors=True)
 

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from gateway import embedded
+from gateway.embedded_programs import EmbeddedError
 
 PROJECT = Path(__file__).resolve().parents[2]
 START = (
@@ -93,7 +94,7 @@ def test_a_foreign_socket_folder_is_refused(data_dir: Path) -> None:
     folder = embedded.socket_directory(long_dir)
     folder.mkdir(mode=0o755)
     try:
-        with pytest.raises(embedded.EmbeddedError, match="not a private folder"):
+        with pytest.raises(EmbeddedError, match="not a private folder"):
             embedded.start(long_dir)
     finally:
         folder.rmdir()
@@ -148,13 +149,13 @@ def test_the_server_ends_with_a_supervisor_that_is_killed(data_dir: Path) -> Non
 
 def test_a_broken_setting_is_reported_with_the_end_of_the_log(data_dir: Path) -> None:
     (data_dir / "postgresql" / "postgresql.auto.conf").write_text("shared_buffers = 'lots'\n")
-    with pytest.raises(embedded.EmbeddedError, match="shared_buffers"):
+    with pytest.raises(EmbeddedError, match="shared_buffers"):
         embedded.start(data_dir)
 
 
 def test_a_cluster_of_another_major_version_is_refused(data_dir: Path) -> None:
     (data_dir / "postgresql" / "PG_VERSION").write_text("15\n")
-    with pytest.raises(embedded.EmbeddedError, match=r"PostgreSQL 15, this release brings 18"):
+    with pytest.raises(EmbeddedError, match=r"PostgreSQL 15, this release brings 18"):
         embedded.start(data_dir)
 
 
@@ -163,7 +164,7 @@ def test_a_folder_that_is_not_a_cluster_is_left_alone(data_dir: Path) -> None:
     shutil.rmtree(cluster)
     cluster.mkdir()
     (cluster / "letters.txt").write_text("mine")
-    with pytest.raises(embedded.EmbeddedError, match="move it away"):
+    with pytest.raises(EmbeddedError, match="move it away"):
         embedded.start(data_dir)
     assert (cluster / "letters.txt").read_text() == "mine"
 

@@ -23,6 +23,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from gateway import embedded
+from gateway.embedded_programs import EmbeddedError
 from gateway.supervisor import ChildSpec, Supervisor
 
 DRAIN_S = 125.0
@@ -59,7 +60,7 @@ class Command(BaseCommand):
             news = prepare_database(self.say)
             self.print_news(news)
             self.run_children(supervisor, port=port, news=news, begun_s=begun_s, is_embedded=is_embedded)
-        except embedded.EmbeddedError as failure:
+        except EmbeddedError as failure:
             raise CommandError(str(failure)) from None
         finally:
             supervisor.stop()
@@ -102,7 +103,7 @@ class Command(BaseCommand):
         self.say("PostgreSQL ended; starting it again")
         try:
             embedded.start(data_dir, dies_with_us=True)
-        except (embedded.EmbeddedError, OSError, psycopg.Error) as failure:
+        except (EmbeddedError, OSError, psycopg.Error) as failure:
             self.say(f"{failure}\nNext try in {POSTGRESQL_RETRY_S:.0f} s; requests of known keys go on.")
             return False
         return True
