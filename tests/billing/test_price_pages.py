@@ -128,7 +128,9 @@ def test_a_wrong_file_is_refused_at_its_field_with_line_and_reason(kind: str, te
 def test_a_missing_file_and_a_wrong_match_are_said() -> None:
     client, address = operator(), reverse("price-proposal-new")
     assert "Choose the file." in client.post(address, {"kind": "csv"}).content.decode()
-    wrong = client.post(address, {"kind": "genai-prices", "match_list": "nobody=openai/gpt-4o"}).content.decode()
+    wrong = client.post(
+        address, {"kind": "genai-prices", "match_list": "nobody=openai/gpt-4o"}
+    ).content.decode()
     assert "write DEPLOYMENT=PROVIDER/MODEL" in wrong
     assert client.post(address, {"kind": "genai-prices", "match_list": ""}).status_code == 302
     assert PriceProposal.objects.count() == 1
