@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import Final
 
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.db.models import Sum
 
-from billing import billing_profiles, budgets, exchange_rates, invoicing, sale_terms, saved_views
+from billing import alerting, billing_profiles, budgets, exchange_rates, invoicing, sale_terms, saved_views
 from billing.alert_recipients import add_recipient
 from billing.closing import close_period
 from billing.credits import grant_credit
@@ -90,9 +91,6 @@ def set_up(*, tenant: Tenant, now: dt.datetime) -> None:
     set_rate_limit(
         owner=_key(tenant, BUSY_KEY), requests_per_minute=120, tokens_per_minute=400_000, actor=ACTOR
     )
-    add_recipient(
-        tenant=tenant, channel=AlertRecipient.Channel.EMAIL, address="finance@bicycles.example", actor=ACTOR
-    )
     _save_view(now)
 
 
@@ -103,7 +101,16 @@ def complete(*, set_up_at: dt.datetime, now: dt.datetime) -> None:
         return
     try:
         if not ChangeEvent.objects.filter(actor=ACTOR, object_type="budget").exists():
-            _set_budgets(tenant, now)
+            with transaction.atomic():
+                _set_budgets(tenant, now)
+                # What there is to tell is noticed before anybody hears of it: nobody gets a mail about the demo.
+                alerting.notice(now=now)
+                add_recipient(
+                    tenant=tenant,
+                    channel=AlertRecipient.Channel.EMAIL,
+                    address="finance@bicycles.example",
+                    actor=ACTOR,
+                )
         if find_closed_until() is None:
             _close_first_month(tenant, demo_week.find_begin(set_up_at.timestamp()).date(), now)
     except (ConfigurationError, ApiKey.DoesNotExist) as refusal:

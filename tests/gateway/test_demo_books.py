@@ -12,7 +12,17 @@ from django.db.models import F
 from django.utils import timezone
 
 from billing.ingesting import Ingester
-from billing.models import Budget, BudgetWindow, Invoice, RequestRecord, SaleTerm, SavedView
+from billing.models import (
+    AlertDelivery,
+    AlertRecipient,
+    Budget,
+    BudgetAlert,
+    BudgetWindow,
+    Invoice,
+    RequestRecord,
+    SaleTerm,
+    SavedView,
+)
 from billing.spend_keys import read_key_spend
 from billing.spend_questions import read_question
 from billing.verifying import verify
@@ -102,6 +112,9 @@ def test_the_books_are_complete_once_the_traffic_is_there_tie_and_come_once(tmp_
     )  # fmt: skip
     assert Budget.objects.filter(is_hard=True).count() == Budget.objects.filter(is_hard=False).count() == 1
     assert not BudgetWindow.objects.filter(spent_nanousd__gt=F("limit_nanousd")).exists()
+    assert BudgetAlert.objects.filter(is_told=True).exists()
+    assert AlertRecipient.objects.exists()
+    assert not AlertDelivery.objects.exists()  # they would stand in a newcomer's terminal
     assert verify(now=timezone.now()).is_ok
     assert "are invented for the demo" in operator().get("/").content.decode()
 
