@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
+from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, resolve, reverse
 from django.utils import timezone
 
 from billing import (
@@ -416,6 +417,34 @@ def test_posts_of_others_are_refused_too(filled: Filled) -> None:
                 continue
             address = filled.addresses.get(name) or address_of(name, filled)
             assert client.post(address, {"confirm_name": "x"}).status_code == 403, (name, role)
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, pytest.param(Role.FINANCE, marks=pytest.mark.slow)], ids=str)
+def test_no_page_shows_a_link_or_a_button_to_whoever_may_not_follow_it(filled: Filled, role: Role) -> None:
+    """One address of each name: a viewer must not be led to a refusal, nor to a page that is gone."""
+    client = client_of(role)
+    followed: set[tuple[str, str]] = set()
+    for name, address in filled.addresses.items():
+        if ABILITY_OF[name] not in ABILITIES[role]:
+            continue
+        html = client.get(address).content.decode()
+        for kind, target in re.findall(r'(href|action)="(/[^"]*)"', html):
+            path = unescape(target)
+            if path.startswith(("/static/", "/admin/", "/api/")):
+                continue
+            match = resolve(path.partition("?")[0])
+            if (
+                match.url_name in ("sign-out", "metrics", "export-file")
+                or (kind, str(match.url_name)) in followed
+            ):
+                continue
+            followed.add((kind, str(match.url_name)))
+            if kind == "href":
+                assert client.get(path).status_code == 200, (role, name, path)
+            else:
+                # Refused before anything is read: a method that no page takes tells who may not even try.
+                assert client.put(path).status_code == 405, (role, name, path)
+    assert len(followed) > 40
 
 
 @pytest.mark.parametrize("name", sorted(CEILINGS))
