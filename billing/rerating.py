@@ -1,6 +1,6 @@
 """How do requests that had no price get one afterwards? By adjustment pairs; records are never changed.
 
-Writes: rerating_run, adjustment, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour, change_event.
+Writes: rerating_run, adjustment, change_event; through `adjustment_sums` the rollups.
 Reads: records, attempts, prices.
 
 A pair is a reversal (the record, negated) and a replacement (the record at its price); both go into the rollups of the
@@ -22,6 +22,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, Sum
 
+from billing.adjustment_sums import add_to_sums
 from billing.budget_adjusting import count_adjustments
 from billing.charging import ChargedAttempt, charge_attempts
 from billing.models import (
@@ -33,13 +34,13 @@ from billing.models import (
     ReratingRun,
     UsageByDay,
 )
-from billing.periods import hold_open_period, late_postings_of
-from billing.pricebook import PriceVersion, parse_rates, price_at
+from billing.periods import hold_open_period
+from billing.pricebook import PriceVersion, price_at
 from billing.rating import UsageUnknownError, total_nanousd
 from billing.sale_book import SaleBook
 from billing.sale_terms import hold_terms, load_sale_terms
+from billing.stored_prices import read_price
 from billing.stored_usage import usage_from_json
-from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 from policies import changes
 from policies.errors import InvalidValueError
 
@@ -321,13 +322,7 @@ def _store(
     if not rows:
         return
     Adjustment.objects.bulk_create(rows, batch_size=500)
-    first_id = min(row.pk for row in rows)
-    with connection.cursor() as cursor:
-        cursor.execute(NOTE_LATE, [run.pk, first_id])
-        cursor.execute(ADD_TO_DAYS, [run.pk, first_id])
-        cursor.execute(ADD_TO_KEY_DAYS, [run.pk, first_id])
-        cursor.execute(ADD_TO_LABEL_DAYS, [run.pk, first_id])
-        cursor.execute(ADD_TO_HOURS, [run.pk, first_id])
+    add_to_sums(run.pk, min(row.pk for row in rows))
     count_adjustments(rows, made_at=run.made_at)
 
 
@@ -371,54 +366,7 @@ def _load_books() -> Books:
     prices: dict[int, list[PriceVersion]] = {}
     rows = Price.objects.filter(book=Price.Book.COST, tenant=None).order_by("effective_from", "id")
     for row in rows:
-        version = PriceVersion(
-            row.pk, row.deployment_id, row.effective_from.timestamp(), parse_rates(row.rates)
-        )
-        prices.setdefault(row.deployment_id, []).append(version)
+        # One that cannot be read stops the run: without it, requests would be priced by an older one.
+        prices.setdefault(row.deployment_id, []).append(read_price(row))
     by_id = {version.id: version for versions in prices.values() for version in versions}
     return Books(prices, by_id, load_sale_terms())
-
-
-def adjustment_sums(sums: Sequence[tuple[str, str]]) -> str:
-    """What adjustments add to these columns of a rollup. Durations do not change: both halves have the same."""
-    columns = {column.name for column in Adjustment._meta.fields}
-    return ", ".join(f"sum({name})" if name in columns else f"0 AS {name}" for name, _ in sums)
-
-
-def with_labels(source: str, name: str) -> str:
-    """Adjustments (`source`, known as `name`), once for each label of their request, with its `label_id`."""
-    return f"""{source}, LATERAL (
-        SELECT label_id FROM billing_requestrecord r, unnest(r.label_ids) AS label_id
-        WHERE r.id = {name}.request_id AND r.started_at = {name}.started_at
-    ) labelled"""  # noqa: S608  (names of ours)
-
-
-def _add_to(
-    table: str,
-    keys: Sequence[tuple[str, str]],
-    sums: Sequence[tuple[str, str]],
-    source: str = "billing_adjustment",
-) -> str:
-    key_names = ", ".join(name for name, _ in keys)
-    positions = ", ".join(str(index + 1) for index in range(len(keys)))
-    added = ", ".join(f"{name} = kept.{name} + excluded.{name}" for name, _ in sums)
-    return f"""INSERT INTO {table} AS kept ({key_names}, {", ".join(name for name, _ in sums)})
-    SELECT {", ".join(expression for _, expression in keys)}, {adjustment_sums(sums)}
-    FROM {source} WHERE run_id = %s AND id >= %s GROUP BY {positions} ORDER BY {positions}
-    ON CONFLICT ({key_names}) DO UPDATE SET {added}"""  # noqa: S608  (all names are constants of billing.storing)
-
-
-ADD_TO_DAYS = _add_to("billing_usagebyday", DAY_KEYS, DAY_SUMS)
-ADD_TO_KEY_DAYS = _add_to("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)
-ADD_TO_LABEL_DAYS = _add_to(
-    "billing_usagebylabelday",
-    LABEL_DAY_KEYS,
-    DAY_SUMS,
-    with_labels("billing_adjustment", "billing_adjustment"),
-)
-ADD_TO_HOURS = _add_to("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)
-NOTE_LATE = late_postings_of(
-    "(SELECT * FROM billing_adjustment WHERE run_id = %s AND id >= %s) adjusted",
-    request_id="request_id",
-    number="number",
-)

@@ -19,13 +19,15 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import TruncMonth
 
-from billing.models import Adjustment, AttemptRecord, Price, UsageByDay
+from billing.adjustment_sums import adjustment_sums, with_labels
+from billing.models import Adjustment, AttemptRecord, UsageByDay
 from billing.partitions import add_months, list_months
 from billing.periods import posted_rows
-from billing.pricebook import PriceVersion, parse_rates
+from billing.pricebook import PriceVersion
 from billing.rating import UsageUnknownError, rate
-from billing.rerating import REPLACEMENT, REVERSAL, adjustment_sums, with_labels
+from billing.rerating import REPLACEMENT, REVERSAL
 from billing.retention import find_records_since
+from billing.stored_prices import load_price
 from billing.stored_usage import usage_from_json
 from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 from billing.verifying_budgets import find_wrong_budgets
@@ -144,13 +146,7 @@ def _expected_cost(
         return None
     price = prices.get(price_id)
     if price is None:
-        row = Price.objects.get(pk=price_id)
-        price = prices[price_id] = PriceVersion(
-            id=row.pk,
-            deployment_id=row.deployment_id,
-            effective_from_unix_s=row.effective_from.timestamp(),
-            rates=parse_rates(row.rates),
-        )
+        price = prices[price_id] = load_price(price_id)
     try:
         return rate(usage_from_json(usage), price.at(started_at.timestamp())).total_nanousd
     except UsageUnknownError:
