@@ -166,7 +166,9 @@ class ShareBook:
             raise RateLimitedError(terms, "tokens", tokens, None)
         if now_s < share.full_until_s and getattr(need, share.full_kind) >= share.full_need:
             raise self._refusal(share, share.full_kind, need, now_s)
-        if now_s < self._away_until_s:
+        # A question that was not answered in time says that the next one waits for nothing, too.
+        is_silent = share.is_asking and now_s - share.question_at_s > max(0.0, ANSWER_WAIT_S)
+        if is_silent or now_s < self._away_until_s:
             return self._take_own_part(share, tokens, now_s)
         want = Want(need, now_s, patience_s, asyncio.get_running_loop().create_future())
         share.wants.append(want)
@@ -218,7 +220,7 @@ class ShareBook:
         """Tell the database what this worker took and needs of a limit. One question at a time."""
         if share.is_asking:
             return
-        share.is_asking = True
+        share.is_asking, share.question_at_s = True, self.now_s()
         self._outbox[share.terms.id] = self.make_report(share)
         if not self._is_flushing:
             self._is_flushing = True

@@ -85,6 +85,7 @@ class Share:
     answered_at_s: float = 0.0
     # On the way to the database: what it was told of, and who waits for the answer.
     is_asking: bool = False
+    question_at_s: float = 0.0
     told: tuple[tuple[Second, int, int], ...] = ()
     asked: tuple[Want, ...] = ()
     # Until when nobody asks again for as much as this of a kind, and when there may be so much.

@@ -217,6 +217,11 @@ async def test_a_database_that_never_answers_is_waited_for_once(monkeypatch: pyt
     began_s = time.perf_counter()
     assert [(await limited.plane.ask("a")).status for _ in range(6)] == [200] * 5 + [429]
     assert 0.09 < time.perf_counter() - began_s < 0.9
+    # Nor when it stays silent: the question that is on its way is still without an answer.
+    limited.now_s += 30
+    began_s = time.perf_counter()
+    assert [(await limited.plane.ask("a")).status for _ in range(2)] == [429] * 2
+    assert time.perf_counter() - began_s < 0.09
 
 
 async def test_room_that_another_worker_holds_is_asked_back_for() -> None:
