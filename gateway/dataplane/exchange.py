@@ -330,9 +330,13 @@ class Exchange:
         if grant is None or budgets is None or not (grant.budgets or grant.model_budgets):
             return None
         terms = grant.budgets
-        if grant.model_budgets and self.attempts:
-            model_id = (self.served or self.attempts[-1]).deployment.model.id
-            terms += tuple(one for one in grant.model_budgets if one.model_id == model_id)
+        if grant.model_budgets:
+            if self.attempts:
+                models = {(self.served or self.attempts[-1]).deployment.model.id}
+            else:  # refused: by the budgets of those that could have served it
+                candidates = self.decision.candidates if self.decision is not None else ()
+                models = {one.model.id for one in candidates}
+            terms += tuple(one for one in grant.model_budgets if one.model_id in models)
         return budgets.remaining_nanousd(terms, at_unix_s=self.started_at_unix_s)
 
 

@@ -202,3 +202,11 @@ async def explained(plane: Plane, **fields: Any) -> list[str]:
     assert client.status == 200
     notes: list[str] = orjson.loads(client.body)["notes"]
     return notes
+
+
+async def test_a_refusal_by_the_budget_of_a_model_says_what_is_left_of_it() -> None:
+    plane = ModelPlane(big=1_000, small=1_000)
+    for budget_id, spent in ((1, 700), (2, 400)):
+        plane.book.numbers[budget_id, 0] = WindowNumbers(1_000, spent)
+    client = await plane.ask("acme/auto", max_tokens=100)
+    assert (client.status, client.headers["x-pointsman-budget-remaining-usd"]) == (402, "0.000000300")
