@@ -71,7 +71,7 @@ CEILINGS = {
     "project-edit": 8, "key-new": 14, "key-rotate": 8, "person-new": 8,
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
-    "spend": 14, "spend-keys": 15, "spend-savings": 15,
+    "spend": 15, "spend-keys": 15, "spend-savings": 15,
     "budgets": 9, "budget": 15, "budget-new": 8, "budget-edit": 8,
     "budget-alerts": 10, "budget-recipient-new": 8,
     "statements": 18, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
