@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from billing.journal_lines import Intent, LineError, Outcome
+from billing.journal_lines import Intent, Outcome
+from billing.journal_values import LineError
 from billing.request_times import attempt_id_of
 
 REQUEST_COLUMNS: Final = (

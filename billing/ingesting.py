@@ -28,10 +28,10 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from billing import journal_files, leasing, storing
 from billing.journal_files import SourceLine
 from billing.journal_lines import (
-    LineError,
     interrupted,
     read_intent,
 )
+from billing.journal_values import LineError
 from billing.models import JournalCursor, OpenIntent
 from billing.pairing import join_with_open, match_lines
 from billing.partitions import ensure_months, month_of

@@ -16,15 +16,14 @@ from billing.journal_files import SourceLine
 from billing.journal_lines import (
     Feedback,
     Intent,
-    LineError,
     Outcome,
     Shadow,
     read_feedback,
     read_intent,
-    read_line,
     read_outcome,
     read_shadow,
 )
+from billing.journal_values import LineError, read_line
 from billing.request_times import started_at_of
 from billing.storing import OpenLine, Pair, Refused
 

@@ -17,7 +17,8 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import close_old_connections
 from django.db.models import Model, prefetch_related_objects
 
-from billing.journal_lines import LineError, read_intent
+from billing.journal_lines import read_intent
+from billing.journal_values import LineError
 from billing.models import AttemptRecord, OpenIntent, RequestRecord
 from billing.money import usd_text
 from billing.request_saving import estimate_saving

@@ -20,7 +20,8 @@ from django.db import DatabaseError, connection, transaction
 from billing.budget_settling import begin_settling, settle_records
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
 from billing.journal_files import SourceLine
-from billing.journal_lines import Feedback, Intent, LineError, Outcome
+from billing.journal_lines import Feedback, Intent, Outcome
+from billing.journal_values import LineError
 from billing.labelling import label_records
 from billing.periods import POSTING_DAY, hold_open_period, late_postings_of
 from billing.record_charges import begin_charging

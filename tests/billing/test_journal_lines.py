@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.journal_lines import LineError, interrupted, read_intent, read_line, read_outcome
+from billing.journal_lines import interrupted, read_intent, read_outcome
+from billing.journal_values import LineError, read_line
 from billing.request_times import ForeignIdError, attempt_id_of, started_at_of
 from gateway.dataplane.request_ids import make_request_id
 
