@@ -174,4 +174,4 @@ def _keys(question: Question, now: dt.datetime) -> Any:
     )
     wanted = question.filters
     columns = {"tenant": "project__tenant_id", "project": "project_id", "key": "pk"}
-    return keys.filter(**{column: wanted[name] for name, column in columns.items() if name in wanted})  # type: ignore[index]
+    return keys.filter(**{column: wanted[name] for name, column in columns.items() if name in wanted})
