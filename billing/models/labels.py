@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from billing.models.usage import DaySums
+
 
 class LabelKind(models.TextChoices):
     RULE = "rule", "rule"
@@ -64,24 +66,12 @@ class LabelUse(models.Model):
         return f"tenant {self.tenant_id} label {self.label_id}"
 
 
-class UsageByLabelDay(models.Model):
+class UsageByLabelDay(DaySums):
     """Sums by UTC day, tenant and label. A request with three labels stands in three rows, one without in none."""
 
     day = models.DateField()
     tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
     label = models.ForeignKey(Label, on_delete=models.PROTECT, related_name="+")
-    request_count = models.BigIntegerField()
-    error_count = models.BigIntegerField()
-    unpriced_count = models.BigIntegerField()
-    estimated_count = models.BigIntegerField()
-    unknown_count = models.BigIntegerField()
-    input_tokens = models.BigIntegerField()
-    output_tokens = models.BigIntegerField()
-    cache_read_tokens = models.BigIntegerField()
-    cache_write_tokens = models.BigIntegerField()
-    reasoning_tokens = models.BigIntegerField()
-    cost_nanousd = models.BigIntegerField()
-    charge_nanousd = models.BigIntegerField()
 
     class Meta:
         constraints = [

@@ -1,24 +1,16 @@
 """What do all totals come from? Rollups, written with the records.
 
-Tables: usage_by_day, usage_by_key_day, usage_by_hour."""
+Tables: usage_by_day, usage_by_key_day, usage_by_hour; the form of usage_by_label_day (`labels`).
+"""
 
 from __future__ import annotations
 
 from django.db import models
 
 
-class UsageByDay(models.Model):
-    """Sums by UTC day, tenant, project, key, deployment, price, policy. Null parts: refused, unpriced, unrouted."""
+class DaySums(models.Model):
+    """What the rollups by day sum up."""
 
-    day = models.DateField()
-    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
-    project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, related_name="+")
-    api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, related_name="+")
-    deployment = models.ForeignKey(
-        "policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+"
-    )
-    price = models.ForeignKey("billing.Price", null=True, on_delete=models.PROTECT, related_name="+")
-    policy = models.ForeignKey("policies.Policy", null=True, on_delete=models.PROTECT, related_name="+")
     request_count = models.BigIntegerField()
     error_count = models.BigIntegerField()
     unpriced_count = models.BigIntegerField()
@@ -30,6 +22,24 @@ class UsageByDay(models.Model):
     cache_write_tokens = models.BigIntegerField()
     reasoning_tokens = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()
+    charge_nanousd = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class UsageByDay(DaySums):
+    """Sums by UTC day, tenant, project, key, deployment, price, policy. Null parts: refused, unpriced, unrouted."""
+
+    day = models.DateField()
+    tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, related_name="+")
+    api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, related_name="+")
+    deployment = models.ForeignKey(
+        "policies.Deployment", null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    price = models.ForeignKey("billing.Price", null=True, on_delete=models.PROTECT, related_name="+")
+    policy = models.ForeignKey("policies.Policy", null=True, on_delete=models.PROTECT, related_name="+")
     charge_nanousd = models.BigIntegerField(help_text="What the tenant is charged; the cost without terms.")
 
     class Meta:
@@ -46,25 +56,13 @@ class UsageByDay(models.Model):
         return f"{self.day} key {self.api_key_id}"
 
 
-class UsageByKeyDay(models.Model):
+class UsageByKeyDay(DaySums):
     """The sums of `UsageByDay` by UTC day and key alone: reports over all keys read far fewer rows."""
 
     day = models.DateField()
     tenant = models.ForeignKey("policies.Tenant", on_delete=models.PROTECT, related_name="+")
     project = models.ForeignKey("policies.Project", on_delete=models.PROTECT, related_name="+")
     api_key = models.ForeignKey("policies.ApiKey", on_delete=models.PROTECT, related_name="+")
-    request_count = models.BigIntegerField()
-    error_count = models.BigIntegerField()
-    unpriced_count = models.BigIntegerField()
-    estimated_count = models.BigIntegerField()
-    unknown_count = models.BigIntegerField()
-    input_tokens = models.BigIntegerField()
-    output_tokens = models.BigIntegerField()
-    cache_read_tokens = models.BigIntegerField()
-    cache_write_tokens = models.BigIntegerField()
-    reasoning_tokens = models.BigIntegerField()
-    cost_nanousd = models.BigIntegerField()
-    charge_nanousd = models.BigIntegerField()
 
     class Meta:
         constraints = [
