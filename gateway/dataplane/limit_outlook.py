@@ -1,13 +1,16 @@
 """Would the limits and budgets of a key let such a request in at the moment? For explaining: nothing is held of them.
 
-Reads: what this worker last heard of them, through the RateLimits and Budgets ports; it asks nobody.
+Reads: how they stand, through the RateLimits and Budgets ports; what does not answer in a moment is said as last heard.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 from billing.money import usd_text
+from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError
 from gateway.dataplane.errors import NoCandidate
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.most_costs import CostPlan
@@ -18,6 +21,31 @@ from policies.snapshot import DeploymentSnapshot, RateTerms
 
 _REFUSED = "it would be refused (429)"
 _PASSED_OVER = "that deployment would be passed over"
+
+
+# How long an explanation waits for the numbers of budgets.
+LOOK_S = 0.5
+
+
+async def look_at_budgets(exchange: Exchange) -> None:
+    """Hear how the key's budgets stand: a hold of nothing, which is given back."""
+    grant, budgets = exchange.grant, exchange.gateway.budgets
+    assert grant is not None
+    terms = (*grant.budgets, *grant.model_budgets)
+    if not terms or budgets is None:
+        return
+    with suppress(TimeoutError, BudgetShortError, BudgetUnknownError):
+        async with asyncio.timeout(LOOK_S):
+            budgets.settle(await budgets.hold(terms, 0, at_unix_s=exchange.started_at_unix_s), 0)
+
+
+async def look_at_rate_limits(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> None:
+    """Hear how the limits of the key and of the candidates stand."""
+    grant, book = exchange.grant, exchange.gateway.rate_limits
+    assert grant is not None
+    rooms = [one.rate_limit for one in candidates if one.rate_limit is not None]
+    if book is not None and (grant.rate_limits or rooms):
+        await book.look((*grant.rate_limits, *rooms))
 
 
 def list_outlook(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> list[str]:

@@ -5,7 +5,7 @@ Pure. Nothing here or below imports Django.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -96,6 +96,10 @@ class RateLimits(Protocol):
 
     def room_in_s(self, terms: RateTerms, tokens: int = 1, /) -> float:
         """In how many seconds there may be room for such a request; 0 where nothing is known against it."""
+        ...
+
+    async def look(self, limits: Iterable[RateTerms], /) -> None:
+        """Hear how these limits stand, and take nothing of them."""
         ...
 
     def standings(self, limits: tuple[RateTerms, ...], /) -> tuple[Standing | None, Standing | None]:

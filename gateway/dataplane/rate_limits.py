@@ -31,6 +31,8 @@ ANSWER_WAIT_S: Final = 2.0
 # And so long for other workers to give back what they do not use.
 OTHERS_WAIT_S: Final = 1.5
 HURRY_S: Final = 0.1
+# How long somebody waits who only looks.
+LOOK_S: Final = 0.3
 # After the database did not answer, nobody waits for it for so long.
 AWAY_S: Final = 1.0
 # How long it is taken as said that there is no room for another request at once.
@@ -128,6 +130,16 @@ class ShareBook:
         if now_s >= share.full_until_s or (share.full_kind == "tokens" and tokens < share.full_need):
             return 0.0
         return max(0.0, share.room_at_s - now_s)
+
+    async def look(self, limits: Iterable[RateTerms], /) -> None:
+        """Hear how these limits stand, and take nothing of them. Waits a moment at most."""
+        began_s, left_s = self.now_s(), LOOK_S
+        shares = [self.shares.get(terms.id) or self._open(terms) for terms in limits]
+        for share in shares:
+            self.ask(share)
+        while left_s > 0 and any(share.is_asking or share.answered_at_s < began_s for share in shares):
+            left_s -= HURRY_S / 10
+            await asyncio.sleep(HURRY_S / 10)
 
     def standings(self, limits: tuple[RateTerms, ...], /) -> tuple[Standing | None, Standing | None]:
         """Requests and tokens: of several limits the one of which the least is left."""

@@ -21,7 +21,7 @@ from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import is_yes, routing_error, with_conversation
 from gateway.dataplane.json_answers import send_error, send_json
-from gateway.dataplane.limit_outlook import list_outlook
+from gateway.dataplane.limit_outlook import list_outlook, look_at_budgets, look_at_rate_limits
 from gateway.dataplane.limits import Receive, Room, check_content_type, check_declared_size, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint, parse_request
@@ -64,6 +64,9 @@ async def _explain_body(
     parsed = parse_request(body, _endpoint_of(body, headers))
     snapshot = gateway.configuration.snapshot
     features = read_features(parsed, headers, grant, snapshot, now_unix_s=now_unix_s)
+    exchange = Exchange(gateway, parsed.endpoint)
+    exchange.grant, exchange.parsed = grant, parsed
+    await look_at_budgets(exchange)
     if grant.budgets and gateway.budgets is not None:
         ratio = gateway.budgets.used_ratio(grant.budgets, at_unix_s=now_unix_s)
         features = features._replace(budget_used_ratio=ratio)
@@ -84,9 +87,10 @@ async def _explain_body(
     if found.error is not None:
         raise routing_error(found.error)
     shown = found.as_json()
-    exchange = Exchange(gateway, parsed.endpoint)
-    exchange.grant, exchange.parsed, exchange.features = grant, parsed, features
-    shown["notes"] += list_outlook(exchange, () if found.decision is None else found.decision.candidates)
+    exchange.features = features
+    candidates = () if found.decision is None else found.decision.candidates
+    await look_at_rate_limits(exchange, candidates)
+    shown["notes"] += list_outlook(exchange, candidates)
     return shown
 
 

@@ -210,3 +210,18 @@ async def test_a_refusal_by_the_budget_of_a_model_says_what_is_left_of_it() -> N
         plane.book.numbers[budget_id, 0] = WindowNumbers(1_000, spent)
     client = await plane.ask("acme/auto", max_tokens=100)
     assert (client.status, client.headers["x-pointsman-budget-remaining-usd"]) == (402, "0.000000300")
+
+
+async def test_explaining_asks_what_other_workers_took() -> None:
+    limited = Limited(RateTerms(1, "key acme/web/dev", 5))
+    second = int(limited.settle(1, Report(OTHER, needs=(ONE,) * 5)).now_s)
+    limited.settle(1, Report(OTHER, taken=(Taken(second, 5, 0),)))
+    (note,) = await explained(limited.plane)
+    assert "0 left" in note
+    assert "it would be refused (429)" in note
+    assert list(limited.windows[1].leases) == []
+    assert limited.windows[1].used()[0] == 5
+    limited.book.tick()
+    assert limited.book.shares == {}
+    limited.is_silent = True
+    assert "5 left as far as this worker knows" in (await explained(limited.plane))[0]
