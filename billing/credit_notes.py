@@ -1,14 +1,13 @@
 """How is an issued invoice corrected? By a credit note over all of its lines, or some; never by a change.
 
-Writes: invoice, invoice_line, invoice_counter, ledger postings, credit given back, change_event. A line is credited
-once, so credit notes are never more than the invoice; their taxes are rounded together and give back its tax exactly.
-What the tenant still owes shrinks first; beyond that, credit that the invoice drew goes back.
+Writes: invoice, invoice_line, issued_pdf, invoice_counter, ledger postings, credit given back, change_event. A line is
+credited once, so credit notes are never more than the invoice; their taxes are rounded together and give back its tax
+exactly. What the tenant still owes shrinks first; beyond that, credit that the invoice drew goes back.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -29,6 +28,7 @@ from billing.invoicing import (
     take_number,
     write_lines,
 )
+from billing.issued_pdfs import keep_pdf
 from billing.ledger import Kind
 from billing.minor_units import nano_of_minor, round_half_up
 from billing.models import Invoice, InvoiceKind, InvoiceLine, InvoiceState
@@ -43,7 +43,6 @@ from billing.statement_document import (
     from_json,
     sum_taxes,
 )
-from billing.statement_pdf import write_pdf
 from policies.errors import InvalidValueError
 
 
@@ -91,8 +90,7 @@ def write_credit_note(
     document = _build(corrected, lines, row.reason, now=now, number=row.number_text, given=given)
     set_document(row, document)
     row.state, row.issued_at, row.issued_by = InvoiceState.ISSUED, now, actor[:150]
-    row.pdf_sha256 = hashlib.sha256(write_pdf(document)).hexdigest()
-    row.save()
+    keep_pdf(row, document)
     book(row, kind=Kind.CREDIT_NOTE, reference=row.number_text, sign=1, actor=actor, now=now)
     after = {"number": row.number_text, "corrects": corrected.number_text, "total": row.total_minor}
     record(row, actor=actor, action="issue", after={**after, "reason": row.reason})

@@ -1,6 +1,6 @@
 """How does a statement come about: drafted, reviewed, issued, then paid or void?
 
-Writes: invoice, invoice_line, invoice_counter, ledger postings, draws of credit, change_event. Calls:
+Writes: invoice, invoice_line, issued_pdf, invoice_counter, ledger postings, draws of credit, change_event. Calls:
 billing.drafting for what it says. Credit notes: `billing.credit_notes`.
 
     draft       as often as wanted; nothing changes while the sums are the same, else it goes back to draft
@@ -12,7 +12,6 @@ billing.drafting for what it says. Credit notes: `billing.credit_notes`.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from django.db import connection, transaction
 from billing import credits, ledger
 from billing.billing_profiles import profile_of
 from billing.drafting import Draft, build_draft, last_day_of
+from billing.issued_pdfs import keep_pdf
 from billing.ledger import Account, Entry, Kind
 from billing.minor_units import nano_of_minor
 from billing.models import Invoice, InvoiceKind, InvoiceLine, InvoiceState
@@ -35,7 +35,6 @@ from billing.statement_document import (
     from_json,
     to_json,
 )
-from billing.statement_pdf import write_pdf
 from billing.summing_meters import sum_meters
 from policies import changes
 from policies.errors import ConfigurationError, InUseError, InvalidValueError
@@ -60,6 +59,8 @@ def draft(*, tenant: Tenant, month: dt.date, actor: str, now: dt.datetime) -> In
         # Two who draft at once come one after the other.
         Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
         kept = find_invoice(tenant=tenant, month=month)
+        if kept is not None:
+            kept = lock(kept)  # somebody may be reviewing or issuing it
         if kept is not None and kept.is_issued:
             raise StepRefusedError(f"{kept} is issued: what changed since then is on the next statement")
         drafted = build_draft(tenant=tenant, month=month)
@@ -179,8 +180,7 @@ def issue(*, invoice: Invoice, actor: str, now: dt.datetime) -> Invoice:
     )
     set_document(row, document)
     row.state, row.issued_at, row.issued_by = InvoiceState.ISSUED, now, actor[:150]
-    row.pdf_sha256 = hashlib.sha256(write_pdf(document)).hexdigest()
-    row.save()
+    keep_pdf(row, document)
     book(row, kind=Kind.ISSUE, reference=row.number_text, sign=1, actor=actor, now=now)
     record(row, actor=actor, action="issue", after={"number": row.number_text, "total": row.total_minor})
     return row

@@ -1,7 +1,7 @@
 """Are the meters what Spend says, and the statements what the meters say?
 
-Reads: meter_by_day, meter_day, usage_by_day, invoice, invoice_line, invoice_counter. What no statement bills yet (open
-months, drafts, void ones) is no difference: a month of a tenant is billed as a whole, or not at all.
+Reads: meter_by_day, meter_day, usage_by_day, invoice, invoice_line, issued_pdf, invoice_counter. What no statement bills
+yet (open months, drafts, void ones) is no difference: a month of a tenant is billed as a whole, or not at all.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ _LINE = ("deployment", "price", "meter", "service_tier", "late_of")
 def find_wrong_statements(month: dt.date) -> Iterator[WrongStatement]:
     """What is wrong with the meters and statements of a month."""
     yield from _meters(month)
+    yield from _pdfs(month)
     billed = Invoice.objects.filter(month=month, number__isnull=False).select_related("tenant")
     for invoice in billed.order_by("kind", "number"):
         yield from _totals(invoice)
@@ -77,6 +78,19 @@ def find_wrong_numbers() -> Iterator[WrongStatement]:
             yield WrongStatement(
                 "statement numbers", kind, f"{count}, up to {highest}", f"{last}, up to {last}"
             )
+
+
+def _pdfs(month: dt.date) -> Iterator[WrongStatement]:
+    """PDFs that are not the ones whose hash stands with the statement. Those before they were kept have none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT i.id, i.pdf_sha256, encode(sha256(p.content), 'hex') FROM billing_issuedpdf p"
+            " JOIN billing_invoice i ON i.id = p.invoice_id"
+            " WHERE i.month = %s AND i.pdf_sha256 <> encode(sha256(p.content), 'hex') ORDER BY 1",
+            [month],
+        )
+        for pk, stored, expected in cursor.fetchall():
+            yield WrongStatement("statement PDF", f"statement {pk}", stored, expected)
 
 
 def _meters(month: dt.date) -> Iterator[WrongStatement]:

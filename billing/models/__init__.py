@@ -15,7 +15,14 @@ from billing.models.evaluation import (
 from billing.models.evidence import Evidence, Feedback, WorkloadDay, WorkloadUsage
 from billing.models.exports import ExportJob, ExportKind, ExportState
 from billing.models.ingestion import JournalCursor, OpenIntent
-from billing.models.invoices import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState
+from billing.models.invoices import (
+    Invoice,
+    InvoiceCounter,
+    InvoiceKind,
+    InvoiceLine,
+    InvoiceState,
+    IssuedPdf,
+)
 from billing.models.labels import Label, LabelKind, LabelName, LabelUse, UsageByLabelDay
 from billing.models.ledger import LedgerEntry, LedgerPosting
 from billing.models.meters import MeterByDay, MeterDay
@@ -63,6 +70,7 @@ __all__ = [
     "InvoiceKind",
     "InvoiceLine",
     "InvoiceState",
+    "IssuedPdf",
     "JournalCursor",
     "Label",
     "LabelKind",

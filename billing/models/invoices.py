@@ -1,4 +1,4 @@
-"""What is a tenant billed? Tables: invoice (invoices and credit notes), invoice_line, invoice_counter.
+"""What is a tenant billed? Tables: invoice (invoices and credit notes), invoice_line, issued_pdf, invoice_counter.
 
 From the moment that it is issued a statement never changes (triggers), but for the steps paid and void.
 """
@@ -165,6 +165,18 @@ class InvoiceLine(models.Model):
 
     def __str__(self) -> str:
         return f"{self.invoice_id} #{self.position}"
+
+
+class IssuedPdf(models.Model):
+    """The PDF of an issued statement, byte for byte: another release of the library would write other bytes."""
+
+    invoice = models.OneToOneField(
+        Invoice, on_delete=models.PROTECT, primary_key=True, related_name="issued_pdf"
+    )
+    content = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"PDF of {self.invoice_id}"
 
 
 class InvoiceCounter(models.Model):

@@ -15,6 +15,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from billing.issued_pdfs import find_pdf
 from billing.minor_units import minor_for_people
 from billing.models import Invoice, InvoiceState
 from billing.statement_document import from_json
@@ -113,17 +114,20 @@ def show_statement(request: HttpRequest, pk: int) -> HttpResponse:
 @needs(Ability.READ)
 @require_safe
 def download(request: HttpRequest, pk: int, file_format: str) -> HttpResponse:
-    """The statement as a file, written from its document."""
+    """The statement as a file, written from its document; an issued PDF as it was then."""
     kind = FILES.get(file_format)
     if kind is None:
         raise Http404
     invoice = find_statement(pk)
     document = from_json(invoice.document)
-    written = kind.write(document)
+    kept = find_pdf(invoice) if file_format == "pdf" else None
+    written = kind.write(document) if kept is None else kept
     is_issued_pdf = file_format == "pdf" and bool(invoice.pdf_sha256)
     if is_issued_pdf and hashlib.sha256(written).hexdigest() != invoice.pdf_sha256:
-        # Another version of the PDF library: the same document, other bytes.
-        said = "This PDF says what it said at issue, but another version wrote it: its sha256 is another one."
+        said = "This PDF is not the one that was issued: its sha256 is another one."
+        if kept is None:
+            # Issued before PDFs were kept, by another version of their library: the same document, other bytes.
+            said = "This PDF says what it said at issue, but another version wrote it: its sha256 is another one."
         messages.warning(request, said)
     response = HttpResponse(written, content_type=kind.media_type)
     response["Content-Disposition"] = f'attachment; filename="{file_name(document, file_format)}"'

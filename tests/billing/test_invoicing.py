@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Sum
 
-from billing import invoicing
+from billing import invoicing, issued_pdfs
 from billing.billing_profiles import change_profile
 from billing.credit_notes import list_open_lines, write_credit_note
 from billing.credits import find_left, grant_credit
 from billing.exchange_rates import RateMissingError, add_rate
 from billing.invoicing import StepRefusedError
+from billing.issued_pdfs import find_pdf
 from billing.ledger import find_balance
 from billing.models import (
     CreditGrant,
@@ -25,6 +28,7 @@ from billing.models import (
     InvoiceCounter,
     InvoiceLine,
     InvoiceState,
+    IssuedPdf,
     LedgerEntry,
     PeriodLock,
 )
@@ -312,3 +316,38 @@ def test_a_million_dollars_are_billed_paid_and_credited_in_a_currency_that_is_wo
     write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="agreed")
     assert owed(world, "VND") == -invoice.total_minor * 10**9
     assert verify(now=NOW).differences == ()
+
+
+def test_drafting_while_somebody_else_issues_is_refused_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = spend(tmp_path)
+    reviewed = invoicing.review(invoice=drafted(world), actor="fiona", now=NOW)
+    close()
+
+    def find_too_early(**of: Any) -> Invoice:
+        invoicing.issue(invoice=reviewed, actor="bob", now=NOW)
+        return reviewed
+
+    monkeypatch.setattr(invoicing, "find_invoice", find_too_early)
+    with pytest.raises(StepRefusedError, match="is issued"):
+        drafted(world)
+
+
+def test_a_pdf_stays_byte_for_byte_what_was_issued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = spend(tmp_path)
+    close()
+    invoice = issued(world)
+    note = write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="agreed")
+    monkeypatch.setattr(issued_pdfs, "write_pdf", lambda document: b"another release")
+    for row in (invoice, note):
+        content = find_pdf(row)
+        assert content is not None and content.startswith(b"%PDF")
+        assert hashlib.sha256(content).hexdigest() == row.pdf_sha256
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        IssuedPdf.objects.update(content=b"another release")
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        IssuedPdf.objects.filter(invoice=note).delete()
+    call_command("statements", "write", "2025-10", "--format", "pdf", "--to", str(tmp_path))
+    written = (tmp_path / "invoice-INV-000001.pdf").read_bytes()
+    assert hashlib.sha256(written).hexdigest() == invoice.pdf_sha256

@@ -222,6 +222,9 @@ def test_a_pdf_that_another_version_wrote_is_given_with_a_warning(tmp_path: Path
         invoice.pdf_sha256 = "0" * 64
         patched.setattr(name, lambda pk: invoice)
         assert client.get(reverse("statement-file", args=[invoice.pk, "pdf"])).status_code == 200
+        assert "is not the one that was issued" in text_of(client.get(reverse("statements")))
+        patched.setattr("billing.views.statements.find_pdf", lambda row: None)  # issued before PDFs were kept
+        assert client.get(reverse("statement-file", args=[invoice.pk, "pdf"])).status_code == 200
     assert "another version wrote it" in text_of(client.get(reverse("statements")))
 
 

@@ -50,6 +50,7 @@ WRONG: list[tuple[str, set[str]]] = [
     ),
     ("UPDATE billing_invoice SET document = document || '{\"total_minor\": 1}'", {"statement document"}),
     ("UPDATE billing_invoice SET number = 9", {"statement numbers"}),
+    ("UPDATE billing_issuedpdf SET content = content || 'x'", {"statement PDF"}),
     (
         "UPDATE billing_invoicecounter SET last_number = 9 WHERE kind = 'credit_note'",
         {"statement numbers"},

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from billing import invoicing
 from billing.drafting import last_day_of, list_billed_tenants
+from billing.issued_pdfs import find_pdf
 from billing.minor_units import minor_for_people
 from billing.models import Invoice
 from billing.statement_document import from_json
@@ -82,9 +83,10 @@ class Command(BaseCommand):
     def _write(self, month: dt.date, file_format: str, folder: Path) -> None:
         rows = Invoice.objects.filter(month=month, number__isnull=False).order_by("kind", "number")
         for row in rows:
-            # As it was issued, whatever became of it since: the PDF's hash is that of then.
+            # As it was issued, whatever became of it since: the PDF's bytes are those of then.
             document = from_json(row.document)
-            content = WRITERS[file_format](document)
+            kept = find_pdf(row) if file_format == "pdf" else None
+            content = WRITERS[file_format](document) if kept is None else kept
             if file_format == "pdf" and hashlib.sha256(content).hexdigest() != row.pdf_sha256:
                 self.stderr.write(f"{row}: this version writes another PDF than the one that was issued")
             path = folder / file_name(document, file_format)
