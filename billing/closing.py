@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from django.db import DataError, transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, Subquery, Sum, Value
+from django.db.models.functions import Coalesce
 
 from billing import invoicing
 from billing.drafting import last_day_of, list_billed_tenants
@@ -90,6 +91,17 @@ def find_closable_month(now: dt.datetime) -> dt.date:
     """The month to close next: the open one after a closing, before the first of all the last one."""
     today = now.astimezone(dt.UTC).date()
     return find_closed_until() or add_months(today.replace(day=1), -1)
+
+
+def find_overdue_month(now: dt.datetime) -> dt.date | None:
+    """The month that waits to be closed: over, its late records waited for, and with usage in it."""
+    today = now.astimezone(dt.UTC).date()
+    # One query, as the home page asks it: the first usage since what is closed, or of the last month.
+    closed_until = Subquery(PeriodLock.objects.values("closed_until")[:1])
+    since = Coalesce(closed_until, Value(add_months(today.replace(day=1), -1)))
+    used = UsageByKeyDay.objects.filter(day__gte=since).order_by("day").values_list("day", flat=True)[:1]
+    months = [day.replace(day=1) for day in used]
+    return next((one for one in months if today >= add_months(one, 1) + dt.timedelta(days=GRACE_DAYS)), None)
 
 
 def preview(*, month: dt.date, now: dt.datetime, grace_days: int = GRACE_DAYS) -> Preview:
@@ -177,7 +189,7 @@ def _find(
         until = after + dt.timedelta(days=grace_days)
         yield _obstacle("grace_not_over", f"Late records are waited for until {until} (UTC).")
     if closed_until is not None and month > closed_until:
-        yield _obstacle("earlier_month_open", f"Close {closed_until:%Y-%m} first.")
+        yield _obstacle("earlier_month_open", f"{closed_until:%B %Y} has to be closed first.")
     open_count = OpenIntent.objects.filter(id__lt=_first_id_of(after)).count()
     if open_count:
         yield _obstacle(

@@ -5,6 +5,9 @@ Reads: `billing.budget_standing`. Writes: nothing itself, calls `billing.budgets
 
 from __future__ import annotations
 
+import datetime as dt
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -15,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from billing import budgets
 from billing.alert_recipients import list_recipients
 from billing.budget_forms import BudgetChangeForm, BudgetForm
-from billing.budget_standing import OWNERS, list_standing, standing_of
+from billing.budget_standing import OWNERS, Standing, list_standing, standing_of
 from billing.models import Budget, BudgetAlert, BudgetLease, BudgetWindow
 from billing.money import usd_text
 from billing.views.budget_alerts import list_history
@@ -49,6 +52,7 @@ def show_budget(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "budget": standing.budget,
         "now": standing,
+        "requests_query": _requests_of(standing),
         "earlier": [
             standing_of(standing.budget, window, now=now)
             for window in earlier.order_by("-starts_at")[:WINDOWS_SHOWN]
@@ -67,6 +71,21 @@ def show_budget(request: HttpRequest, pk: int) -> HttpResponse:
         "alerts": list_history(BudgetAlert.objects.filter(window__budget_id=pk), limit=ALERTS_SHOWN),
     }
     return render(request, "budgets/detail.html", context)
+
+
+def _requests_of(standing: Standing) -> str:
+    """The query string of the requests that count in the window that runs."""
+    budget = standing.budget
+    query: dict[str, str | int] = {"since": f"{standing.starts_at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    if budget.api_key_id:
+        query["key"] = budget.api_key_id
+    elif budget.project_id:
+        query["project"] = budget.project_id
+    else:
+        query["tenant"] = budget.tenant_id
+    if budget.model_id:
+        query["served"] = budget.model_id
+    return urlencode(query)
 
 
 @needs(Ability.SET_BUDGETS)

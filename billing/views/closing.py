@@ -74,6 +74,9 @@ def build_context(
     return {
         "month": month,
         "month_text": f"{month:%Y-%m}",
+        "spend_query": urlencode(
+            {"period": "custom", "from": month, "to": last_day_of(month), "by": "tenant"}
+        ),
         "is_running": month == now.astimezone(dt.UTC).date().replace(day=1),
         "row": row,
         "is_under_way": row is not None and row.state in UNDER_WAY,
@@ -98,7 +101,7 @@ def link_of(finding: Finding, month: dt.date) -> tuple[str, str]:
         return f"{reverse('spend')}?{urlencode({**days, 'by': 'day'})}", "Spend by day"
     if finding.kind == "earlier_month_open":
         earlier = closing.find_closable_month(timezone.now())
-        return reverse("statement-close", args=[f"{earlier:%Y-%m}"]), f"Close {earlier:%Y-%m}"
+        return reverse("statement-close", args=[f"{earlier:%Y-%m}"]), f"Close {earlier:%B %Y}"
     if finding.kind == "unpriced":
         return reverse("unpriced"), "Price them"
     if finding.kind == "not_reviewed":

@@ -6,7 +6,7 @@ Reads: saved_view, scheduled_mail, mail_delivery. Writes: through `billing.saved
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -22,10 +22,12 @@ from billing import saved_views, scheduled_mail
 from billing.models import MailDelivery, SavedView, ScheduledMail
 from billing.notifying import is_mail_set_up
 from billing.saved_view_forms import WEEKDAYS, ScheduleForm, ViewForm
+from billing.spend_questions import PERIODS, read_question
 from policies.permissions import Ability, actor_name, may, needs
 from policies.views.answering import posted, run_and_return, show_form
 
 DELIVERIES_SHOWN: Final = 20
+GROUPING_WORDS: Final = {"key": "API key"}
 
 
 @needs(Ability.READ)
@@ -56,6 +58,7 @@ def show_view(request: HttpRequest, pk: int) -> HttpResponse:
     schedules = view.mails.select_related("owner")
     context = {
         "view": view,
+        "words": _question_in_words(view),
         "address": address_of(view),
         "may_change": saved_views.may_change(_person(request), view),
         "schedules": [
@@ -235,6 +238,16 @@ def _schedule(request: HttpRequest, pk: int) -> ScheduledMail:
     if schedule.owner_id != me.pk and not may(me, Ability.CONFIGURE):
         raise PermissionDenied("change a mail of somebody else")
     return schedule
+
+
+def _question_in_words(view: SavedView) -> str:
+    """Last month by model, of one tenant."""
+    question = read_question(dict(parse_qsl(view.query)), today=timezone.now().date())
+    period = question.period
+    title = PERIODS.get(period.name, f"{period.first_day} to {period.last_day}")
+    by = GROUPING_WORDS.get(question.by, question.by)
+    filters = " and ".join(f"one {GROUPING_WORDS.get(name, name)}" for name in question.filters)
+    return f"{title} by {by}" + (f", of {filters}" if filters else "")
 
 
 def _words(schedule: ScheduledMail) -> str:

@@ -63,6 +63,7 @@ STATES = {
     "issued": ("azure", "issued"),
     "paid": ("green", "paid"),
     "closed": ("green", "closed"),
+    "to_close": ("yellow", "to be closed"),
 }
 
 

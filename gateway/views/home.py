@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.budget_standing import list_foreseen, list_near
+from billing.closing import find_overdue_month
 from billing.models import UsageByDay
 from billing.money import format_usd
 from billing.reports import HourTotals, TodaySummary, today_summary
@@ -103,7 +104,7 @@ def list_figures(today: TodaySummary) -> list[dict[str, Any]]:
             "before": round(before.cost_nanousd),
             "change": relative_change(now.cost_nanousd, before.cost_nanousd),
             "unpriced": now.unpriced_count,
-            "url": reverse("requests"),
+            "url": reverse("spend") + "?period=today",
         },
         {
             "title": "Mean first token" if now.first_token_count else "Mean duration",
@@ -169,7 +170,7 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "state": "unpriced",
                 "title": f"{unpriced:,} request{'s' if unpriced != 1 else ''} without a price today",
                 "text": "They are left out of every sum until their deployment has a price.",
-                "url": reverse("requests") + "?unpriced=1",
+                "url": reverse("unpriced"),
             }
         )
     for standing in list_near(now=timezone.now(), limit=BUDGETS_SHOWN):
@@ -192,6 +193,15 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "text": f"{format_usd(alert.forecast_nanousd)} of {format_usd(alert.limit_nanousd)} foreseen,"
                 f" {alert.window.budget.get_window_display()}.",
                 "url": reverse("budget", args=[alert.window.budget_id]),
+            }
+        )
+    if month := find_overdue_month(timezone.now()):
+        items.append(
+            {
+                "state": "to_close",
+                "title": f"{month:%B %Y} can be closed",
+                "text": "It is over, and late records were waited for. Closing it issues its statements.",
+                "url": reverse("statement-close", args=[f"{month:%Y-%m}"]),
             }
         )
     backlog = count_journal_backlog_bytes(data_dir)

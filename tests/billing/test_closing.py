@@ -64,6 +64,8 @@ def test_closing_issues_every_statement_once_and_again_changes_nothing(tmp_path:
     seen = preview(month=OCTOBER, now=NOW)
     assert (seen.is_closed, seen.tenant_count, seen.charge_nanousd) == (False, 2, 3 * COST)
     assert kinds() == {"not_summed": False}
+    assert closing.find_overdue_month(dt.datetime(2025, 11, 3, 23, tzinfo=dt.UTC)) is None
+    assert closing.find_overdue_month(dt.datetime(2025, 11, 4, tzinfo=dt.UTC)) == OCTOBER
     row = close()
     assert (row.tenant_count, row.done_count, row.left, row.locked_at) == (2, 2, [], NOW)
     assert find_closed_until() == NOVEMBER
@@ -74,6 +76,7 @@ def test_closing_issues_every_statement_once_and_again_changes_nothing(tmp_path:
     assert invoices[one.tenant.pk].amount_nanousd == 2 * COST
     assert preview(month=OCTOBER, now=NOW).is_closed
     before = list(Invoice.objects.order_by("pk").values()), list(PeriodClosing.objects.values())
+    assert closing.find_overdue_month(LATER) is None
     close(now=LATER)
     assert (list(Invoice.objects.order_by("pk").values()), list(PeriodClosing.objects.values())) == before
     assert not Invoice.objects.filter(tenant=idle.tenant).exists()
@@ -157,7 +160,7 @@ def test_months_are_closed_one_after_the_other(tmp_path: Path) -> None:
     add_requests(tmp_path, world, at=NOON - dt.timedelta(days=30))
     assert kinds()["earlier_usage"] is False
     close()
-    with pytest.raises(NotClosableError, match="Close 2025-11 first"):
+    with pytest.raises(NotClosableError, match="November 2025 has to be closed first"):
         close(DECEMBER, LATER + dt.timedelta(days=40))
 
 
