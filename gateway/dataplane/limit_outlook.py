@@ -77,11 +77,12 @@ def _of_rate_limit(exchange: Exchange, terms: RateTerms, refusal: str) -> Iterat
 
 
 def _said_of_limit(what: str, limit: int, standing: Standing | None, needed: int, refusal: str) -> str:
-    # What was heard before the window was empty again says nothing any more.
-    remaining = limit if standing is None or standing.resets_s <= 0 else standing.remaining
+    remaining = limit if standing is None else standing.remaining
     told = f"{what}; {remaining:,} left as far as this worker knows, this request counts as {needed:,}"
     if needed > limit:
         return f"{told}: {refusal}, always."
+    if needed > remaining and standing is not None and standing.resets_s <= 0:
+        return f"{told}: others hold the rest, and what they do not use comes back within seconds."
     if needed > remaining and standing is not None:
         return f"{told}: {refusal}. All is free again in {duration(standing.resets_s)}."
     return f"{told}."

@@ -215,9 +215,11 @@ async def test_a_refusal_by_the_budget_of_a_model_says_what_is_left_of_it() -> N
 async def test_explaining_asks_what_other_workers_took() -> None:
     limited = Limited(RateTerms(1, "key acme/web/dev", 5))
     second = int(limited.settle(1, Report(OTHER, needs=(ONE,) * 5)).now_s)
-    limited.settle(1, Report(OTHER, taken=(Taken(second, 5, 0),)))
     (note,) = await explained(limited.plane)
     assert "0 left" in note
+    assert note.endswith("others hold the rest, and what they do not use comes back within seconds.")
+    limited.settle(1, Report(OTHER, taken=(Taken(second, 5, 0),)))
+    (note,) = await explained(limited.plane)
     assert "it would be refused (429)" in note
     assert list(limited.windows[1].leases) == []
     assert limited.windows[1].used()[0] == 5
