@@ -145,6 +145,7 @@ def test_the_rows_of_an_invoice_sum_to_it_and_usage_to_spend(
     charged = sum(int(row["x_ChargeNanoUsd"]) for row in rows if row["ChargeCategory"] == "Usage")
     assert charged == UsageByDay.objects.aggregate(all=Sum("charge_nanousd"))["all"]
     texts = [row["ChargeDescription"] for row in rows if row["ChargeCategory"] == "Adjustment"]
+    assert texts
     assert all(text.startswith("Rounding") for text in texts), texts
 
 

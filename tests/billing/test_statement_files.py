@@ -54,9 +54,10 @@ def test_a_pdf_holds_every_line_the_totals_and_its_page_numbers(line_count: int)
     assert [f"Page {number} of {len(pages)}" in page for number, page in enumerate(pages, 1)] == [True] * len(
         pages
     )
-    assert len(pages) == {0: 1, 1: 1}.get(line_count, len(pages))
     assert ("Late usage of 2026-09 · model-2" in text) == (line_count == 400)
-    if line_count == 400:
+    if line_count < 400:
+        assert len(pages) == 1
+    else:
         assert len(pages) > 8
         assert all("Quantity" in page for page in pages if re.search(r"no\. \d", page))
 
