@@ -76,7 +76,7 @@ class Share:
     free_concurrent: int = 0
     running: int = 0
     valid_until_s: float = 0.0
-    used_at_s: float = 0.0
+    used_at_s: float = float("-inf")
     seconds: deque[Second] = field(default_factory=deque)
     wants: deque[Want] = field(default_factory=deque)
     # The last answer, and when it was asked for and came, on this worker's own clock.
