@@ -2,8 +2,8 @@
 
 Reads: usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour; for percentiles and error codes of the
 last hour also request_record, at most 10,000 of its newest rows. Days and hours are UTC. Every page, export and
-statement takes its sums from here, so they agree; what has no price or no known usage is counted beside every sum, never as
-zero inside it.
+statement takes its sums from here, so they agree; what has no price or no known usage is counted beside every sum,
+never as zero inside it.
 """
 
 from __future__ import annotations
