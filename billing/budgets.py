@@ -14,7 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from billing.budget_adjusting import sum_adjustments
-from billing.budget_arithmetic import span_at
+from billing.budget_arithmetic import Span, span_at
 from billing.budget_scopes import list_successors
 from billing.budget_settling import BUDGET_LOCK, sum_records
 from billing.models import Budget, BudgetWindow
@@ -66,7 +66,6 @@ def create_budget(
         at.timestamp(),
         counted_from_unix_s=int(at.timestamp()),
     )
-    starts_at = dt.datetime.fromtimestamp(span.starts_unix_s, dt.UTC)
     budget = Budget.objects.create(
         tenant=tenant,
         project=project,
@@ -77,25 +76,31 @@ def create_budget(
         is_hard=is_hard,
         may_lower_limit=may_lower_limit,
         time_zone=tenant.time_zone,
-        counted_from=starts_at,
+        counted_from=dt.datetime.fromtimestamp(span.starts_unix_s, dt.UTC),
         created_by=actor[:150],
     )
+    _open_window(budget, span)
+    _record(budget, actor=actor, action="create", after=_describe(budget))
+    return budget
+
+
+def _open_window(budget: Budget, span: Span) -> None:
+    """The window that runs when a budget is made, with what its records have cost so far."""
+    key_id = budget.api_key_id
     counted: dict[str, Any] = {
-        "tenant_id": tenant.pk,
-        "project_id": project.pk if project is not None else None,
-        "key_ids": list_successors([api_key.pk])[api_key.pk] if api_key is not None else [],
-        "since": starts_at,
-        "model_id": None if model is None else model.pk,
+        "tenant_id": budget.tenant_id,
+        "project_id": budget.project_id,
+        "key_ids": [] if key_id is None else list_successors([key_id])[key_id],
+        "since": budget.counted_from,
+        "model_id": budget.model_id,
     }
     BudgetWindow.objects.create(
         budget=budget,
-        starts_at=starts_at,
+        starts_at=budget.counted_from,
         ends_at=None if span.ends_unix_s is None else dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC),
-        limit_nanousd=limit_nanousd,
+        limit_nanousd=budget.limit_nanousd,
         spent_nanousd=sum_records(**counted) + sum_adjustments(**counted),
     )
-    _record(budget, actor=actor, action="create", after=_describe(budget))
-    return budget
 
 
 @transaction.atomic

@@ -173,28 +173,7 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "url": reverse("unpriced"),
             }
         )
-    for standing in list_near(now=timezone.now(), limit=BUDGETS_SHOWN):
-        is_used_up = standing.used_ratio >= 1
-        refuses = "More is refused." if standing.budget.is_hard else "It is soft: nothing is refused."
-        items.append(
-            {
-                "state": "used_up" if is_used_up else "near_limit",
-                "title": f"{standing.budget.scope()} has used {standing.used_percent} % of its budget",
-                "text": f"{format_usd(standing.used_nanousd)} of {format_usd(standing.numbers.limit_nanousd)},"
-                f" {standing.budget.get_window_display()}." + (f" {refuses}" if is_used_up else ""),
-                "url": reverse("budget", args=[standing.budget.pk]),
-            }
-        )
-    for alert in list_foreseen(now=timezone.now(), limit=BUDGETS_SHOWN):
-        items.append(
-            {
-                "state": "near_limit",
-                "title": f"{alert.window.budget.scope()} will exceed its budget",
-                "text": f"{format_usd(alert.forecast_nanousd)} of {format_usd(alert.limit_nanousd)} foreseen,"
-                f" {alert.window.budget.get_window_display()}.",
-                "url": reverse("budget", args=[alert.window.budget_id]),
-            }
-        )
+    items += _budgets_to_look_at(timezone.now())
     if month := find_overdue_month(timezone.now()):
         items.append(
             {
@@ -212,6 +191,33 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "title": f"{backlog / 1e6:,.0f} MB of journal not counted yet",
                 "text": "The ingester is behind or stopped; nothing is lost, sums are late.",
                 "url": "",
+            }
+        )
+    return items
+
+
+def _budgets_to_look_at(now: dt.datetime) -> list[dict[str, str]]:
+    items = []
+    for standing in list_near(now=now, limit=BUDGETS_SHOWN):
+        is_used_up = standing.used_ratio >= 1
+        refuses = "More is refused." if standing.budget.is_hard else "It is soft: nothing is refused."
+        items.append(
+            {
+                "state": "used_up" if is_used_up else "near_limit",
+                "title": f"{standing.budget.scope()} has used {standing.used_percent} % of its budget",
+                "text": f"{format_usd(standing.used_nanousd)} of {format_usd(standing.numbers.limit_nanousd)},"
+                f" {standing.budget.get_window_display()}." + (f" {refuses}" if is_used_up else ""),
+                "url": reverse("budget", args=[standing.budget.pk]),
+            }
+        )
+    for alert in list_foreseen(now=now, limit=BUDGETS_SHOWN):
+        items.append(
+            {
+                "state": "near_limit",
+                "title": f"{alert.window.budget.scope()} will exceed its budget",
+                "text": f"{format_usd(alert.forecast_nanousd)} of {format_usd(alert.limit_nanousd)} foreseen,"
+                f" {alert.window.budget.get_window_display()}.",
+                "url": reverse("budget", args=[alert.window.budget_id]),
             }
         )
     return items
