@@ -189,7 +189,8 @@ def _notes(tenant: Tenant, month: dt.date, lines: list[StatementLine]) -> Iterat
         amount = sum(x.amount_nanousd for x in lines if x.kind == kind and x.late_of == late_of)
         requests = f"{count:,} request{'' if count == 1 else 's'} of {late_of:%Y-%m}"
         if kind == "late":
-            text = f"{requests} came in after that month was closed and stand on this statement."
+            stand = "stands" if count == 1 else "stand"
+            text = f"{requests} came in after that month was closed and {stand} on this statement."
         else:
             text = f"{requests} got a price after that month was closed; it stands on this statement."
         yield Note(kind=kind, text=text, request_count=count, amount_nanousd=amount)

@@ -1,7 +1,7 @@
 """Are the meters what Spend says, and the statements what the meters say?
 
-Reads: meter_by_day, meter_day, usage_by_day, invoice, invoice_line, issued_pdf, invoice_counter. What no statement bills
-yet (open months, drafts, void ones) is no difference: a month of a tenant is billed as a whole, or not at all.
+Reads: meter_by_day, meter_day, usage_by_day, invoice, invoice_line, issued_pdf, invoice_counter. What no statement
+bills yet (open months, drafts, void ones) is no difference: a month of a tenant is billed as a whole, or not at all.
 """
 
 from __future__ import annotations
