@@ -48,6 +48,8 @@ BATCH = 1_000
 REVERSAL, REPLACEMENT = 1, 2
 # One run at a time writes: the same request must not be priced twice.
 RUN_LOCK = 0x72657261
+# Days of requests, oldest first, with the keys that may have some without a price.
+DaysAndKeys = list[tuple[dt.date, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +115,19 @@ def count_unpriced(first_day: dt.date, last_day: dt.date) -> int:
     return int(days.aggregate(sum=Sum("unpriced_count"))["sum"] or 0)
 
 
-def count_records_to_read(question: Question) -> int:
+def count_records_to_read(question: Question, with_some: DaysAndKeys) -> int:
     """At most how many records a run or its preview looks through. Reads the rollups alone."""
     days = UsageByDay.objects.filter(day__gte=question.first_day, day__lte=question.last_day)
-    with_some = _days_with_unpriced(question)
     keys = {key for _, found in with_some for key in found}
     read = days.filter(day__in=[day for day, _ in with_some], api_key__in=keys)
     return int(read.aggregate(sum=Sum("request_count"))["sum"] or 0)
 
 
-def preview(question: Question) -> Outcome:
-    """What `rerate` would do now. Reads every unpriced record of the days."""
+def preview(question: Question, with_some: DaysAndKeys | None = None) -> Outcome:
+    """What `rerate` would do now. Reads every unpriced record of the days; `with_some` when they are known."""
     outcome = Outcome()
     books = _load_books()
-    for batch in _batches(question):
+    for batch in _batches(find_days(question) if with_some is None else with_some):
         for priced in _price(batch, books, question):
             if priced is None:
                 outcome.left_count += 1
@@ -153,7 +154,7 @@ def rerate(question: Question, *, actor: str, reason: str, now: dt.datetime) -> 
     )
     outcome = Outcome()
     books = _load_books()
-    for batch in _batches(question):
+    for batch in _batches(find_days(question)):
         with transaction.atomic():
             _store(run, batch, books, question, outcome)
             run.request_count, run.cost_nanousd = outcome.all[:2]
@@ -185,9 +186,9 @@ def find_replacement(request_id: UUID) -> Adjustment | None:
     return found.filter(request_id=request_id, number=REPLACEMENT).first()
 
 
-def _batches(question: Question) -> Iterator[list[RequestRecord]]:
+def _batches(with_some: DaysAndKeys) -> Iterator[list[RequestRecord]]:
     """Unpriced records without adjustments, of days that have some, oldest first."""
-    for day, keys in _days_with_unpriced(question):
+    for day, keys in with_some:
         begin = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
         after: tuple[dt.datetime, UUID | None] = (begin, None)
         while True:
@@ -208,7 +209,7 @@ def _batches(question: Question) -> Iterator[list[RequestRecord]]:
             after = (batch[-1].started_at, batch[-1].pk)
 
 
-def _days_with_unpriced(question: Question) -> list[tuple[dt.date, list[int]]]:
+def find_days(question: Question) -> DaysAndKeys:
     """Days of requests, oldest first, with the keys that may have some without a price."""
     days = UsageByDay.objects.filter(day__gte=question.first_day, day__lte=question.last_day)
     # Where other days' adjustments were posted, their reversals may hide in the sum what is open.

@@ -58,7 +58,8 @@ def price_unpriced(request: HttpRequest) -> HttpResponse:
     form = RerateForm(request.POST)
     now = timezone.now()
     question = _question(now, bool(request.POST.get("takes_later_price")))
-    if not _is_small(question):
+    unpriced = rerating.count_unpriced(question.first_day, question.last_day)
+    if not _is_small(question, unpriced, rerating.find_days(question)):
         messages.error(request, "Nothing changed: these are too many requests to wait for; use the command.")
         return redirect("unpriced")
     if form.is_valid():
@@ -77,16 +78,18 @@ def price_unpriced(request: HttpRequest) -> HttpResponse:
 def _show(request: HttpRequest, form: RerateForm) -> HttpResponse:
     now = timezone.now()
     question = _question(now, False)
+    unpriced = rerating.count_unpriced(question.first_day, question.last_day)
+    days = rerating.find_days(question) if unpriced else []
     context: dict[str, Any] = {
         "form": form,
         "days": DAYS,
         "first_day": question.first_day,
-        "unpriced_count": rerating.count_unpriced(question.first_day, question.last_day),
+        "unpriced_count": unpriced,
         "runs": ReratingRun.objects.all()[:RUNS_SHOWN],
-        "is_small": _is_small(question),
+        "is_small": _is_small(question, unpriced, days),
     }
     if context["unpriced_count"] and context["is_small"]:
-        outcome = rerating.preview(_question(now, True))
+        outcome = rerating.preview(_question(now, True), days)
         ids = [pk for pk in outcome.by_deployment if pk is not None]
         names = dict(Deployment.objects.filter(pk__in=ids).values_list("pk", "name"))
         context |= {
@@ -111,8 +114,5 @@ def _question(now: dt.datetime, takes_later_price: bool) -> Question:
     return Question(today - dt.timedelta(days=DAYS - 1), today, takes_later_price)
 
 
-def _is_small(question: Question) -> bool:
-    return (
-        rerating.count_unpriced(question.first_day, question.last_day) <= MAX_REQUESTS
-        and rerating.count_records_to_read(question) <= MAX_READ
-    )
+def _is_small(question: Question, unpriced_count: int, days: rerating.DaysAndKeys) -> bool:
+    return unpriced_count <= MAX_REQUESTS and rerating.count_records_to_read(question, days) <= MAX_READ

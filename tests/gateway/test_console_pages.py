@@ -76,7 +76,7 @@ CEILINGS = {
     "budget-alerts": 10, "budget-recipient-new": 8,
     "statements": 18, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
     "sale-terms": 12, "sale-term-new": 12, "sale-price-new": 9, "end-sale-terms": 8,
-    "prices": 11, "unpriced": 21, "price-proposal": 10, "price-proposal-new": 8,
+    "prices": 11, "unpriced": 18, "price-proposal": 10, "price-proposal-new": 8,
     "bills": 8, "bill": 15, "bill-new": 9,
     "router": 22, "workload": 19, "router-table": 8,
     "policy-backtests": 11, "backtest": 7,
