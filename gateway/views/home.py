@@ -164,7 +164,7 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "url": reverse("deployment", args=[deployment.pk]),
             }
         )
-    if unpriced := int(today.today.unpriced_count):
+    if (unpriced := int(today.today.unpriced_count)) > 0:
         items.append(
             {
                 "state": "unpriced",
