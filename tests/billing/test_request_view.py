@@ -116,7 +116,9 @@ def test_a_name_that_is_gone_is_null_and_the_request_still_shown(tmp_path: Path)
     lines = make.request_lines(world)
     make.ingest(tmp_path, lines)
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM billing_usagebyday; DELETE FROM billing_usagebykeyday; DELETE FROM policies_tenant_policies")
+        cursor.execute(
+            "DELETE FROM billing_usagebyday; DELETE FROM billing_usagebykeyday; DELETE FROM policies_tenant_policies"
+        )
         cursor.execute("DELETE FROM policies_apikey WHERE id = %s", [world.key.pk])
     shown = find_request(uuid.UUID(lines[0]["id"]), key_id=world.key.pk)
     assert shown is not None
