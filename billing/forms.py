@@ -41,11 +41,18 @@ class PriceForm(ConsoleForm):
     limited = forms.CharField(
         max_length=10_000,
         required=False,
-        label="Limited rates, one a line",
-        widget=forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"}),
-        help_text="NAME>TOKENS holds for the whole request when its input is larger, NAME+TOKENS for the tokens beyond,"
-        " NAME@TIER for answers of a service tier, NAME~16:30-00:30 for requests that begin in these hours (UTC):"
-        " input_usd_per_mtok>200000 2.50",
+        label="Rates for large inputs, service tiers or hours",
+        widget=forms.Textarea(
+            attrs={
+                "rows": 3,
+                "class": "mono",
+                "spellcheck": "false",
+                "placeholder": "input_usd_per_mtok>200000 2.50\noutput_usd_per_mtok~16:30-00:30 0.55",
+            }
+        ),
+        help_text="One a line: a rate's name, where it holds, the amount. >200000: the whole request, when its input is"
+        " larger. +200000: only the tokens beyond. @batch: answers of that service tier. ~16:30-00:30: requests that"
+        " begin in these hours (UTC).",
     )
     effective_from = forms.DateTimeField(
         required=False,
