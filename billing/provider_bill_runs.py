@@ -15,7 +15,7 @@ from django.db import transaction
 from billing.exchange_rates import find_rate
 from billing.models import BilledDay, BilledName, ProviderBill
 from billing.price_sources.genai import GenaiPrices
-from billing.provider_bills.bill import BilledGroup, BillError, group_lines
+from billing.provider_bills.bill import Bill, BilledGroup, BillError, BillLine, group_lines
 from billing.provider_bills.reading import TITLES, read_bill
 from billing.reconciling import Compared, Tolerance, compare, match_names
 from billing.recorded_attempts import sum_attempts
@@ -56,20 +56,12 @@ def import_bill(
             find_rate=find_rate,
             columns=columns,
         )
-        lines = [line for line in bill.lines if not account or line.account == account]
-        if not lines:
-            named = ", ".join(bill.accounts)[:300] or "none"
-            raise InvalidValueError({"account": [f"no line is of {account[:100]!r}; the file names {named}"]})
+        lines = _lines_of(bill, account)
         groups = group_lines(lines)
     except BillError as refusal:
         raise InvalidValueError({"file": str(refusal).split("\n")}) from None
     first_day, last_day = groups[0].day, groups[-1].day
-    if (last_day - first_day).days >= MAX_DAYS:
-        raise InvalidValueError({"file": [f"{first_day} to {last_day} is more than {MAX_DAYS} days"]})
-    if may_read is not None and not may_read(first_day, last_day):
-        raise InvalidValueError(
-            {"file": ["its days hold too many requests to wait for: use manage.py reconcile"]}
-        )
+    _check_days(first_day, last_day, may_read)
     with transaction.atomic():
         read = {
             "file_format": file_format,
@@ -94,6 +86,26 @@ def import_bill(
         _compare(row)
         _record(row, "import" if is_new else "compare", actor)
     return row, is_new
+
+
+def _lines_of(bill: Bill, account: str) -> list[BillLine]:
+    """The lines of an account, of all where none is named; there is at least one."""
+    lines = [line for line in bill.lines if not account or line.account == account]
+    if not lines:
+        named = ", ".join(bill.accounts)[:300] or "none"
+        raise InvalidValueError({"account": [f"no line is of {account[:100]!r}; the file names {named}"]})
+    return lines
+
+
+def _check_days(
+    first_day: dt.date, last_day: dt.date, may_read: Callable[[dt.date, dt.date], bool] | None
+) -> None:
+    if (last_day - first_day).days >= MAX_DAYS:
+        raise InvalidValueError({"file": [f"{first_day} to {last_day} is more than {MAX_DAYS} days"]})
+    if may_read is not None and not may_read(first_day, last_day):
+        raise InvalidValueError(
+            {"file": ["its days hold too many requests to wait for: use manage.py reconcile"]}
+        )
 
 
 @transaction.atomic
