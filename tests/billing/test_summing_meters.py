@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from billing.models import (
     MeterByDay,
     MeterDay,
     PeriodLock,
-    RequestRecord,
     UsageByDay,
     UsageByKeyDay,
 )
@@ -163,15 +161,15 @@ def test_terms_that_begin_while_requests_get_their_price_hold_for_what_came_afte
 ) -> None:
     world = make.world()
     monkeypatch.setattr(timezone, "now", lambda: NOON)
-    read_batches = rerating._batches
+    find_days = rerating.find_days
 
-    def read_slowly(question: Question) -> Iterator[list[RequestRecord]]:
+    def find_days_slowly(question: Question) -> rerating.DaysAndKeys:
         # By now the run has read all terms; these requests come after others.
         add_term(factor=Decimal(2), tenant=world.tenant, actor="fiona")
         make.ingest(tmp_path, lines(world, NOON + dt.timedelta(seconds=1), **UNPRICED))
-        yield from read_batches(question)
+        return find_days(question)
 
-    monkeypatch.setattr(rerating, "_batches", read_slowly)
+    monkeypatch.setattr(rerating, "find_days", find_days_slowly)
     rerate(Question(DAY, DAY), actor="fiona", reason="list came late", now=NOW)
     sum_meters(first_day=OCTOBER, last_day=DAY)
     charged = UsageByDay.objects.aggregate(Sum("cost_nanousd"), Sum("charge_nanousd"))

@@ -52,7 +52,8 @@ WRONG: list[tuple[str, set[str]]] = [
     ("UPDATE billing_invoice SET number = 9", {"statement numbers"}),
     ("UPDATE billing_issuedpdf SET content = content || 'x'", {"statement PDF"}),
     (
-        "UPDATE billing_invoicecounter SET last_number = 9 WHERE kind = 'credit_note'",
+        "INSERT INTO billing_invoicecounter (kind, last_number) VALUES ('credit_note', 9)"
+        " ON CONFLICT (kind) DO UPDATE SET last_number = 9",
         {"statement numbers"},
     ),
 ]
