@@ -70,8 +70,13 @@ def test_the_console_is_used_by_keyboard_and_keeps_the_theme_that_was_chosen(
     assert page.is_visible("#shortcuts")
     page.keyboard.press("Escape")
     assert not page.is_visible("#shortcuts")
-    page.keyboard.press("g")
-    page.keyboard.press("k")
+    # The second key counts for 1.2 s only: on a busy machine the first may be forgotten by then.
+    for _ in range(5):
+        page.keyboard.press("g")
+        page.keyboard.press("k")
+        page.wait_for_timeout(1500)
+        if page.url == f"{installation.url}/keys":
+            break
     page.wait_for_url(f"{installation.url}/keys")
     for wanted in ("light", "dark"):
         page.click("[data-theme-choice]")
