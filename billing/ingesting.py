@@ -14,35 +14,32 @@ import datetime as dt
 import fcntl
 import gc
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from billing import journal_files, leasing, storing
 from billing.journal_files import SourceLine
-from billing.journal_lines import (
-    interrupted,
-    read_intent,
-)
+from billing.journal_lines import interrupted, read_intent
+from billing.journal_reading import BATCH_BYTES, BATCH_LINES, Batch, JournalReader
 from billing.journal_values import LineError
 from billing.models import JournalCursor, OpenIntent
-from billing.pairing import join_with_open, match_lines
+from billing.pairing import join_with_open
 from billing.partitions import ensure_months, month_of
 from billing.shadow_storing import store_shadows
 from billing.storing import KnownIds, Pair, Refused
 
 logger = logging.getLogger(__name__)
 
-BATCH_LINES = 10_000
-BATCH_BYTES = 8 * 1024 * 1024
-READ_BYTES = 1024 * 1024
 POLL_S = 0.2
 IDLE_POLL_S = 0.4
 IDLE_AFTER_S = 10.0
@@ -50,16 +47,6 @@ HOUSEKEEPING_S = 1.0
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 5.0
 # Clocks of several machines are never quite the same.
 CLOCK_SKEW = dt.timedelta(hours=1)
-
-
-@dataclass(slots=True)
-class Batch:
-    """Lines of any workers, and how far each segment is read when they are stored."""
-
-    lines: list[SourceLine] = field(default_factory=list)
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
-    torn: list[Refused] = field(default_factory=list)
-    size_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +59,13 @@ class Counters:
     batch_count: int = 0
 
 
+class Ingested(NamedTuple):
+    """Were there any lines, and are more waiting?"""
+
+    has_worked: bool
+    is_behind: bool
+
+
 class Ingester:
     """Ingests one data directory. One process at a time: see `hold_lock`."""
 
@@ -80,11 +74,8 @@ class Ingester:
     ) -> None:
         self.journal = data_dir / "journal"
         self._run = data_dir / "run"
-        self._batch_lines = batch_lines
-        self._batch_bytes = batch_bytes
-        self._offsets: dict[str, dict[int, int]] = {}
+        self._reader = JournalReader(self.journal, batch_lines=batch_lines, batch_bytes=batch_bytes)
         self._known = KnownIds()
-        self._turn = 0
         self.journal.mkdir(parents=True, exist_ok=True)
         self._home = journal_files.home_of(self.journal)
         self.counters = Counters()
@@ -112,8 +103,9 @@ class Ingester:
         while not stop.is_set():
             try:
                 is_due = time.monotonic() >= housekeeping_due_s
-                has_worked = self.ingest_available(stop, with_housekeeping=is_due)
+                done = self._ingest(stop, within_s=HOUSEKEEPING_S)
                 if is_due:
+                    self._look_after_workers(stop)
                     housekeeping_due_s = time.monotonic() + HOUSEKEEPING_S
                     self.write_status()
             except (DatabaseError, InterfaceError) as error:
@@ -125,99 +117,58 @@ class Ingester:
             if backoff_s > FIRST_BACKOFF_S:
                 logger.info("The database can be written again.")
                 backoff_s = FIRST_BACKOFF_S
+            if done.is_behind:
+                continue
             now_s = time.monotonic()
-            if has_worked:
+            if done.has_worked:
                 last_work_s = now_s
             stop.wait(POLL_S if now_s - last_work_s < IDLE_AFTER_S else IDLE_POLL_S)
 
     def reset(self) -> None:
         """Forget what was only in memory, the database connection included: the database is the truth."""
-        self._offsets.clear()
+        self._reader.forget()
         self._known.forget()
         connection.close()
 
-    def ingest_available(
-        self, stop: threading.Event | None = None, *, with_housekeeping: bool = True
-    ) -> bool:
-        """Ingest all complete lines there are now; say whether there were any. Raises DatabaseError."""
-        has_worked = False
-        while not (stop is not None and stop.is_set()):
-            batch = self._read_batch(journal_files.list_workers(self.journal))
-            if not batch.offsets:
+    def ingest_available(self, stop: threading.Event | None = None) -> bool:
+        """Ingest all complete lines there are now and look after workers; say whether there were any lines.
+
+        Raises DatabaseError.
+        """
+        done = self._ingest(stop, within_s=math.inf)
+        self._look_after_workers(stop)
+        return done.has_worked
+
+    def _ingest(self, stop: threading.Event | None, *, within_s: float) -> Ingested:
+        """Ingest what is there, batch after batch; when it is more than the time allows, leave the rest."""
+        has_worked, ends_s = False, time.monotonic() + within_s
+        # A batch makes a million objects and no cycles: there is nothing to collect in between.
+        gc.disable()
+        try:
+            batch = self._reader.read()
+            while batch.offsets and not (stop is not None and stop.is_set()):
+                has_worked = True
+                if not batch.is_full or time.monotonic() > ends_s:
+                    self._store(batch)
+                    return Ingested(has_worked, is_behind=batch.is_full)
+                with self._reader.reading_behind(batch) as find_next:
+                    self._store(batch)
+                batch = find_next()
+        finally:
+            gc.enable()
+        return Ingested(has_worked, is_behind=False)
+
+    def _look_after_workers(self, stop: threading.Event | None) -> None:
+        for worker in journal_files.list_workers(self.journal):
+            if stop is not None and stop.is_set():
                 break
-            self._store(batch)
-            has_worked = True
-        if with_housekeeping:
-            for worker in journal_files.list_workers(self.journal):
-                if stop is not None and stop.is_set():
-                    break
-                self._look_after(worker)
-            self._close_lost_leases()
-        return has_worked
-
-    # Reading
-
-    def _read_batch(self, workers: Sequence[Path], *, is_final: bool = False) -> Batch:
-        """The next lines of all workers. Another worker begins each time, so that a busy one cannot starve them."""
-        batch = Batch()
-        self._turn += 1
-        for position in range(len(workers)):
-            worker = workers[(position + self._turn) % len(workers)]
-            segments = journal_files.list_segments(worker)
-            for segment in segments:
-                # Listed before it is read: once a later segment is there, this one grows no more.
-                is_closed = is_final or segment != segments[-1]
-                if not self._read_segment(batch, worker, segment, is_closed=is_closed):
-                    break
-            if self._is_full(batch):
-                break
-        return batch
-
-    def _read_segment(self, batch: Batch, worker: Path, segment: int, *, is_closed: bool) -> bool:
-        """Add a segment's new lines; say whether all of it is read."""
-        path = journal_files.segment_path(worker, segment)
-        start = offset = self._offset_of(worker.name, segment)
-        size = journal_files.size_of(path)
-        while offset < size and not self._is_full(batch):
-            chunk = journal_files.read_chunk(
-                path, offset, max_bytes=READ_BYTES, max_lines=self._batch_lines - len(batch.lines)
-            )
-            if not chunk.lines:
-                if is_closed:
-                    tail = journal_files.read_tail(path, offset)
-                    batch.torn.append(Refused(SourceLine(worker.name, segment, tail), "torn line"))
-                    logger.warning("%s/%d ends in a torn line, which is skipped", worker.name, segment)
-                    offset += len(tail)
-                break
-            batch.lines += [SourceLine(worker.name, segment, raw) for raw in chunk.lines]
-            batch.size_bytes += chunk.end_bytes - offset
-            offset = chunk.end_bytes
-        if offset != start:
-            batch.offsets[worker.name, segment] = offset
-        return offset >= size
-
-    def _is_full(self, batch: Batch) -> bool:
-        return len(batch.lines) >= self._batch_lines or batch.size_bytes >= self._batch_bytes
-
-    def _offset_of(self, worker: str, segment: int) -> int:
-        offsets = self._offsets.get(worker)
-        if offsets is None:
-            rows = JournalCursor.objects.filter(worker=worker).values_list("segment", "offset_bytes")
-            offsets = self._offsets[worker] = dict(rows)
-        return offsets.get(segment, 0)
+            self._look_after(worker)
+        self._close_lost_leases()
 
     # Storing
 
     def _store(self, batch: Batch) -> None:
-        # A batch makes a million objects and no cycles: there is nothing to collect in between.
-        gc.disable()
-        try:
-            self._store_batch(batch)
-        finally:
-            gc.enable()
-
-    def _store_batch(self, batch: Batch) -> None:
-        matched = match_lines(batch.lines)
+        matched = batch.matched
         pairs, refused = matched.pairs, batch.torn + matched.refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})
         with transaction.atomic():
@@ -233,10 +184,9 @@ class Ingester:
                 storing.forget_open(closed_ids)
             save_cursors(batch.offsets)
             self._reject(refused)
-        for (worker, segment), offset in batch.offsets.items():
-            self._offsets.setdefault(worker, {})[segment] = offset
+        self._reader.go_on_behind(batch)
         _say_ahead(pairs)
-        self.counters.line_count += len(batch.lines)
+        self.counters.line_count += batch.line_count
         self.counters.batch_count += 1
         self.counters.record_count += count
         self.counters.rejected_count += len(refused)
@@ -291,7 +241,7 @@ class Ingester:
         segments = journal_files.list_segments(worker)
         for segment in segments[:-1]:
             path = journal_files.segment_path(worker, segment)
-            if self._offset_of(worker.name, segment) < journal_files.size_of(path):
+            if self._reader.offset_of(worker.name, segment) < journal_files.size_of(path):
                 break
             # The file first: a cursor without a file is harmless, a file without a cursor is read again.
             path.unlink(missing_ok=True)
@@ -299,13 +249,13 @@ class Ingester:
 
     def _finish(self, worker: Path) -> None:
         """Ingest the rest of a dead worker, close its open requests, remove it. May be repeated at any point."""
-        while (batch := self._read_batch([worker], is_final=True)).offsets:
+        while (batch := self._reader.read([worker], is_final=True)).offsets:
             self._store(batch)
         self._interrupt_open(worker.name)
         leasing.close_leases(worker.name)
         journal_files.remove_segments(worker)
         JournalCursor.objects.filter(worker=worker.name).delete()
-        self._offsets.pop(worker.name, None)
+        self._reader.forget(worker.name)
         journal_files.remove_folder(worker)
         logger.info("Worker %s is dead; its journal is ingested and removed.", worker.name)
 
@@ -346,7 +296,7 @@ class Ingester:
         for worker in journal_files.list_workers(self.journal):
             for segment in journal_files.list_segments(worker):
                 size = journal_files.size_of(journal_files.segment_path(worker, segment))
-                behind += max(0, size - self._offset_of(worker.name, segment))
+                behind += max(0, size - self._reader.offset_of(worker.name, segment))
         return behind
 
     def write_status(self) -> None:
@@ -378,7 +328,7 @@ def _say_ahead(pairs: Sequence[Pair]) -> None:
         )
 
 
-def save_cursors(offsets: dict[tuple[str, int], int]) -> None:
+def save_cursors(offsets: Mapping[tuple[str, int], int]) -> None:
     """Move the cursors of a batch, in its transaction."""
     keys = list(offsets)
     with connection.cursor() as cursor:

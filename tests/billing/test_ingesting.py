@@ -401,6 +401,54 @@ def test_small_batches_of_many_workers_sum_to_the_same(tmp_path: Path) -> None:
     assert_consistent()
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_what_was_read_ahead_of_a_failing_batch_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    world = make.world()
+    for number in (1, 2, 3):
+        make.segment(tmp_path, [line for _ in range(4) for line in make.request_lines(world)], number=number)
+    ingester = Ingester(tmp_path, batch_lines=5)
+    original, calls = storing.store_pairs, []
+
+    def fail_once(pairs: Any) -> Any:
+        calls.append(len(pairs))
+        if len(calls) == failing:
+            raise OperationalError("the database is away")
+        return original(pairs)
+
+    monkeypatch.setattr(storing, "store_pairs", fail_once)
+    with pytest.raises(OperationalError):
+        ingester.ingest_available()
+    assert len(calls) == failing
+    ingester.ingest_available()
+    assert RequestRecord.objects.filter(status="ok").count() == 12
+    assert ingester.counters.line_count == 24
+    assert_consistent()
+
+
+def test_traffic_that_never_stops_does_not_keep_the_ingester_from_looking_after_workers(
+    tmp_path: Path, journal: SegmentJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make.world()
+    make.segment(tmp_path, list(make.request_lines(world)), worker="dead")
+    ingester = Ingester(tmp_path)
+    original = Ingester._store
+
+    def store_and_receive(self: Ingester, batch: Any) -> None:
+        original(self, batch)
+        for line in make.request_lines(world):
+            journal.append(line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ingester, "_store", store_and_receive)
+        assert ingester.ingest_available()
+    assert not (tmp_path / "journal" / "dead").exists()
+    assert RequestRecord.objects.count() == 1
+    ingester.ingest_available()
+    assert RequestRecord.objects.count() == 2
+
+
 def test_a_line_longer_than_a_read_is_read_whole(tmp_path: Path) -> None:
     path = make.segment(tmp_path, [{"a": "x" * 5000}, {"b": 1}])
     chunk = journal_files.read_chunk(path, 0, max_bytes=100, max_lines=10)
