@@ -128,9 +128,13 @@ def end_term(
     meter: str = "",
     effective_from: dt.datetime | None = None,
     note: str = "",
+    at: dt.datetime | None = None,
 ) -> SaleTerm:
-    """End the factor or own price of a scope: the next less specific terms hold again. Raises ConfigurationError."""
-    return _add(tenant, model, deployment, meter, None, effective_from, note, actor)
+    """End the factor or own price of a scope: the next less specific terms hold again. Raises ConfigurationError.
+
+    `at`: as for `add_term`.
+    """
+    return _add(tenant, model, deployment, meter, None, effective_from, note, actor, at)
 
 
 def check_begin(effective_from: dt.datetime | None, *, now: dt.datetime) -> dt.datetime:

@@ -1,6 +1,6 @@
 """How does a configuration file become rows, changing only what differs?
 
-Writes: through the verb modules alone (cataloguing, pricing, publishing, tenancy_changes, issuing), in one
+Writes: through the verb modules alone (cataloguing, pricing, publishing, tenancy_changes, issuing, …), in one
 transaction. Reads: the secrets that the file names. The form is gateway/configuration_file/format.py's.
 """
 
@@ -22,6 +22,7 @@ from gateway.configuration_file.budget_entries import Scope, apply_budgets
 from gateway.configuration_file.documents import canonical_document, describe_difference
 from gateway.configuration_file.format import ConfigurationFile, Entry, FileError, Problem, join
 from gateway.configuration_file.limit_entries import apply_limits
+from gateway.configuration_file.sale_term_entries import apply_sale_terms
 from policies import cataloguing, credentials, issuing, publishing, rate_limits, tenancy_changes
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Project, Provider, Tenant
@@ -29,7 +30,7 @@ from policies.provider_addresses import normalise_base_url
 from policies.row_changes import json_value
 
 Action = Literal[
-    "create", "change", "nothing", "add", "publish", "issue", "rotate", "delete", "disable", "revoke"
+    "create", "change", "nothing", "add", "end", "publish", "issue", "rotate", "delete", "disable", "revoke"
 ]
 
 
@@ -80,6 +81,7 @@ def apply_configuration(
         apply_billing(file.issuer, None, owner=owner, note=applier.note, at=at)
         for entry in file.tenants:
             applier.tenant(entry)
+        apply_sale_terms(file, owner=owner, note=applier.note, at=at)
         if is_plan:
             transaction.set_rollback(True)
             applier.outcome.secrets.clear()

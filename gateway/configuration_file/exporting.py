@@ -16,6 +16,7 @@ from gateway.configuration_file.billing_entries import stated_billing, stated_ra
 from gateway.configuration_file.budget_entries import Scope, list_stated
 from gateway.configuration_file.documents import canonical_document
 from gateway.configuration_file.limit_entries import stated_limits
+from gateway.configuration_file.sale_term_entries import stated_sale_terms
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
 
@@ -55,6 +56,7 @@ def export_document() -> dict[str, Any]:
         "issuer": stated_billing(None),
         "exchange_rates": stated_rates(),
         "tenants": [_tenant(row) for row in Tenant.objects.order_by("name")],
+        "sale_terms": stated_sale_terms(),
     }
     return {section: entries for section, entries in document.items() if entries}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -68,6 +68,7 @@ class ConfigurationFile:
     tenants: tuple[Entry, ...] = ()
     issuer: Entry | None = None
     exchange_rates: tuple[Entry, ...] = ()
+    sale_terms: tuple[Entry, ...] = ()
 
 
 @dataclass(slots=True)
@@ -315,6 +316,42 @@ def _exchange_rates(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] |
     )
 
 
+def _factor(reader: _Reader, raw: Any, path: str) -> Decimal | None:
+    """A multiple of the cost. A float is taken as it is written: 1.2 is 1.2."""
+    if isinstance(raw, (int, float, str)) and not isinstance(raw, bool):
+        try:
+            return Decimal(str(raw))
+        except InvalidOperation:
+            pass
+    reader.complain(path, "a number is needed, for example 1.2")
+    return None
+
+
+def _sale_rates(reader: _Reader, raw: Any, path: str) -> Mapping[str, Any]:
+    """The rates of an own price. When it begins and why stand beside it."""
+    entry = _price(reader, raw, path)
+    for name in entry.only("effective_from", "source", "book"):
+        reader.complain(join(path, name), "stands beside the price, not in it" if name == "effective_from"
+                        else "is not of an own price")  # fmt: skip
+    return dict(entry["rates"])
+
+
+def _sale_terms(reader: _Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
+    if not isinstance(raw, list):
+        reader.complain(path, "a list is needed")
+        return None
+    found = tuple(reader.entry(item, f"{path}[{n}]", _SALE_TERM) for n, item in enumerate(raw))
+    seen: set[tuple[Any, ...]] = set()
+    for entry in found:
+        if ("factor" in entry.values) + ("price" in entry.values) + bool(entry.get("ends")) != 1:
+            reader.complain(entry.path, "one of factor, price and ends: true is needed")
+        scope = (*(entry.get(name, "") for name in _SALE_SCOPE), entry.get("effective_from"))
+        if scope in seen:
+            reader.complain(entry.path, "there are already terms of this scope for this time")
+        seen.add(scope)
+    return found
+
+
 def _prices(reader: _Reader, raw: Any, path: str) -> list[Entry] | None:
     if not isinstance(raw, list):
         reader.complain(path, "a list of prices is needed")
@@ -469,6 +506,15 @@ _EXCHANGE_RATE: dict[str, _Field] = {
     "source": _text,
     "is_sure": _boolean,
 }
+_SALE_SCOPE: Final = ("tenant", "model", "deployment", "meter")
+_SALE_TERM: dict[str, _Field] = {
+    **dict.fromkeys(_SALE_SCOPE, _text),
+    "factor": _factor,
+    "price": _sale_rates,
+    "ends": _boolean,
+    "effective_from": _moment,
+    "note": _text,
+}
 _TENANT["billing"] = lambda reader, raw, path: reader.entry(raw, path, _BILLING)
 _FILE: dict[str, _Field] = {
     "providers": _list_of(_PROVIDER, key="name"),
@@ -478,6 +524,7 @@ _FILE: dict[str, _Field] = {
     "tenants": _list_of(_TENANT, key="name"),
     "issuer": lambda reader, raw, path: reader.entry(raw, path, _ISSUER),
     "exchange_rates": _exchange_rates,
+    "sale_terms": _sale_terms,
 }
 
 

@@ -17,6 +17,7 @@ from gateway.configuration_file.applying import Outcome, Step
 from gateway.configuration_file.budget_entries import prune_budgets
 from gateway.configuration_file.format import ConfigurationFile
 from gateway.configuration_file.limit_entries import prune_limits
+from gateway.configuration_file.sale_term_entries import prune_sale_terms
 from policies import cataloguing, issuing, publishing, tenancy_changes
 from policies.errors import InUseError
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Project, Provider, Tenant
@@ -43,6 +44,7 @@ def prune(file: ConfigurationFile, *, owner: str, outcome: Outcome) -> None:
         for k in p.get("keys", ())
     }
     prune_budgets(file, owner=owner, note=lambda *step: outcome.steps.append(Step(*step)))
+    prune_sale_terms(file, owner=owner, note=lambda *step: outcome.steps.append(Step(*step)))
     prune_limits(file, owner=owner, note=lambda *step: outcome.steps.append(Step(*step)))
     for key in _owned(ApiKey, owner, "api_key", "issue").select_related("project__tenant"):
         is_current = key.revoked_at is None and key.replaced_by_id is None
