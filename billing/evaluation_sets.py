@@ -71,11 +71,10 @@ def delete_set(*, evaluation_set: EvaluationSet, actor: str) -> None:
 
 
 def _record(row: EvaluationSet, *, actor: str, action: str, cases: int) -> None:
-    changes.record_change(
+    changes.record_row(
+        "evaluation_set",
+        row,
         actor=actor,
         action=action,
-        object_type="evaluation_set",
-        object_id=row.pk,
-        object_name=row.name,
         after={"cases": cases},
     )

@@ -113,12 +113,11 @@ def add_rate(
         created_by=actor[:150],
     )
     save_checked(row)
-    changes.record_change(
+    changes.record_row(
+        "exchange_rate",
+        row,
         actor=actor,
         action="add",
-        object_type="exchange_rate",
-        object_id=row.pk,
-        object_name=str(row),
         after={
             "rate": f"{value:f}",
             "first_day": json_value(first_day),

@@ -133,12 +133,11 @@ def match_name(bill: ProviderBill, *, name: str, upstream_model: str, actor: str
     BilledName.objects.update_or_create(
         provider_id=bill.provider_id, name=name, defaults={"upstream_model": upstream_model}
     )
-    changes.record_change(
+    changes.record_row(
+        "provider_bill",
+        bill,
         actor=actor,
         action="match",
-        object_type="provider_bill",
-        object_id=bill.pk,
-        object_name=str(bill),
         after={"name": name, "upstream_model": upstream_model},
     )
     compare_again(bill, actor=actor, now=now)
@@ -208,11 +207,10 @@ def _check_tolerance(tolerance: Tolerance) -> Tolerance:
 
 
 def _record(bill: ProviderBill, action: str, actor: str) -> None:
-    changes.record_change(
+    changes.record_row(
+        "provider_bill",
+        bill,
         actor=actor,
         action=action,
-        object_type="provider_bill",
-        object_id=bill.pk,
-        object_name=str(bill),
         after={"sha256": bill.sha256, "account": bill.account, "days": bill.days.count()},
     )

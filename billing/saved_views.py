@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,6 +23,8 @@ from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
 from policies.permissions import Ability, may
 from policies.row_changes import set_fields
+
+_record = partial(changes.record_row, "saved_view")
 
 # So long a deleted view can be brought back.
 UNDO: Final = dt.timedelta(days=7)
@@ -70,7 +73,12 @@ def save_view(
         is_shared=is_shared,
     )
     _save(view)
-    _record(view, actor or owner.get_username(), "create", after={"name": view.name, "query": view.query})
+    _record(
+        view,
+        actor=actor or owner.get_username(),
+        action="create",
+        after={"name": view.name, "query": view.query},
+    )
     return view
 
 
@@ -82,7 +90,7 @@ def change_view(*, view: SavedView, actor: str, name: str, is_shared: bool) -> S
     )
     if after:
         _save(view)
-        _record(view, actor, "change", before=before, after=after)
+        _record(view, actor=actor, action="change", before=before, after=after)
     return view
 
 
@@ -90,7 +98,7 @@ def change_view(*, view: SavedView, actor: str, name: str, is_shared: bool) -> S
 def delete_view(*, view: SavedView, actor: str, now: dt.datetime) -> None:
     """Take it away, and its mails with it, for as long as nobody brings it back."""
     if SavedView.objects.filter(pk=view.pk, deleted_at__isnull=True).update(deleted_at=now):
-        _record(view, actor, "delete")
+        _record(view, actor=actor, action="delete")
 
 
 @transaction.atomic
@@ -100,7 +108,7 @@ def restore_view(*, view: SavedView, actor: str) -> None:
         return
     view.deleted_at = None
     _save(view)
-    _record(view, actor, "restore")
+    _record(view, actor=actor, action="restore")
 
 
 def forget_deleted(*, now: dt.datetime) -> int:
@@ -124,22 +132,3 @@ def _save(view: SavedView) -> None:
             view.save()
     except IntegrityError:
         raise NameTakenError(f"You have a view that is named {view.name} already.") from None
-
-
-def _record(
-    view: SavedView,
-    actor: str,
-    action: str,
-    *,
-    before: dict[str, object] | None = None,
-    after: dict[str, object] | None = None,
-) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="saved_view",
-        object_id=view.pk,
-        object_name=view.name,
-        before=before,
-        after=after,
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Sequence
+from functools import partial
 from smtplib import SMTPServerDisconnected
 from typing import Any, Final, NamedTuple
 from zoneinfo import available_timezones
@@ -31,6 +32,8 @@ from billing.spreadsheets import Sheet, as_csv, as_xlsx
 from policies import changes
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.permissions import Ability, may
+
+_record = partial(changes.record_row, "scheduled_mail")
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +83,9 @@ def make_schedule(*, view: SavedView, owner: User, now: dt.datetime, **fields: A
     """Send a view from now on. `fields`: FIELDS. Raises InvalidValueError."""
     schedule = ScheduledMail(view=view, owner=owner, since=now, **_checked(fields))
     schedule.save()
-    _record(schedule, owner.get_username(), "create", after={**_checked(fields), "view": view.name})
+    _record(
+        schedule, actor=owner.get_username(), action="create", after={**_checked(fields), "view": view.name}
+    )
     return schedule
 
 
@@ -90,14 +95,23 @@ def pause_schedule(*, schedule: ScheduledMail, is_enabled: bool, actor: str, now
     rows = ScheduledMail.objects.filter(pk=schedule.pk, is_enabled=not is_enabled)
     if rows.update(is_enabled=is_enabled, since=now):
         _record(
-            schedule, actor, "change", before={"is_enabled": not is_enabled}, after={"is_enabled": is_enabled}
+            schedule,
+            actor=actor,
+            action="change",
+            before={"is_enabled": not is_enabled},
+            after={"is_enabled": is_enabled},
         )
 
 
 @transaction.atomic
 def delete_schedule(*, schedule: ScheduledMail, actor: str) -> None:
     """Stop sending for good."""
-    _record(schedule, actor, "delete", before={"recipients": schedule.recipients, "view": schedule.view.name})
+    _record(
+        schedule,
+        actor=actor,
+        action="delete",
+        before={"recipients": schedule.recipients, "view": schedule.view.name},
+    )
     schedule.delete()
 
 
@@ -107,7 +121,7 @@ def send_now(*, schedule: ScheduledMail, actor: str, now: dt.datetime) -> MailDe
     delivery, _ = MailDelivery.objects.get_or_create(
         schedule=schedule, due_at=now, defaults={"recipients": schedule.recipients, "asked_by": actor}
     )
-    _record(schedule, actor, "send", after={"recipients": schedule.recipients})
+    _record(schedule, actor=actor, action="send", after={"recipients": schedule.recipients})
     transaction.on_commit(_ask_a_worker)
     return delivery
 
@@ -302,22 +316,3 @@ def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     if problems:
         raise InvalidValueError(problems)
     return {**fields, "recipients": recipients}
-
-
-def _record(
-    schedule: ScheduledMail,
-    actor: str,
-    action: str,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
-) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="scheduled_mail",
-        object_id=schedule.pk,
-        object_name=str(schedule),
-        before=before,
-        after=after,
-    )

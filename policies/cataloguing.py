@@ -88,12 +88,11 @@ def retry_credential(*, provider: Provider, actor: str) -> Provider:
     row = Provider.objects.select_for_update().get(pk=provider.pk)
     row.credential_revision += 1
     row.save(update_fields=["credential_revision"])
-    changes.record_change(
+    changes.record_row(
+        "provider",
+        row,
         actor=actor,
         action="retry_credential",
-        object_type="provider",
-        object_id=row.pk,
-        object_name=row.name,
     )
     return row
 
@@ -254,12 +253,11 @@ def _save(
     if action == "change" and not after:
         return row
     save_checked(row)
-    changes.record_change(
+    changes.record_row(
+        object_type,
+        row,
         actor=actor,
         action=action,
-        object_type=object_type,
-        object_id=row.pk,
-        object_name=row.name,
         before=before if action == "change" else None,
         after=after,
     )

@@ -5,9 +5,11 @@ Writes: change_event. Every verb module calls `record_change` inside its transac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import connection
+from django.db.models import Model
 
 from policies.models import ChangeEvent
 
@@ -23,8 +25,8 @@ def record_change(
     object_type: str,
     object_id: int,
     object_name: str,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
 ) -> ChangeEvent:
     """Append one event to the audit log and change feed. Call inside `transaction.atomic`.
 
@@ -38,9 +40,31 @@ def record_change(
         object_type=object_type,
         object_id=object_id,
         object_name=object_name,
-        before=before,
-        after=after,
+        before=None if before is None else dict(before),
+        after=None if after is None else dict(after),
     )
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify('pointsman_changes', %s)", [str(event.id)])
     return event
+
+
+def record_row(
+    object_type: str,
+    row: Model,
+    *,
+    actor: str,
+    action: str,
+    name: str = "",
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> ChangeEvent:
+    """`record_change` for a row, by its own name unless another is given."""
+    return record_change(
+        actor=actor,
+        action=action,
+        object_type=object_type,
+        object_id=row.pk,
+        object_name=name or str(row),
+        before=before,
+        after=after,
+    )

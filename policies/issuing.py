@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -18,6 +19,8 @@ from policies import changes, keys
 from policies.errors import ConfigurationError, InUseError, InvalidValueError, NameTakenError
 from policies.models import ApiKey, Model, Policy, Project, RateLimit
 from policies.row_changes import refuse_unstorable_text, save_checked, set_fields
+
+_record = partial(changes.record_row, "api_key")
 
 MIN_SECRET_CHARACTERS = 16
 MAX_SECRET_CHARACTERS = 500
@@ -200,17 +203,3 @@ def _describe(row: ApiKey) -> dict[str, Any]:
         "allowed_models": row.allowed_models,
         "expires_at": row.expires_at.isoformat() if row.expires_at else None,
     }
-
-
-def _record(
-    row: ApiKey, *, actor: str, action: str, after: dict[str, Any], before: dict[str, Any] | None = None
-) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="api_key",
-        object_id=row.pk,
-        object_name=str(row),
-        before=before,
-        after=after,
-    )

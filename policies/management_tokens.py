@@ -10,7 +10,7 @@ import datetime as dt
 import secrets
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Any
+from functools import partial
 
 from django.conf import settings
 from django.db import transaction
@@ -21,6 +21,8 @@ from policies import changes, keys
 from policies.errors import InvalidValueError
 from policies.models import ManagementToken
 from policies.row_changes import save_checked
+
+_record = partial(changes.record_row, "management_token")
 
 PREFIX = "pmt_"
 SECRET_CHARACTERS = len(PREFIX) + 43
@@ -139,14 +141,3 @@ def person_behind(actor: str) -> str:
 
 def _hash(secret: str) -> bytes:
     return keys.hash_secret(secret, pepper=settings.POINTSMAN_KEY_PEPPER)
-
-
-def _record(row: ManagementToken, *, actor: str, action: str, after: dict[str, Any]) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="management_token",
-        object_id=row.pk,
-        object_name=row.name,
-        after=after,
-    )

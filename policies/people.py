@@ -6,6 +6,7 @@ Writes: auth_user, its groups, change_event. The only writer of people, apart fr
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -13,6 +14,8 @@ from django.db import transaction
 from policies import changes
 from policies.errors import ConfigurationError, NameTakenError
 from policies.permissions import Role, role_of, set_role
+
+_record = partial(changes.record_row, "person")
 
 PASSWORD_BYTES = 12
 
@@ -68,14 +71,3 @@ def _refuse_for_last_operator(person: User) -> None:
     others = User.objects.select_for_update().filter(is_active=True).exclude(pk=person.pk)
     if role_of(person) is Role.OPERATOR and not any(role_of(other) is Role.OPERATOR for other in others):
         raise ConfigurationError(f"{person.username} is the last operator: make somebody else one first")
-
-
-def _record(person: User, *, actor: str, action: str, after: dict[str, str] | None = None) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="person",
-        object_id=person.pk,
-        object_name=person.username,
-        after=after,
-    )

@@ -143,12 +143,11 @@ def set_role(*, person: User, role: Role, actor: str) -> None:
     person.is_staff = role is Role.OPERATOR
     person.save(update_fields=["is_superuser", "is_staff"])
     if before is not role:
-        changes.record_change(
+        changes.record_row(
+            "person",
+            person,
             actor=actor,
             action="change",
-            object_type="person",
-            object_id=person.pk,
-            object_name=person.username,
             before={"role": before.value if before else None},
             after={"role": role.value},
         )

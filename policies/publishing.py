@@ -309,12 +309,11 @@ def record_policy_change(
     after: dict[str, Any] | None = None,
 ) -> None:
     """Write one audit entry about a policy."""
-    changes.record_change(
+    changes.record_row(
+        "policy",
+        policy,
         actor=actor,
         action=action,
-        object_type="policy",
-        object_id=policy.pk,
-        object_name=policy.public_id,
         before=before,
         after=after,
     )

@@ -6,6 +6,7 @@ written by `gateway.rate_limit_shares`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from django.db import transaction
@@ -13,6 +14,8 @@ from django.db import transaction
 from policies import changes
 from policies.errors import InvalidValueError
 from policies.models import ApiKey, Deployment, Project, RateLimit, RateWindow, Tenant
+
+_record = partial(changes.record_row, "rate_limit")
 
 Owner = Tenant | Project | ApiKey | Deployment
 
@@ -102,22 +105,3 @@ def _check(owner: Owner, wanted: dict[str, int | None]) -> None:
         problems[""] = [f"{owner} is revoked or replaced: choose the key in use"]
     if problems:
         raise InvalidValueError(problems)
-
-
-def _record(
-    row: RateLimit,
-    *,
-    actor: str,
-    action: str,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
-) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="rate_limit",
-        object_id=row.pk,
-        object_name=str(row),
-        before=before,
-        after=after,
-    )

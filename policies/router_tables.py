@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from django.db import transaction
@@ -20,6 +21,8 @@ from policies import changes
 from policies.autorouter.tables import RouterTables, empty_tables
 from policies.errors import InUseError, InvalidValueError, NotFoundError
 from policies.models import Model, RouterSetting, RouterTable
+
+_record = partial(changes.record_row, "router_table")
 
 State = RouterTable.State
 _WORKLOAD = re.compile(r"[0-9a-f]{16}")
@@ -218,12 +221,12 @@ def change_setting(*, activates_itself: bool, actor: str) -> RouterSetting:
         before = row.activates_itself
         row.activates_itself = activates_itself
         row.save(update_fields=["activates_itself"])
-        changes.record_change(
+        changes.record_row(
+            "router_setting",
+            row,
             actor=actor,
             action="change",
-            object_type="router_setting",
-            object_id=row.pk,
-            object_name="router settings",
+            name="router settings",
             before={"activates_itself": before},
             after={"activates_itself": activates_itself},
         )
@@ -306,14 +309,3 @@ def _is_same_knowledge(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool
     return {k: v for k, v in one.items() if k not in left_out} == {
         k: v for k, v in other.items() if k not in left_out
     }
-
-
-def _record(row: RouterTable, *, actor: str, action: str, **values: Any) -> None:
-    changes.record_change(
-        actor=actor,
-        action=action,
-        object_type="router_table",
-        object_id=row.pk,
-        object_name=str(row),
-        **values,
-    )
