@@ -20,7 +20,7 @@ from billing.budget_standing import list_foreseen, list_near
 from billing.closing import find_overdue_month
 from billing.models import UsageByDay
 from billing.money import format_usd
-from billing.reports import HourTotals, TodaySummary, today_summary
+from billing.recent_reports import HourTotals, TodaySummary, today_summary
 from gateway.demo_books import find_invented_until
 from gateway.health_board import read_reports
 from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments

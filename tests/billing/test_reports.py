@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from billing import reports
+from billing import recent_reports, reports
 from billing.reports import DayTotals, Scope
 from tests import make
 
@@ -99,7 +99,7 @@ def test_groups_and_days_sum_to_the_total(worlds: tuple[make.World, make.World],
 
 
 def test_hours_are_all_there_and_know_mean_latency(worlds: tuple[make.World, make.World]) -> None:
-    points = reports.series_by_hour(since=ago(hours=3), until=NOW, tenant_id=worlds[0].tenant.pk)
+    points = recent_reports.series_by_hour(since=ago(hours=3), until=NOW, tenant_id=worlds[0].tenant.pk)
     assert [point.begins_at.hour for point in points] == [11, 12, 13, 14]
     assert [point.totals.request_count for point in points] == [0, 0, 0, 2]
     assert points[-1].totals.mean_duration_ms == 200.0
@@ -112,7 +112,7 @@ def test_today_is_compared_with_yesterday_until_the_same_time(
     worlds: tuple[make.World, make.World], django_assert_max_num_queries: Any
 ) -> None:
     with django_assert_max_num_queries(6):
-        summary = reports.today_summary(NOW)
+        summary = recent_reports.today_summary(NOW)
     assert (summary.today.request_count, summary.today.error_count) == (5, 2)
     # Whole hours until 14:00 (one, at 12:30), and of the one at 14:25 the half hour that has passed: none.
     assert summary.yesterday_until_now.request_count == 1
@@ -127,7 +127,7 @@ def test_today_is_compared_with_yesterday_until_the_same_time(
 def test_the_last_hour_has_percentiles_and_the_commonest_errors(
     worlds: tuple[make.World, make.World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last_hour = reports.read_last_hour(NOW)
+    last_hour = recent_reports.read_last_hour(NOW)
     assert (last_hour.request_count, last_hour.is_cut) == (4, False)
     assert last_hour.p50_duration_ms == 100.0
     assert last_hour.p95_duration_ms == pytest.approx(280.0)
@@ -135,7 +135,10 @@ def test_the_last_hour_has_percentiles_and_the_commonest_errors(
         ("error", "upstream_timeout", 1),
         ("interrupted", "", 1),
     }
-    monkeypatch.setattr(reports, "MAX_RAW_ROWS", 2)
-    assert (reports.read_last_hour(NOW).request_count, reports.read_last_hour(NOW).is_cut) == (2, True)
-    empty = reports.read_last_hour(dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    monkeypatch.setattr(recent_reports, "MAX_RAW_ROWS", 2)
+    assert (recent_reports.read_last_hour(NOW).request_count, recent_reports.read_last_hour(NOW).is_cut) == (
+        2,
+        True,
+    )
+    empty = recent_reports.read_last_hour(dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     assert (empty.request_count, empty.p50_duration_ms, empty.errors) == (0, None, ())
