@@ -10,10 +10,7 @@ end to end.
 from __future__ import annotations
 
 import os
-import statistics
 import time
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from django.db import connection
@@ -21,9 +18,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing import budgets
-from billing.models import Label
 from billing.seeding_traffic import Plan, seed_traffic
-from policies.models import ApiKey, Tenant
+from gateway.bench.pages import PageTook, list_addresses, measure_pages
+from policies.models import Tenant
 from tests.console_people import operator
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.nightly]
@@ -32,57 +29,16 @@ ROUNDS = 5
 FLAT_RATIO, FLOOR_MS = 1.7, 60.0
 
 
-def addresses() -> list[str]:
-    """The pages, over everything and over the biggest tenant."""
-    tenant = Tenant.objects.order_by("pk").first()
-    key = ApiKey.objects.order_by("pk").first()
-    label = Label.objects.get(kind="tag", value="team-3")
-    assert tenant and key
-    month = timezone.now().strftime("%Y-%m")
-    return [
-        "/requests", f"/requests?tenant={tenant.pk}", f"/requests?key={key.pk}", "/requests?status=error",
-        f"/requests?label={label.pk}", "/spend?period=30d&by=tenant", "/spend?period=30d&by=key",
-        "/spend?period=30d&by=model", "/spend?period=30d&by=tag:team", "/spend?period=30d&by=rule",
-        f"/spend?period=30d&by=day&label={label.pk}", "/spend/keys?period=30d", "/budgets", "/statements",
-        f"/statements?month={month}", "/",
-    ]  # fmt: skip
-
-
-class Took(NamedTuple):
-    """Milliseconds for one page: the median on the clock, the mean of the processor."""
-
-    clock_ms: float
-    cpu_ms: float
-
-
-def cpu_seconds() -> float:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        (pid,) = cursor.fetchone()
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return time.process_time() + (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def measure() -> dict[str, Took]:
+def measure() -> dict[str, PageTook]:
     """What each page takes; no query may read request_record or attempt_record from end to end."""
-    client, found = operator(), {}
-    with connection.cursor() as cursor:
-        cursor.execute("SET max_parallel_workers_per_gather = 0")
-    for address in addresses():
-        client.get(address)
+    client = operator()
+    for address in list_addresses():
         with CaptureQueriesContext(connection) as queries:
             assert client.get(address).status_code == 200
         for query in queries.captured_queries:
             if "billing_requestrecord" in query["sql"] or "billing_attemptrecord" in query["sql"]:
                 assert_no_sequential_scan(query["sql"], address)
-        times, began_cpu_s = [], cpu_seconds()
-        for _ in range(ROUNDS):
-            begun = time.perf_counter()
-            client.get(address)
-            times.append((time.perf_counter() - begun) * 1000)
-        cpu_ms = (cpu_seconds() - began_cpu_s) * 1000 / ROUNDS
-        found[address] = Took(statistics.median(times), cpu_ms)
-    return found
+    return {took.address: took for took in measure_pages(client, rounds=ROUNDS)}
 
 
 def assert_no_sequential_scan(sql: str, address: str) -> None:
@@ -118,7 +74,7 @@ def compare(first_count: int, second_count: int) -> None:
     print(f"{'':48} {first_count:>12,} {second_count:>12,}   load {os.getloadavg()}")
     for address, took in few.items():
         print(
-            f"{address:48} {took.clock_ms:6.0f} ({took.cpu_ms:4.0f}) {many[address].clock_ms:6.0f}"
+            f"{address:48} {took.median_ms:6.0f} ({took.cpu_ms:4.0f}) {many[address].median_ms:6.0f}"
             f" ({many[address].cpu_ms:4.0f}) ms, in brackets CPU"
         )
     slower = {
