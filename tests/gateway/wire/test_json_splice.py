@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.json_splice import replace_members, top_level_members
+from gateway.wire.json_splice import LARGE_BYTES, replace_members, top_level_members
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=12),
@@ -76,3 +76,20 @@ def test_numbers_beyond_64_bits_reach_the_provider_as_written():
 
 def test_a_text_without_its_end_is_given_up_at_once():
     assert top_level_members(b'{"' + b"a" * 5000) == []
+
+
+@pytest.mark.parametrize("name", ["model", "\\u006dodel"])
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_large_body_hides_no_second_name_wherever_it_stands(name, shift, is_first):
+    filler = "a model of modelling, " * (LARGE_BYTES // 10)
+    second = f'"n": 1{" " * shift}, "{name}": "b", '
+    middle = f'"x": "{filler}", {second}"y": "{filler}"'
+    body = (f'{{"model": "a", {middle}}}' if is_first else f'{{{middle}, "model": "a"}}').encode()
+    changed = replace_members(body, {"model": b'"new"'}, present=json.loads(body))
+    pairs = json.loads(changed, object_pairs_hook=list)
+    assert [value for member, value in pairs if member == "model"] == ["new", "new"]
+    plain = body.replace(second.encode(), b"")
+    assert replace_members(plain, {"model": b'"new"'}, present=json.loads(plain)) == plain.replace(
+        b'"a"', b'"new"'
+    )
