@@ -1,6 +1,6 @@
 """How is a checked request written in PostgreSQL's COPY text format?
 
-Pure. By hand because this runs 10,000 times a second: 9 µs a request row, psycopg's own row writer 18.
+Pure. By hand because this runs 10,000 times a second, in half of the time of psycopg's own row writer.
 The format: https://www.postgresql.org/docs/current/sql-copy.html, section "Text Format".
 """
 
@@ -13,7 +13,7 @@ import orjson
 
 from billing.journal_lines import Intent, Outcome
 from billing.journal_values import LineError
-from billing.request_times import attempt_id_of
+from billing.request_times import attempt_hex_of
 
 REQUEST_COLUMNS: Final = (
     "id, started_at, tenant_id, project_id, api_key_id, endpoint, requested_model, is_stream, is_pinned, status,"
@@ -31,10 +31,35 @@ NULL: Final = "\\N"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def request_row(
+def write_rows(
     intent: Intent, outcome: Outcome, charge_nanousd: int | None = None, label_ids: Sequence[int] = ()
+) -> tuple[str, str]:
+    """One line of `COPY request (REQUEST_COLUMNS)`, and its lines of `COPY attempt (ATTEMPT_COLUMNS)`.
+
+    Raises LineError for an object that is no JSON.
+    """
+    # Written once: both are slow to make into text.
+    request_id, started_at = str(intent.id), intent.started_at.isoformat()
+    attempts = [
+        f"{attempt_hex_of(intent.id, attempt.number)}\t{request_id}\t{started_at}\t{attempt.number}\t"
+        f"{attempt.deployment_id}\t{_text(attempt.outcome)}\t{_number(attempt.http_status)}\t"
+        f"{_text(attempt.error_code)}\t{_text(attempt.error_message)}\t"
+        f"{_text(attempt.upstream_request_id)}\t{attempt.offset_ms}\t{_number(attempt.first_byte_ms)}\t"
+        f"{attempt.duration_ms}\t{_json(attempt.usage)}\t{_number(attempt.price_id)}\t"
+        f"{_number(attempt.cost_nanousd)}\n"
+        for attempt in outcome.attempts
+    ]
+    return _request_row(request_id, started_at, intent, outcome, charge_nanousd, label_ids), "".join(attempts)
+
+
+def _request_row(
+    request_id: str,
+    started_at: str,
+    intent: Intent,
+    outcome: Outcome,
+    charge_nanousd: int | None,
+    label_ids: Sequence[int],
 ) -> str:
-    """One line of `COPY request (REQUEST_COLUMNS)`. Raises LineError for an object that is no JSON."""
     usage = outcome.usage
     if usage.kind == "unknown":
         cache_read, cache_write, reasoning = NULL, NULL, NULL
@@ -45,7 +70,7 @@ def request_row(
             str(usage.reasoning_tokens),
         )
     return (
-        f"{intent.id}\t{intent.started_at.isoformat()}\t{intent.tenant_id}\t{intent.project_id}\t"
+        f"{request_id}\t{started_at}\t{intent.tenant_id}\t{intent.project_id}\t"
         f"{intent.api_key_id}\t{_text(intent.endpoint)}\t{_text(intent.requested_model)}\t"
         f"{intent.is_stream}\t{intent.is_pinned}\t{outcome.status}\t{_number(outcome.http_status)}\t"
         f"{_text(outcome.error_code)}\t{_number(intent.policy_id)}\t{_number(intent.policy_version_id)}\t"
@@ -56,22 +81,6 @@ def request_row(
         f"{reasoning}\t{_json(usage.detail)}\t{_text(usage.service_tier)}\t{_number(outcome.price_id)}\t"
         f"{_number(outcome.cost_nanousd)}\t{_number(charge_nanousd)}\t{outcome.is_unpriced}\t{_json(intent.tags)}\t"
         f"{_json(intent.features)}\t{_json(intent.decision)}\t{_numbers(label_ids)}\n"
-    )
-
-
-def attempt_rows(intent: Intent, outcome: Outcome) -> str:
-    """The lines of `COPY attempt (ATTEMPT_COLUMNS)` of one request. Raises LineError."""
-    started_at, request_id = intent.started_at.isoformat(), str(intent.id)
-    return "".join(
-        [
-            f"{attempt_id_of(intent.id, attempt.number)}\t{request_id}\t{started_at}\t{attempt.number}\t"
-            f"{attempt.deployment_id}\t{_text(attempt.outcome)}\t{_number(attempt.http_status)}\t"
-            f"{_text(attempt.error_code)}\t{_text(attempt.error_message)}\t"
-            f"{_text(attempt.upstream_request_id)}\t{attempt.offset_ms}\t{_number(attempt.first_byte_ms)}\t"
-            f"{attempt.duration_ms}\t{_json(attempt.usage)}\t{_number(attempt.price_id)}\t"
-            f"{_number(attempt.cost_nanousd)}\n"
-            for attempt in outcome.attempts
-        ]
     )
 
 

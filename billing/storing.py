@@ -18,7 +18,7 @@ import orjson
 from django.db import DatabaseError, connection, transaction
 
 from billing.budget_settling import begin_settling, settle_records
-from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, attempt_rows, dump_json, request_row
+from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, dump_json, write_rows
 from billing.journal_files import SourceLine
 from billing.journal_lines import Feedback, Intent, Outcome
 from billing.journal_values import LineError
@@ -270,8 +270,7 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
                 end = start + ROWS_PER_WRITE
                 for pair, own_labels in zip(pairs[start:end], labels[start:end], strict=True):
                     try:
-                        row = request_row(*pair[:2], charges.find(*pair[:2]), own_labels)
-                        own = attempt_rows(*pair[:2])
+                        row, own = write_rows(*pair[:2], charges.find(*pair[:2]), own_labels)
                     except LineError as refusal:
                         refused += [Refused(source, str(refusal)) for source in pair.sources]
                         continue

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing.journal_lines import interrupted, read_intent, read_outcome
 from billing.journal_values import LineError, read_line
-from billing.request_times import ForeignIdError, attempt_id_of, started_at_of
+from billing.request_times import ForeignIdError, attempt_hex_of, attempt_id_of, started_at_of
 from gateway.dataplane.request_ids import make_request_id
 
 REQUEST_ID = make_request_id(1_790_000_000_000)
@@ -143,4 +143,5 @@ def test_an_id_of_another_kind_has_no_time_and_attempts_have_ids_of_their_own() 
         started_at_of(uuid.uuid4())
     request_id = uuid.UUID(REQUEST_ID)
     assert attempt_id_of(request_id, 1) == attempt_id_of(request_id, 1)
+    assert attempt_hex_of(request_id, 3) == attempt_id_of(request_id, 3).hex
     assert len({request_id, attempt_id_of(request_id, 1), attempt_id_of(request_id, 2)}) == 3
