@@ -9,7 +9,7 @@ import os
 import random
 import ssl
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -26,16 +26,19 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what is not at once: other tasks have to run, and the machine may be busy."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[PooledUpstreamClient]:
     client = PooledUpstreamClient()
     yield client
     await client.aclose()
-    for _ in range(100):
-        if not client.stats().open_count:
-            break
-        await asyncio.sleep(0.01)
-    assert client.stats().open_count == 0
+    await until(lambda: client.stats().open_count == 0)
 
 
 async def read_all(client: PooledUpstreamClient, url: str, *, timeout_s: float = 5.0) -> bytes:
@@ -66,7 +69,7 @@ async def test_a_request_carries_its_own_framing_and_drops_the_callers(client: P
             body=b"hello",
             headers=[("x-a", "1"), ("Content-Length", "99"), ("accept-encoding", "br"), ("host", "evil")],
         )
-        assert await response.read(limit_bytes=10, timeout_s=1) == b"ok"
+        assert await response.read(limit_bytes=10, timeout_s=30) == b"ok"
         assert response.headers == [("content-length", "2")]
         response.close()
     assert calls[0].head.split(b"\r\n") == [
@@ -175,8 +178,7 @@ async def test_surplus_bytes_never_become_the_next_answer(client: PooledUpstream
 async def test_bytes_on_an_idle_connection_close_it(client: PooledUpstreamClient) -> None:
     async with ScriptedProvider(answering(OK, OK, pause_s=0.02)) as provider:
         assert await read_all(client, provider.url) == b"ok"
-        await asyncio.sleep(0.06)
-        assert client.stats().idle_count == 0
+        await until(lambda: client.stats().idle_count == 0)
         assert await read_all(client, provider.url) == b"ok"
         assert provider.connection_count == 2
 
@@ -186,10 +188,9 @@ async def test_an_unread_answer_and_connection_close_are_not_kept(client: Pooled
         response = await call_provider(client, provider.url)
         response.close()
         response.close()
-        await asyncio.sleep(0.01)
-        assert client.stats().open_count == 0
+        await until(lambda: client.stats().open_count == 0)
         with pytest.raises(UpstreamError):
-            await response.read_chunk(timeout_s=1)
+            await response.read_chunk(timeout_s=30)
     closing = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
     async with ScriptedProvider(answering(closing)) as provider:
         assert await read_all(client, provider.url) == b"ok"
@@ -235,9 +236,8 @@ async def test_a_silent_provider_meets_the_head_timeout(client: PooledUpstreamCl
         with pytest.raises(UpstreamError) as caught:
             await call_provider(client, provider.url, head_timeout_s=0.1)
         assert caught.value.kind == "timeout"
-        assert 0.09 < asyncio.get_running_loop().time() - begun < 1
-        await asyncio.sleep(0.01)
-        assert client.stats().open_count == 0
+        assert asyncio.get_running_loop().time() - begun > 0.09
+        await until(lambda: client.stats().open_count == 0)
 
 
 async def test_a_stalled_body_meets_the_chunk_timeout_and_trickled_framing_does_not_move_it(
@@ -252,16 +252,15 @@ async def test_a_stalled_body_meets_the_chunk_timeout_and_trickled_framing_does_
     async with ScriptedProvider(script) as provider:
         response = await call_provider(client, provider.url)
         assert await response.read_chunk(timeout_s=5) == b"ok"
-        begun = asyncio.get_running_loop().time()
-        with pytest.raises(UpstreamError) as caught:
-            await response.read_chunk(timeout_s=0.15)
+        async with asyncio.timeout(30):  # the provider would go on for ever
+            with pytest.raises(UpstreamError) as caught:
+                await response.read_chunk(timeout_s=0.15)
         assert caught.value.kind == "timeout"
-        assert asyncio.get_running_loop().time() - begun < 1
 
 
 async def test_a_later_wait_may_be_longer_than_the_first(client: PooledUpstreamClient) -> None:
-    async with ScriptedProvider(answering(CHUNKED, b"2\r\nok\r\n0\r\n\r\n", pause_s=0.2)) as provider:
-        response = await call_provider(client, provider.url, head_timeout_s=0.1)
+    async with ScriptedProvider(answering(CHUNKED, b"2\r\nok\r\n0\r\n\r\n", pause_s=0.7)) as provider:
+        response = await call_provider(client, provider.url, head_timeout_s=0.6)
         assert await response.read_chunk(timeout_s=5) == b"ok"
         assert await response.read_chunk(timeout_s=5) == b""
         response.close()
@@ -276,8 +275,7 @@ async def test_too_large_an_answer_is_refused_before_it_is_held(client: PooledUp
             await response.read(limit_bytes=300_000, timeout_s=5)
         assert caught.value.kind == "too_large"
         response.close()
-        await asyncio.sleep(0.02)
-        assert client.stats().open_count == 0
+        await until(lambda: client.stats().open_count == 0)
 
 
 @pytest.mark.parametrize("size", [100_000, 1_000_000, 32 * 1024 * 1024])
@@ -290,7 +288,7 @@ async def test_large_request_bodies_arrive_whole(client: PooledUpstreamClient, s
 
     async with ScriptedProvider(script) as provider:
         response = await call_provider(client, provider.url, body=body, head_timeout_s=30)
-        assert await response.read(limit_bytes=10, timeout_s=1) == b"ok"
+        assert await response.read(limit_bytes=10, timeout_s=30) == b"ok"
         response.close()
         assert client.stats().idle_count == 1
 
@@ -324,7 +322,7 @@ async def test_an_early_refusal_of_a_large_body_is_the_answer(client: PooledUpst
     port = server.sockets[0].getsockname()[1]
     response = await call_provider(client, f"http://127.0.0.1:{port}/", body=b"x" * (32 << 20))
     assert response.status == 413
-    assert await response.read(limit_bytes=10, timeout_s=1) == b"no"
+    assert await response.read(limit_bytes=10, timeout_s=30) == b"no"
     response.close()
     assert client.stats().idle_count == 0
     server.close()
@@ -384,7 +382,7 @@ async def test_a_compression_bomb_meets_the_limit(client: PooledUpstreamClient) 
     async with ScriptedProvider(answering(head + data)) as provider:
         assert (await failure_of(client, provider.url)).kind == "too_large"
         response = await call_provider(client, provider.url)
-        assert len(await response.read_chunk(timeout_s=1)) <= 1024 * 1024
+        assert len(await response.read_chunk(timeout_s=30)) <= 1024 * 1024
         response.close()
 
 
@@ -427,14 +425,14 @@ async def test_unreachable_providers_have_kinds_of_their_own(client: PooledUpstr
 
 
 async def test_idle_connections_go_after_the_limit() -> None:
-    client = PooledUpstreamClient(idle_limit_s=0.1, max_idle_per_target=2)
+    client = PooledUpstreamClient(idle_limit_s=0.5, max_idle_per_target=2)
     async with ScriptedProvider(answering(OK, pause_s=0.02)) as provider:
         await asyncio.gather(*(read_all(client, provider.url) for _ in range(5)))
         await asyncio.sleep(0)
         assert client.stats().idle_count == 2
-        await asyncio.sleep(0.3)
-        assert (client.stats().open_count, client.stats().idle_count) == (0, 0)
-        assert client._sweeper is None
+        await until(lambda: client.stats().open_count == 0)
+        assert client.stats().idle_count == 0
+        await until(lambda: client._sweeper is None)
     await client.aclose()
 
 
@@ -516,11 +514,11 @@ async def test_a_plain_text_server_behind_https_and_a_silent_one_are_told_apart(
         await stop.wait()
         writer.close()
 
-    for handler, kind in ((shout, "tls"), (be_silent, "connect_timeout")):
+    for handler, kind, patience_s in ((shout, "tls", 30), (be_silent, "connect_timeout", 0.3)):
         server = await asyncio.start_server(handler, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(UpstreamError) as caught:
-            await call_provider(client, f"https://127.0.0.1:{port}/", connect_timeout_s=0.3)
+            await call_provider(client, f"https://127.0.0.1:{port}/", connect_timeout_s=patience_s)
         assert caught.value.kind == kind
         server.close()
     stop.set()
@@ -559,26 +557,34 @@ async def test_cancelled_calls_leave_no_connection_task_or_timer(count: int) -> 
         await one(provider.url)
         sockets = open_sockets()
         tasks = len(asyncio.all_tasks())
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        await asyncio.gather(*(one(provider.url) for _ in range(50)))
+        # Cancelled all over the time that as many calls take here and now, half of them after they are done.
+        within_s = 2 * (loop.time() - begun_s)
         finished = 0
         for _ in range(count // 50):
             batch = [asyncio.create_task(one(provider.url)) for _ in range(50)]
-            loop = asyncio.get_running_loop()
-            for task in batch:
-                loop.call_later(draw() * 0.02, task.cancel)
+            for task in batch[1:]:
+                loop.call_later(draw() * within_s, task.cancel)
+            batch[-1].cancel()
             for result in await asyncio.gather(*batch, return_exceptions=True):
                 assert result is None or isinstance(result, asyncio.CancelledError)
                 finished += result is None
-        assert 0 < finished < count
+        # At least one of each batch was let finish, and one was not; nearly always about half.
+        assert count // 50 <= finished <= count - count // 50
         await one(provider.url)
-        await asyncio.sleep(0.2)
-        stats = client.stats()
-        assert stats.open_count == stats.idle_count
+
+        def is_quiet() -> bool:
+            stats = client.stats()
+            return stats.open_count == stats.idle_count
+
+        await until(is_quiet)
         assert all(connection._waiter is None and not connection.is_lost for connection in client._open)
         await client.aclose()
-        await asyncio.sleep(0.2)
-        assert client.stats().open_count == 0
-        assert len(asyncio.all_tasks()) <= tasks
-        assert open_sockets() <= sockets
+        await until(lambda: client.stats().open_count == 0)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        await until(lambda: open_sockets() <= sockets)
 
 
 async def test_a_call_cancelled_during_the_handshake_closes_the_socket(client: PooledUpstreamClient) -> None:
@@ -596,6 +602,6 @@ async def test_a_call_cancelled_during_the_handshake_closes_the_socket(client: P
     await asyncio.sleep(0.05)
     task.cancel()
     await asyncio.wait([task])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await ended.wait()
     server.close()
