@@ -88,6 +88,8 @@ class Totals(Spent):
 
 
 T = TypeVar("T", bound=Spent)
+# The numbers of totals in the order of their members. Where thousands are read, they are kept as these.
+Sums = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +184,17 @@ def group_by(
 ) -> list[Group]:
     """Totals by one dimension, dearest first. Without a limit they sum to `totals` of the same days and scope."""
     column, table = DIMENSIONS[dimension]
-    rows = days_of(first_day, last_day, scope, by=column).values(column).annotate(**sums_of(DayTotals))
-    found = [(row[column], read_sums(DayTotals, row)) for row in rows]
-    found.sort(key=lambda pair: (-pair[1].cost_nanousd, -pair[1].request_count, pair[0] or 0))
-    names = names_of(table, [row_id for row_id, _ in found[:limit] if row_id is not None])
+    found = read_sums_by(column, days_of(first_day, last_day, scope, by=column), DayTotals)
+    cost, requests = place_of("cost_nanousd"), place_of("request_count")
+    dearest = sorted(found.items(), key=lambda pair: (-pair[1][cost], -pair[1][requests], pair[0] or 0))[
+        :limit
+    ]
+    names = names_of(table, [row_id for row_id, _ in dearest if row_id is not None])
     return [
-        Group(row_id, names.get(row_id, f"{dimension} {row_id}") if row_id is not None else "", sums)
-        for row_id, sums in found[:limit]
+        Group(
+            row_id, names.get(row_id, f"{dimension} {row_id}") if row_id is not None else "", DayTotals(*sums)
+        )
+        for row_id, sums in dearest
     ]
 
 
@@ -196,8 +202,9 @@ def totals_by_key(key_ids: Collection[int], *, first_day: dt.date, last_day: dt.
     """The totals of these API keys; keys without requests are missing. One query, however many keys there are."""
     rows = days_of(first_day, last_day, EVERYBODY, by="api_key_id").filter(api_key__in=list(key_ids))
     return {
-        row["api_key"]: read_sums(DayTotals, row)
-        for row in rows.values("api_key").annotate(**sums_of(DayTotals))
+        key_id: DayTotals(*sums)
+        for key_id, sums in read_sums_by("api_key", rows, DayTotals).items()
+        if key_id is not None
     }
 
 
@@ -258,6 +265,27 @@ def read_sums(kind: type[T], row: Mapping[str, Any]) -> T:
     return kind(*[row[f"sum_{f.name}"] or 0 for f in fields(kind)])
 
 
+def read_sums_by(column: str, rows: Any, kind: type[Spent]) -> dict[int | None, Sums]:
+    """The sums of these rows by what a column holds, in one query."""
+    return {row[0]: row[1:] for row in rows.values_list(column).annotate(**sums_of(kind))}
+
+
+def read_total(rows: Any, kind: type[Spent]) -> Sums:
+    """The sums of all these rows; of none they are zero."""
+    found = rows.aggregate(**sums_of(kind))
+    return tuple(found[f"sum_{f.name}"] or 0 for f in fields(kind))
+
+
+def sum_up(kind: type[Spent], parts: Collection[Sums]) -> Sums:
+    """Add up member by member; the sum of nothing is zero."""
+    return tuple(map(sum, zip(*parts, strict=True))) if parts else (0,) * len(fields(kind))
+
+
+def place_of(member: str) -> int:
+    """Which of the `Sums` of any totals this is."""
+    return [f.name for f in fields(Spent)].index(member)
+
+
 def add_up(kind: type[T], parts: Iterable[T]) -> T:
     """The sum of totals, member by member."""
     members = attrgetter(*(f.name for f in fields(kind)))
@@ -268,12 +296,6 @@ def labels_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, kind: str,
     """The rows of the rollup by label that have labels of this kind (of tags: of this name)."""
     rows = days_of(first_day, last_day, scope, by=LABEL_COLUMN)
     return rows.filter(label__kind=kind, label__name=name)
-
-
-def take_away(whole: T, parts: Iterable[T]) -> T:
-    """What is left of totals without these parts, member by member."""
-    taken = add_up(type(whole), [type(whole)(), *parts])
-    return type(whole)(*[getattr(whole, f.name) - getattr(taken, f.name) for f in fields(whole)])
 
 
 def names_of(table: type[Table], ids: Collection[int]) -> dict[int, str]:

@@ -8,16 +8,18 @@ its series.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, TypeVar
+from operator import sub
+from typing import Final, NamedTuple
 
 from django.db.models import Case, F, Sum, Value, When
 
 from billing import reports
 from billing.models import Label
-from billing.reports import DayTotals, Scope, Spent
+from billing.reports import DayTotals, Scope, Spent, Sums
 from billing.spend_questions import DAY, LabelGroup, Question
+from billing.spend_rows import NOTHING, BothPeriods, MadeWhenSeen, Row
 
 SERIES_SHOWN: Final = 7
 NO_NAME: Final = {
@@ -32,28 +34,6 @@ NO_NAME: Final = {
 }
 # In the chart's query: everything that is in no series of its own. Ids of rows begin at 1, `NONE` is 0.
 _OTHERS: Final = -1
-NOTHING: Final = Spent()
-T = TypeVar("T", bound=Spent)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One tenant, key, model and so on, or one day (`day` is set, and nothing is before)."""
-
-    id: int | None
-    name: str
-    totals: DayTotals
-    before: Spent
-    day: dt.date | None = None
-
-    @property
-    def change_nanousd(self) -> int:
-        return self.totals.cost_nanousd - self.before.cost_nanousd
-
-    @property
-    def change_ratio(self) -> float | None:
-        """Of what was spent before; None when that was nothing."""
-        return self.change_nanousd / self.before.cost_nanousd if self.before.cost_nanousd else None
 
 
 class Series(NamedTuple):
@@ -72,7 +52,7 @@ class Spend:
     """The answer to one question. `rows`: dearest first (days: newest first); they sum to `total`."""
 
     question: Question
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     total: Row
     days: tuple[dt.date, ...]
     series: tuple[Series, ...]
@@ -88,88 +68,43 @@ def read_spend(question: Question) -> Spend:
     with reports.one_moment():
         if question.by == "day":
             return _by_day(question)
-        rows = read_rows(question)
-        days, series = _series(question, rows)
-    return Spend(question, rows, total_of(rows), days, series)
+        found = read_periods(question)
+        row_ids = found.list_dearest_first()
+        days, series = _series(question, found, row_ids)
+    return Spend(question, MadeWhenSeen(row_ids, found.row_of), found.total(), days, series)
 
 
-def read_rows(question: Question) -> tuple[Row, ...]:
-    """What each one spent, now and before, dearest first; who did nothing in both periods is not there."""
+def read_periods(question: Question) -> BothPeriods:
+    """What each one spent, now and before; who did nothing in both periods is not there."""
     assert question.by != "day"
     if question.label_group is not None:
-        return _sorted(_label_rows(question, question.label_group))
+        return _by_label(question, question.label_group)
     column = reports.DIMENSIONS[question.by][0]
     period, scope = question.period, question.scope
     # Two queries that sum what they need cost half of one with a condition in every sum.
-    before = {
-        row[column]: reports.read_sums(Spent, row)
-        for row in reports.days_of(period.before_first_day, period.before_last_day, scope, by=column)
-        .values(column)
-        .annotate(**reports.sums_of(Spent))
-    }
-    found = [
-        Row(row[column], "", reports.read_sums(DayTotals, row), before.pop(row[column], NOTHING))
-        for row in reports.days_of(period.first_day, period.last_day, scope, by=column)
-        .values(column)
-        .annotate(**reports.sums_of(DayTotals))
-    ]
-    found += [Row(row_id, "", DayTotals(), spent) for row_id, spent in before.items()]
-    return _sorted(found)
-
-
-def _sorted(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Dearest first."""
-    return tuple(
-        sorted(
-            rows,
-            key=lambda row: (
-                -row.totals.cost_nanousd,
-                -row.totals.request_count,
-                -row.before.cost_nanousd,
-                row.id or 0,
-            ),
-        )
+    now = reports.days_of(period.first_day, period.last_day, scope, by=column)
+    before = reports.days_of(period.before_first_day, period.before_last_day, scope, by=column)
+    return BothPeriods(
+        reports.read_sums_by(column, now, DayTotals), reports.read_sums_by(column, before, Spent)
     )
 
 
-def _label_rows(question: Question, group: LabelGroup) -> list[Row]:
+def _by_label(question: Question, group: LabelGroup) -> BothPeriods:
     """One row a value, and one without id for what has none: what the values leave of the total."""
     period, scope = question.period, question.scope
     now = _sums_by_label(DayTotals, period.first_day, period.last_day, scope, group)
     before = _sums_by_label(Spent, period.before_first_day, period.before_last_day, scope, group)
-    rows = [
-        Row(label_id, "", now.get(label_id, DayTotals()), before.get(label_id, NOTHING))
-        for label_id in now.keys() | before.keys()
-    ]
-    unallocated = Row(
-        None,
-        "",
-        reports.take_away(
-            reports.totals(first_day=period.first_day, last_day=period.last_day, scope=scope), now.values()
-        ),
-        reports.take_away(
-            reports.read_sums(
-                Spent,
-                reports.days_of(period.before_first_day, period.before_last_day, scope, by="day").aggregate(
-                    **reports.sums_of(Spent)
-                ),
-            ),
-            before.values(),
-        ),
-    )
-    return (
-        [*rows, unallocated] if unallocated.totals != DayTotals() or unallocated.before != NOTHING else rows
-    )
+    return BothPeriods(now, before)
 
 
 def _sums_by_label(
-    kind: type[T], first_day: dt.date, last_day: dt.date, scope: Scope, group: LabelGroup
-) -> dict[int, T]:
+    kind: type[Spent], first_day: dt.date, last_day: dt.date, scope: Scope, group: LabelGroup
+) -> dict[int | None, Sums]:
     rows = reports.labels_of(first_day, last_day, scope, kind=group.kind, name=group.name)
-    return {
-        row["label_id"]: reports.read_sums(kind, row)
-        for row in rows.values("label_id").annotate(**reports.sums_of(kind))
-    }
+    found = reports.read_sums_by("label_id", rows, kind)
+    whole = reports.read_total(reports.days_of(first_day, last_day, scope, by="day"), kind)
+    left = tuple(map(sub, whole, reports.sum_up(kind, found.values())))
+    return {**found, None: left} if any(left) else found
 
 
 def with_names(question: Question, rows: Sequence[Row]) -> list[Row]:
@@ -179,16 +114,6 @@ def with_names(question: Question, rows: Sequence[Row]) -> list[Row]:
     table = Label if question.label_group is not None else reports.DIMENSIONS[question.by][1]
     names = reports.names_of(table, [row.id for row in rows if row.id is not None])
     return [replace(row, name=_name(question, row.id, names)) for row in rows]
-
-
-def total_of(rows: Sequence[Row]) -> Row:
-    """The sum of rows, in both periods."""
-    return Row(
-        id=None,
-        name="Total",
-        totals=reports.add_up(DayTotals, [row.totals for row in rows]),
-        before=reports.add_up(Spent, [row.before for row in rows]),
-    )
 
 
 def _by_day(question: Question) -> Spend:
@@ -203,12 +128,14 @@ def _by_day(question: Question) -> Spend:
     return Spend(question, rows, total, tuple(point.day for point in points), (costs,))
 
 
-def _series(question: Question, rows: tuple[Row, ...]) -> tuple[tuple[dt.date, ...], tuple[Series, ...]]:
+def _series(
+    question: Question, found: BothPeriods, row_ids: Sequence[int | None]
+) -> tuple[tuple[dt.date, ...], tuple[Series, ...]]:
     """The dearest rows by day, and the others together."""
     period = question.period
     days = tuple(period.first_day + DAY * index for index in range(period.day_count))
-    spending = [row for row in rows if row.totals.cost_nanousd]
-    shown = with_names(question, spending[:SERIES_SHOWN])
+    spending = [row_id for row_id in row_ids if found.cost_nanousd(row_id)]
+    shown = with_names(question, [found.row_of(row_id) for row_id in spending[:SERIES_SHOWN]])
     costs = _costs_by_day(question, [row.id for row in shown])
     buckets = [(row.name, reports.NONE if row.id is None else row.id) for row in shown]
     if len(spending) > len(shown):

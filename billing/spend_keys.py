@@ -6,16 +6,16 @@ Reads: usage_by_day (by `billing.spend`), api_key. The rule of what is unusual i
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from django.db.models import Q
 
 from billing import reports
-from billing.reports import DayTotals
-from billing.spend import NOTHING, Row, read_rows, total_of
+from billing.spend import read_periods
 from billing.spend_questions import Period, Question
+from billing.spend_rows import BothPeriods, MadeWhenSeen, Row
 from policies.models import ApiKey
 
 Growth = Literal["", "grew", "new"]
@@ -31,7 +31,7 @@ GROWTH_RULE: Final = (
 
 
 class Key(NamedTuple):
-    """What the report says of a key. Thousands are read: rows of the ORM would take most of the time."""
+    """What the report says of a key."""
 
     pk: int
     tenant: str
@@ -52,6 +52,10 @@ _KEY_COLUMNS: Final = (
     "pk", "project__tenant__name", "project__name", "name", "owner", "secret_hint", "expires_at", "revoked_at",
     "replaced_by_id",
 )  # fmt: skip
+# One value a column. Thousands are read: rows of the ORM, or a `Key` of each, would take most of the time.
+_KeyColumns = tuple[Any, ...]
+_OWNER: Final = Key._fields.index("owner")
+_REPLACED_BY: Final = Key._fields.index("replaced_by_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +80,15 @@ class KeySpend:
     """Keys that may be used, and others that spent in either period. The rows sum to `total`."""
 
     question: Question
-    rows: tuple[KeyRow, ...]
+    rows: Sequence[KeyRow]
     total: Row
-
-    @property
-    def unusual(self) -> list[KeyRow]:
-        return [row for row in self.rows if row.growth]
+    unusual: Sequence[KeyRow]
 
 
 # Whoever spends less is not unusual by either rule.
 _LOOKED_AT_PER_CENT: Final = min(GREW_AT_LEAST_PER_CENT, NEW_AT_LEAST_PER_CENT)
 _NOT_UNUSUAL: Final[tuple[Growth, float | None]] = ("", None)
-
-_SORTS: Final[Mapping[str, Callable[[KeyRow], Any]]] = {
-    "key": lambda row: row.name,
-    "owner": lambda row: (row.key.owner == "", row.key.owner.lower()),
-    "spend": lambda row: row.row.totals.cost_nanousd,
-    "before": lambda row: row.row.before.cost_nanousd,
-    "change": lambda row: row.row.change_nanousd,
-    "requests": lambda row: row.row.totals.request_count,
-}
-SORTS: Final = tuple(_SORTS)
+SORTS: Final = ("key", "owner", "spend", "before", "change", "requests")
 
 
 def read_key_spend(
@@ -114,39 +106,75 @@ def read_key_spend(
     """
     assert question.by == "key"
     with reports.one_moment():
-        keys = {row[0]: Key(*row) for row in _keys(question, now).values_list(*_KEY_COLUMNS)}
-        rows = {row.id: row for row in read_rows(question)}
-        missing = [pk for pk in rows if pk is not None and pk not in keys]
+        keys = {row[0]: row for row in _keys(question, now).values_list(*_KEY_COLUMNS)}
+        found = read_periods(question)
+        missing = [pk for pk in found.now.keys() | found.before.keys() if pk is not None and pk not in keys]
         for row in ApiKey.objects.filter(pk__in=missing).values_list(*_KEY_COLUMNS):
-            keys[row[0]] = Key(*row)
-    everything = total_of(tuple(rows.values()))
-    predecessor_of = {key.replaced_by_id: pk for pk, key in keys.items() if key.replaced_by_id}
-    listed = []
-    nothing = DayTotals()
-    for pk, key in keys.items():
-        own = rows.get(pk) or Row(pk, "", nothing, NOTHING)
-        replaced = rows.get(predecessor_of[pk]) if pk in predecessor_of else None
-        growth, times = _NOT_UNUSUAL
-        # Most of thousands of keys spend too little to be looked at.
-        if (
-            replaced is not None
-            or own.totals.cost_nanousd * 100 >= _LOOKED_AT_PER_CENT * everything.totals.cost_nanousd
-        ):
-            judged = own if replaced is None else total_of((own, replaced))
-            growth, times = growth_of(judged, everything=everything, period=question.period)
-        listed.append(KeyRow(key, own, growth if own.totals.cost_nanousd else "", times))
-    total = everything
+            keys[row[0]] = row
+    total = everything = found.total()
+    judged = _judge(keys, found, everything=everything, period=question.period)
+    listed = list(keys)
     if q or only_unusual:
         text = q.lower()
         listed = [
-            row
-            for row in listed
-            if text in f"{row.name} {row.key.owner}".lower() and (row.growth or not only_unusual)
+            pk
+            for pk in keys
+            if ((pk in judged and judged[pk][0]) or not only_unusual) and text in _searched(keys[pk])
         ]
-        total = total_of([row.row for row in listed])
-    listed.sort(key=lambda row: row.name)
-    listed.sort(key=_SORTS.get(sort, _SORTS["spend"]), reverse=descending)
-    return KeySpend(question, tuple(listed), total)
+        total = found.total(listed)
+    listed.sort(key=lambda pk: _full_name(keys[pk]))
+    listed.sort(key=_order_by(sort, keys, found), reverse=descending)
+
+    def row_of(pk: int) -> KeyRow:
+        return KeyRow(Key(*keys[pk]), found.row_of(pk), *judged.get(pk, _NOT_UNUSUAL))
+
+    unusual = [row_of(pk) for pk in listed if pk in judged and judged[pk][0]]
+    return KeySpend(question, MadeWhenSeen(listed, row_of), total, unusual)
+
+
+def _judge(
+    keys: Mapping[int, _KeyColumns], found: BothPeriods, *, everything: Row, period: Period
+) -> dict[int, tuple[Growth, float | None]]:
+    """Look at the keys that spent enough to be unusual, or that replaced another. The others are not there."""
+    predecessor_of = {key[_REPLACED_BY]: pk for pk, key in keys.items() if key[_REPLACED_BY]}
+    total_nanousd = everything.totals.cost_nanousd
+    judged = {}
+    for pk in keys:
+        cost_nanousd = found.cost_nanousd(pk)
+        replaced = predecessor_of.get(pk)
+        if replaced is not None:
+            row = found.total((pk, replaced))
+        elif cost_nanousd * 100 >= _LOOKED_AT_PER_CENT * total_nanousd:
+            row = found.row_of(pk)
+        else:
+            continue
+        growth, times = growth_of(row, everything=everything, period=period)
+        judged[pk] = (growth if cost_nanousd else "", times)
+    return judged
+
+
+def _order_by(sort: str, keys: Mapping[int, _KeyColumns], found: BothPeriods) -> Callable[[int], Any]:
+    """What keys are sorted by; by spend where it makes no sense."""
+    match sort:
+        case "key":
+            return lambda pk: _full_name(keys[pk])
+        case "owner":
+            return lambda pk: (keys[pk][_OWNER] == "", keys[pk][_OWNER].lower())
+        case "before":
+            return found.cost_before_nanousd
+        case "change":
+            return lambda pk: found.cost_nanousd(pk) - found.cost_before_nanousd(pk)
+        case "requests":
+            return found.request_count
+    return found.cost_nanousd
+
+
+def _full_name(key: _KeyColumns) -> str:
+    return f"{key[1]}/{key[2]}/{key[3]}"
+
+
+def _searched(key: _KeyColumns) -> str:
+    return f"{_full_name(key)} {key[_OWNER]}".lower()
 
 
 def growth_of(row: Row, *, everything: Row, period: Period) -> tuple[Growth, float | None]:

@@ -9,9 +9,10 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from billing.spend import Row, Spend, with_names
+from billing.spend import Spend, with_names
 from billing.spend_keys import GROWTH_RULE, KeySpend
 from billing.spend_questions import Question
+from billing.spend_rows import Row
 from billing.spreadsheets import Column, Sheet
 
 _COST = (Column("cost_usd", "usd"), Column("cost_nanousd", "count"))

@@ -21,10 +21,11 @@ from billing.catalog_ratings import read_router_now
 from billing.export_jobs import MAX_ROWS_AT_ONCE
 from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
-from billing.spend import Row, Spend, read_spend, with_names
+from billing.spend import Spend, read_spend, with_names
 from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
 from billing.spend_labels import find_labels_since, list_groupings
 from billing.spend_questions import PERIODS, Question, read_question
+from billing.spend_rows import Row
 from billing.spend_savings import ASSUMPTIONS, can_compare, read_savings
 from billing.spend_tables import Answer, money_shown, names_of_filters, spend_table
 from billing.spreadsheets import as_csv, as_xlsx

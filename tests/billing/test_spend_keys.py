@@ -16,10 +16,10 @@ from billing import reports, workload_usage
 from billing.catalog_ratings import read_router_now
 from billing.models import Evidence, Price
 from billing.reports import DayPoint, DayTotals, Spent
-from billing.spend import Row
 from billing.spend_forecast import forecast_month
 from billing.spend_keys import growth_of, read_key_spend
 from billing.spend_questions import Question, read_question
+from billing.spend_rows import Row
 from billing.spend_savings import read_savings
 from policies.models import ApiKey, Model, PolicyVersion
 from tests import make
