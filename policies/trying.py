@@ -23,23 +23,21 @@ router's score. `features` leaves out what is at its default.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from policies.condition_rows import OPERATORS, Group, Row, read_cel, row_to_cel
-from policies.conditions import RUN_TIME_ERRORS, compile_condition, first_line, prepare
+from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
 from policies.decision import Ask, Decision, HealthView, RoutingError, RuleOutcome, decide
 from policies.documents import Problem, build_policy, check_document, has_errors
 from policies.explaining import decision_record, reason_text, sentences
 from policies.features import Features
 from policies.naming import name_instead, names_of
-from policies.reachability import takes
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.strategies import expected_cost_nanousd
+from policies.unmet_conditions import list_unmet
 
 DRAFT_VERSION = 0
-MAX_REASONS = 10
 # Who else uses a policy is no caller's business.
 ACCESS_FIELDS = frozenset({"tenant", "project", "key"})
 
@@ -217,89 +215,6 @@ def find_outcome(rule: RuleSnapshot, features: Features) -> tuple[RuleOutcome, s
     return ("skipped", "") if outcome is False else ("failed", "neither true nor false")
 
 
-def list_reasons(when: str, features: Features, *, hidden: Collection[str] = ()) -> list[str]:
-    """Which comparisons of a condition do not hold for a request, in words; [] when rows cannot say the condition.
-
-    Those about the fields `hidden` are left out.
-    """
-    group = read_cel(when)
-    return [] if group is None else list(_unmet(group, features, hidden))[:MAX_REASONS]
-
-
-def _unmet(group: Group, features: Features, hidden: Collection[str]) -> Iterator[str]:
-    held = [holds(row, features) for row in group.rows]
-    if not group.rows or (any(held) if group.join == "or" else all(held)):
-        return
-    for row, is_held in zip(group.rows, held, strict=True):
-        if is_held:
-            continue
-        if isinstance(row, Group):
-            yield from _unmet(row, features, hidden)
-        elif row.field.name not in hidden:
-            yield _unmet_row(row, features)
-
-
-def holds(row: Row | Group, features: Features) -> bool:
-    """Whether rows hold for a request, as their CEL would say."""
-    if isinstance(row, Group):
-        held = (holds(inner, features) for inner in row.rows)
-        return all(held) if row.join == "and" else any(held)
-    if row.field.kind == "tag":
-        if row.operator in ("has", "has_not"):
-            return (row.tag in features.tags) is (row.operator == "has")
-        if row.tag not in features.tags:
-            return False
-        return takes(row, features.tags[row.tag])
-    if row.operator == "matches":
-        condition = compile_condition(row_to_cel(row))
-        return condition.program(prepare(features, condition.feature_names)) is True
-    return takes(row, getattr(features, row.field.name))
-
-
-def _unmet_row(row: Row, features: Features) -> str:
-    field, tag, operator, value = row
-    if field.kind == "tag":
-        if tag not in features.tags:
-            return f"The tag {tag} is not there"
-        name, actual = f"The tag {tag}", features.tags[tag]
-    else:
-        name, actual = field.label, getattr(features, field.name)
-    if operator == "has_not":
-        return f"{name} is there"
-    if field.kind == "yes/no":
-        return f"{name}: {_shown(row, actual)}, not {_shown(row, value)}"
-    if operator == "is":
-        return f"{name} is {_shown(row, actual)}, not {_shown(row, value)}"
-    if operator == "is_not":
-        return f"{name} is {_shown(row, actual)}"
-    wanted = (
-        " and ".join(str(item) for item in value)
-        if operator == "between" and field.kind == "number"
-        else _shown(row, value)
-    )
-    denied = _DENIED.get(operator) or f"not {OPERATORS[operator]}"
-    return f"{name} is {_shown(row, actual)}, {denied} {wanted}"
-
-
-_DENIED = {
-    "is_one_of": "not one of",
-    "starts_with": "which does not start with",
-    "contains": "which does not contain",
-    "matches": "which does not match",
-}
-
-
-def _shown(row: Row, value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(_shown(row, item) for item in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    labels = dict(row.field.choices) if row.field.kind in ("choice", "weekday") else {}
-    if value in labels:
-        return labels[value]
-    return f"“{value[:100]}”" if isinstance(value, str) else str(value)
-
-
 def _own_name(asked: str, policy: PolicySnapshot) -> str:
     """The name that was asked for where it leads to this policy, else the policy's id."""
     public_id = policy.public_id
@@ -323,7 +238,7 @@ def _explained_rules(
     hidden = ACCESS_FIELDS if is_for_caller else frozenset[str]()
     for place, rule in enumerate(policy.rules, start=1):
         outcome, detail = find_outcome(rule, features)
-        reasons = list_reasons(rule.when, features, hidden=hidden) if outcome == "skipped" else []
+        reasons = list_unmet(rule.when, features, hidden=hidden) if outcome == "skipped" else []
         when = "" if is_for_caller else rule.when
         yield ExplainedRule(place, rule.name, when, outcome, is_reached, detail, tuple(reasons))
         if rule is decision.rule:

@@ -20,9 +20,10 @@ from billing.models import Price
 from gateway.configuration_file.billing_entries import apply_billing, apply_rates
 from gateway.configuration_file.budget_entries import Scope, apply_budgets
 from gateway.configuration_file.documents import canonical_document, describe_difference
-from gateway.configuration_file.format import ConfigurationFile, Entry, FileError, Problem, join
+from gateway.configuration_file.format import ConfigurationFile
 from gateway.configuration_file.limit_entries import apply_limits
 from gateway.configuration_file.sale_term_entries import apply_sale_terms
+from gateway.configuration_file.values import Entry, FileError, Problem, join
 from policies import cataloguing, credentials, issuing, publishing, rate_limits, tenancy_changes
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Project, Provider, Tenant

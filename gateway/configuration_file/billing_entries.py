@@ -14,7 +14,8 @@ from typing import Any
 from billing.billing_profiles import FIELDS, ISSUER_FIELDS, change_profile, profile_of
 from billing.exchange_rates import add_rate
 from billing.models import BillingProfile, ExchangeRate
-from gateway.configuration_file.format import ConfigurationFile, Entry
+from gateway.configuration_file.format import ConfigurationFile
+from gateway.configuration_file.values import Entry
 from policies.models import Tenant
 
 Note = Callable[..., None]

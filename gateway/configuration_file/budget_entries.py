@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from billing import budgets
 from billing.models import Budget
 from billing.money import usd_text
-from gateway.configuration_file.format import ConfigurationFile, Entry
+from gateway.configuration_file.format import ConfigurationFile
+from gateway.configuration_file.values import Entry
 from policies.errors import NotFoundError
 from policies.models import ApiKey, ChangeEvent, Model, Project, Tenant
 

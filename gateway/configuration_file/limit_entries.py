@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from gateway.configuration_file.format import ConfigurationFile, Entry, join
+from gateway.configuration_file.format import ConfigurationFile
+from gateway.configuration_file.values import Entry, join
 from policies.models import ChangeEvent, RateLimit
 from policies.rate_limits import LIMIT_FIELDS, Owner, describe, find_rate_limit, set_rate_limit
 

@@ -22,7 +22,8 @@ from billing.sale_book import ALL_METERS, SaleBook, SaleEntry, SaleScope
 from billing.sale_standing import Entry as Listed
 from billing.sale_standing import list_entries
 from billing.stored_prices import read_price
-from gateway.configuration_file.format import ConfigurationFile, Entry
+from gateway.configuration_file.format import ConfigurationFile
+from gateway.configuration_file.values import Entry
 from policies.errors import InvalidValueError, NotFoundError
 from policies.models import ChangeEvent, Deployment, Model, Tenant
 

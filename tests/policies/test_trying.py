@@ -14,7 +14,8 @@ from policies.decision import Ask, ModelNotFound, decide
 from policies.features import Features
 from policies.naming import PRESETS
 from policies.snapshot import ModelSnapshot
-from policies.trying import Explanation, UnsoundDraftError, explain_request, holds, list_reasons
+from policies.trying import Explanation, UnsoundDraftError, explain_request
+from policies.unmet_conditions import holds, list_unmet
 from tests.make_routing import FakeHealth, make_deployments, make_grant, make_policy, make_snapshot
 from tests.policies.test_condition_rows import FEATURES, GROUPS, cel_holds
 
@@ -156,7 +157,7 @@ def test_an_unsound_draft_is_refused_with_its_problems() -> None:
     ],
 )  # fmt: skip
 def test_what_did_not_hold_is_named(when: str, features: Features, reasons: list[str]) -> None:
-    assert list_reasons(when, features) == reasons
+    assert list_unmet(when, features) == reasons
 
 
 @settings(max_examples=40, deadline=None)
@@ -166,7 +167,7 @@ def test_reasons_are_found_by_the_same_meaning_as_the_condition_s(
 ) -> None:
     is_held = cel_holds(rows_to_cel(group), features)
     assert holds(read_group(group), features) is is_held
-    assert bool(list_reasons(rows_to_cel(group), features)) is not is_held
+    assert bool(list_unmet(rows_to_cel(group), features)) is not is_held
 
 
 def test_a_caller_learns_nothing_about_other_callers() -> None:

@@ -10,8 +10,9 @@ from django.db import transaction
 from billing.models import Price
 from gateway.configuration_file.applying import Outcome, apply_configuration
 from gateway.configuration_file.exporting import export_text
-from gateway.configuration_file.format import FileError, read_configuration
+from gateway.configuration_file.format import read_configuration
 from gateway.configuration_file.pruning import prune
+from gateway.configuration_file.values import FileError
 from policies.issuing import is_secret_of
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Provider, Tenant
 from tests.gateway.configuration_file.test_format import ISSUE_EXAMPLE

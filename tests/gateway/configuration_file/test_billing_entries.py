@@ -9,7 +9,7 @@ import pytest
 from billing.billing_profiles import profile_of
 from billing.models import ExchangeRate
 from gateway.configuration_file.exporting import export_text
-from gateway.configuration_file.format import FileError
+from gateway.configuration_file.values import FileError
 from policies.models import ChangeEvent, Tenant
 from tests.gateway.configuration_file.test_applying import apply, changes_of
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration_file.format import FileError, read_configuration
+from gateway.configuration_file.format import read_configuration
+from gateway.configuration_file.values import FileError
 
 FOLDER = Path("/etc/pointsman")
 

@@ -8,8 +8,9 @@ import pytest
 
 from gateway.configuration_file.applying import Outcome, apply_configuration
 from gateway.configuration_file.exporting import export_text
-from gateway.configuration_file.format import FileError, read_configuration
+from gateway.configuration_file.format import read_configuration
 from gateway.configuration_file.pruning import prune
+from gateway.configuration_file.values import FileError
 from policies.models import RateLimit
 from tests.make_configuration import make_deployment
 

@@ -14,7 +14,7 @@ from billing.models import Price, SaleTerm
 from billing.sale_book import SaleScope
 from billing.sale_terms import add_term, load_sale_terms
 from gateway.configuration_file.exporting import export_text
-from gateway.configuration_file.format import FileError
+from gateway.configuration_file.values import FileError
 from policies.models import ChangeEvent, Deployment, Tenant
 from tests import make
 from tests.gateway.configuration_file.test_applying import apply, changes_of
