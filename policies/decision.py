@@ -25,7 +25,14 @@ from policies.filters import (
     find_unwanted,
     needs_of,
 )
-from policies.naming import FAST_TARGET_MS, PRESETS, find_deployments, find_policy, find_preset
+from policies.naming import (
+    FAST_TARGET_MS,
+    PRESETS,
+    find_deployments,
+    find_policy,
+    find_preset,
+    not_found_text,
+)
 from policies.snapshot import (
     DeploymentSnapshot,
     KeyGrant,
@@ -197,7 +204,7 @@ def decide(
             collected.add_rule(matched, ask, preset)
         is_resolved = True
     if not is_resolved:
-        raise _not_found(ask)
+        raise _not_found(ask, snapshot, grant)
     candidates, scores = collected.candidates(ask, features, draw)
     pin = None
     if candidates and policy is not None and features.conversation and _is_sticky(policy, rule):
@@ -276,7 +283,7 @@ def _decide_pinned(
         )
     deployments = find_deployments(name, snapshot, grant)
     if deployments is None:
-        raise _not_found(ask)
+        raise _not_found(ask, snapshot, grant)
     if len(deployments) > 1:
         listed = ", ".join(deployment.name for deployment in deployments)
         raise PinNeedsDeployment(
@@ -519,6 +526,6 @@ def _is_never_possible(dropped: tuple[Dropped, ...]) -> bool:
     return not any(reason in TEMPORARY_REASONS for _, reason in dropped)
 
 
-def _not_found(ask: Ask) -> ModelNotFound:
+def _not_found(ask: Ask, snapshot: RoutingSnapshot, grant: KeyGrant) -> ModelNotFound:
     name = ask.requested_model or (ask.models[0] if ask.models else "")
-    return ModelNotFound(f"The model '{name}' does not exist or you do not have access to it.")
+    return ModelNotFound(not_found_text(name, snapshot, grant))

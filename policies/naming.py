@@ -68,6 +68,26 @@ def find_named_policy(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> 
     return None if found is None else found.policy
 
 
+def not_found_text(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> str:
+    """Say that a name leads nowhere, and which nearly equal one the key may ask for: `GPT-4o`, `openai/gpt-4o`."""
+    wanted = name.lower()
+    last_part = wanted.rpartition("/")[2]
+    near = ""
+    for known in (*snapshot.policies, *snapshot.deployments_by_model):
+        lower = known.lower()
+        if (lower == wanted or lower.rpartition("/")[2] == last_part) and (
+            find_policy(known, snapshot, grant) or find_deployments(known, snapshot, grant)
+        ):
+            near = known
+            if lower == wanted:
+                break
+    hint = f" Did you mean '{near}'?" if near else ""
+    return (
+        f"The model '{name[:200]}' does not exist or you do not have access to it.{hint} "
+        "GET /v1/models lists what this key may ask for."
+    )
+
+
 def find_deployments(
     name: str, snapshot: RoutingSnapshot, grant: KeyGrant
 ) -> tuple[DeploymentSnapshot, ...] | None:

@@ -18,6 +18,7 @@ class AnswerCycle(RequestResponseCycle):
     """One request and its answer. `ClientConnection` turns uvicorn's cycles into this class as it makes them."""
 
     head: bytes = b""
+    ends_with_connection: bool = False
 
     async def send(self, message: Any) -> None:
         """Write one ASGI message. Waits while the client lags behind; does nothing once it is gone."""
@@ -65,9 +66,12 @@ class AnswerCycle(RequestResponseCycle):
             parts.append(b"connection: close\r\n")
             count += 1
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
-            self.chunked_encoding = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-            count += 1
+            # HTTP/1.0 knows no chunks; a client that shows them would give their sizes to whoever reads the text.
+            self.chunked_encoding = self.scope["http_version"] != "1.0"
+            self.ends_with_connection = not self.chunked_encoding
+            if self.chunked_encoding:
+                parts.append(b"transfer-encoding: chunked\r\n")
+                count += 1
         parts.append(b"\r\n")
         head = b"".join(parts)
         # A line break inside a name or value would be one more than there are lines.
@@ -87,6 +91,8 @@ class AnswerCycle(RequestResponseCycle):
                     data += b"0\r\n\r\n"
             else:
                 data = head if has_more else head + b"0\r\n\r\n"
+        elif self.ends_with_connection:
+            data = head + body
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:

@@ -31,6 +31,11 @@ NOT_OFFERED = (
     "responses", "messages", "moderations", "images", "audio", "files", "batches", "fine_tuning", "assistants",
     "threads", "vector_stores", "uploads", "realtime", "evals", "rerank", "conversations", "containers", "videos",
 )  # fmt: skip
+OFFERED = "It offers /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models."
+INSTEAD = {
+    "responses": "Send it as a chat: POST /v1/chat/completions, in the SDK client.chat.completions.create(…).",
+    "messages": "Every model is reached in OpenAI's format, also Anthropic's: POST /v1/chat/completions.",
+}
 # Without /v1 these are console pages too; a client shows itself by its key.
 ALSO_CONSOLE = ("models", "requests", "files", "feedback", "route")
 POSTED = ("feedback", "route/explain")
@@ -43,11 +48,13 @@ def endpoint_path(scope: Mapping[str, Any]) -> str | None:
         return path[4:].strip("/")
     if path in ("/v1", "/healthz", "/readyz"):
         return path[1:]
+    if path.startswith("//v1/"):  # a base URL that ends in a slash, to which a client has added another
+        return path[5:].strip("/")
     path = path.strip("/")
-    if path in INFERENCE:
+    if path in INFERENCE or path.removeprefix("api/v1/") in INFERENCE:
         return path
     head = path.partition("/")[0]
-    if head in ALSO_CONSOLE or head in NOT_OFFERED:
+    if head in ALSO_CONSOLE or head in NOT_OFFERED or head == "openai":
         for name, _ in scope["headers"]:
             if name in (b"authorization", b"x-api-key", b"api-key"):
                 return path
@@ -98,15 +105,12 @@ class DataPlane:
             await serve_listing(self.gateway, scope, send, kind, _name(scope, rest))
         elif head in NOT_OFFERED:
             raise NotOffered(
-                f"This gateway does not offer /v1/{head} yet.",
+                f"This gateway does not offer /v1/{head}. {INSTEAD.get(head, OFFERED)}",
                 code="not_offered",
                 headers=[(b"x-should-retry", b"false")],  # SDKs repeat every 5xx
             )
         else:
-            raise NotFound(
-                f"There is nothing at {scope['path'][:200]}. The endpoint's base URL ends in /v1.",
-                code="unknown_url",
-            )
+            raise NotFound(_where_instead(path, scope["path"]), code="unknown_url")
 
     async def _send_health(self, send: Send, *, is_ready_wanted: bool) -> None:
         is_ready = self.gateway.configuration.is_ready and not self.gateway.is_draining
@@ -115,6 +119,21 @@ class DataPlane:
             await _send_plain(send, 503, b'{"status":"%s"}' % state, [(b"content-type", b"application/json")])
         else:
             await _send_plain(send, 200, b'{"status":"ok"}', [(b"content-type", b"application/json")])
+
+
+def _where_instead(path: str, full_path: str) -> str:
+    """Say what to use, for the addresses at which clients of others look for an endpoint."""
+    head = path.partition("/")[0]
+    if path == "v1":
+        return f"This is the endpoint's base URL, at which nothing is. {OFFERED}"
+    if head == "api":
+        return "/api/v1 is the management API. The endpoint's base URL ends in /v1, without /api."
+    if head == "openai":
+        return (
+            "Addresses of Azure OpenAI are not spoken here: use the SDK's OpenAI instead of its AzureOpenAI, "
+            "with a base_url that ends in /v1 and the name of a model as `model`."
+        )
+    return f"There is nothing at {full_path[:200]}. The endpoint's base URL ends in /v1."
 
 
 def _listing_kind(head: str, rest: str) -> ListingKind | None:

@@ -13,11 +13,12 @@ from billing.money import usd_text
 from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError
 from gateway.dataplane.errors import NoCandidate
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.most_costs import CostPlan
 from gateway.dataplane.rate_limit_headers import duration
 from gateway.dataplane.rate_limit_holds import expected_tokens
 from gateway.dataplane.rate_shares import Standing
-from policies.snapshot import DeploymentSnapshot, RateTerms
+from policies.snapshot import DeploymentSnapshot, KeyGrant, RateTerms
 
 _REFUSED = "it would be refused (429)"
 _PASSED_OVER = "that deployment would be passed over"
@@ -27,16 +28,15 @@ _PASSED_OVER = "that deployment would be passed over"
 LOOK_S = 0.5
 
 
-async def look_at_budgets(exchange: Exchange) -> None:
+async def look_at_budgets(gateway: Gateway, grant: KeyGrant, *, at_unix_s: float) -> None:
     """Hear how the key's budgets stand: a hold of nothing, which is given back."""
-    grant, budgets = exchange.grant, exchange.gateway.budgets
-    assert grant is not None
+    budgets = gateway.budgets
     terms = (*grant.budgets, *grant.model_budgets)
     if not terms or budgets is None:
         return
     with suppress(TimeoutError, BudgetShortError, BudgetUnknownError):
         async with asyncio.timeout(LOOK_S):
-            budgets.settle(await budgets.hold(terms, 0, at_unix_s=exchange.started_at_unix_s), 0)
+            budgets.settle(await budgets.hold(terms, 0, at_unix_s=at_unix_s), 0)
 
 
 async def look_at_rate_limits(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> None:

@@ -77,12 +77,19 @@ class Room:
 
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse what says it is not JSON. A missing content type is taken as JSON, as OpenAI does."""
+    """Refuse what says it is not JSON, or compressed. A missing content type is taken as JSON, as OpenAI does."""
     content_type = headers.get(b"content-type")
     if content_type is not None and b"json" not in content_type.lower():
         raise BadRequest(
             "Send the request as JSON with 'Content-Type: application/json'.",
             code="unsupported_content_type",
+            status=415,
+        )
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+        raise BadRequest(
+            "Send the request's body uncompressed, without 'Content-Encoding'.",
+            code="unsupported_content_encoding",
             status=415,
         )
 

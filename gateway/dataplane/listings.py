@@ -17,8 +17,9 @@ from gateway.dataplane.errors import GatewayError, GatewayUnready, NotFound
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.json_answers import send_error, send_json
+from gateway.dataplane.limit_outlook import look_at_budgets
 from gateway.dataplane.request_ids import make_request_id
-from policies.naming import names_of
+from policies.naming import names_of, not_found_text
 from policies.snapshot import KeyGrant, RoutingSnapshot
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ async def serve_listing(
         elif kind == "generation":
             payload = {"data": _generation(await _find_request(gateway, grant, name))}
         elif kind == "key":
-            payload = {"data": _key(grant)}
+            payload = {"data": await _key(gateway, grant)}
         elif kind == "model":
             payload = _find_model(gateway, grant, name)
         else:
@@ -74,9 +75,7 @@ def _find_model(gateway: Gateway, grant: KeyGrant, name: str) -> dict[str, Any]:
         if row["id"] == name:
             return row
     raise NotFound(
-        f"The model '{name}' does not exist or you do not have access to it.",
-        code="model_not_found",
-        param="model",
+        not_found_text(name, gateway.configuration.snapshot, grant), code="model_not_found", param="model"
     )
 
 
@@ -95,8 +94,14 @@ async def _find_request(gateway: Gateway, grant: KeyGrant, request_id: str) -> M
             headers=[(b"retry-after", b"5")],
         ) from None
     if record is None:
+        # What most clients try first is the answer's own `id`, which is the provider's.
+        hint = (
+            "A request appears about a second after its answer."
+            if id_text
+            else "An id here is what stands in an answer's header x-request-id, not the `id` in its body."
+        )
         raise NotFound(
-            "There is no request of this key with that id. A request appears about a second after its answer.",
+            f"There is no request of this key with that id. {hint}",
             code="request_not_found",
             param="id",
         )
@@ -106,7 +111,6 @@ async def _find_request(gateway: Gateway, grant: KeyGrant, request_id: str) -> M
 def _generation(record: Mapping[str, Any]) -> dict[str, Any]:
     """A request record in OpenRouter's words. Its id is ours (`x-request-id`), as everywhere in this gateway."""
     usage = record["usage"]
-    cost = record["cost_nanousd"]
     return {
         "id": record["id"],
         "created_at": record["started_at"],
@@ -123,17 +127,36 @@ def _generation(record: Mapping[str, Any]) -> dict[str, Any]:
         "native_tokens_completion": usage["output_tokens"],
         "native_tokens_reasoning": usage["reasoning_tokens"],
         "native_tokens_cached": usage["cache_read_tokens"],
-        "total_cost": None if cost is None else cost / 1_000_000_000,  # a JSON number, for showing
+        "total_cost": _usd(record["cost_nanousd"]),
     }
 
 
-def _key(grant: KeyGrant) -> dict[str, Any]:
-    """The key in OpenRouter's words. Budgets are not built yet: no limit is stated, and no spending."""
+async def _key(gateway: Gateway, grant: KeyGrant) -> dict[str, Any]:
+    """The key in OpenRouter's words, USD as JSON numbers: of its hard budgets the one of which the least is left.
+
+    `usage` is what that budget counts, of all keys under it. Null without a budget, or while nobody says how it stands.
+    """
+    now_unix_s = gateway.now_unix_s()
+    await look_at_budgets(gateway, grant, at_unix_s=now_unix_s)
+    lefts = [
+        (left, terms)
+        for terms in grant.budgets
+        if gateway.budgets is not None
+        and (left := gateway.budgets.remaining_nanousd((terms,), at_unix_s=now_unix_s)) is not None
+    ]
+    left, tightest = min(lefts, key=lambda pair: pair[0], default=(None, None))
+    limit = None if tightest is None else tightest.limit_nanousd
     return {
         "label": grant.key_name,
-        "limit": None,
-        "limit_remaining": None,
-        "usage": None,
+        "limit": _usd(limit),
+        "limit_remaining": _usd(left),
+        "limit_reset": None if tightest is None or tightest.window == "total" else tightest.window,
+        "limit_of": None if tightest is None else tightest.name,
+        "usage": None if limit is None or left is None else _usd(limit - left),
         "is_free_tier": False,
         "expires_at": grant.expires_unix_s,
     }
+
+
+def _usd(nanousd: int | None) -> float | None:
+    return None if nanousd is None else nanousd / 1_000_000_000  # a JSON number, for showing

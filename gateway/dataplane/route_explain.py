@@ -66,7 +66,7 @@ async def _explain_body(
     features = read_features(parsed, headers, grant, snapshot, now_unix_s=now_unix_s)
     exchange = Exchange(gateway, parsed.endpoint)
     exchange.grant, exchange.parsed = grant, parsed
-    await look_at_budgets(exchange)
+    await look_at_budgets(gateway, grant, at_unix_s=exchange.started_at_unix_s)
     if grant.budgets and gateway.budgets is not None:
         ratio = gateway.budgets.used_ratio(grant.budgets, at_unix_s=now_unix_s)
         features = features._replace(budget_used_ratio=ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -160,6 +161,40 @@ def test_what_is_not_offered_says_so_in_json(gateway, path):
     answer = post(gateway, b"{}", path=path)
     check_error(answer, 501, "not_offered")
     assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_compressed_body_is_refused_by_name(gateway):
+    answer = post(gateway, gzip.compress(b"{}"), **{"content-encoding": "gzip"})
+    check_error(answer, 415, "unsupported_content_encoding")
+
+
+@pytest.mark.parametrize(
+    ("path", "instead"),
+    [
+        ("/openai/deployments/m/chat/completions?api-version=1", "AzureOpenAI"),
+        ("/api/v1/chat/completions", "management API"),
+        ("/v1", "/v1/chat/completions"),
+    ],
+)
+def test_clients_made_for_other_addresses_are_told_the_right_one(gateway, path, instead):
+    answer = httpx.post(f"http://127.0.0.1:{gateway.port}{path}", json={}, headers=AUTHORIZATION)
+    check_error(answer, 404, "unknown_url")
+    assert instead in answer.json()["error"]["message"]
+
+
+def test_two_slashes_before_v1_are_one(gateway, provider):
+    provider.default = chat_answer("x")
+    url = f"http://127.0.0.1:{gateway.port}//v1/chat/completions"
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    answer = httpx.post(url, json=body, headers=AUTHORIZATION)
+    assert answer.status_code == 200
+
+
+def test_a_nearly_right_model_is_answered_with_the_right_name(gateway):
+    for name in ("M", "openai/m"):
+        answer = post(gateway, f'{{"model":"{name}",{MESSAGES}}}'.encode())
+        error = check_error(answer, 404, "model_not_found")
+        assert "Did you mean 'm'? GET /v1/models lists" in error["message"]
 
 
 def test_other_paths_and_methods_answer_json(gateway):

@@ -11,10 +11,11 @@ import pytest
 
 from billing.budget_arithmetic import Lease, WindowNumbers
 from gateway.dataplane.budgets import BudgetShortError, LeaseBook, Want
+from gateway.dataplane.listings import serve_listing
 from gateway.dataplane.most_costs import DEFAULT_OUTPUT_TOKENS, TEMPLATE_TOKENS
 from gateway.dataplane.upstream_errors import UpstreamError
 from policies.snapshot import BudgetTerms
-from tests.gateway.dataplane.in_process import CHUNK, Client, Plane, chat, refusal, stream
+from tests.gateway.dataplane.in_process import CHUNK, SECRET, Client, Plane, chat, refusal, stream
 from tests.make_routing import make_grant, make_policy, make_snapshot
 
 TERMS = BudgetTerms(1, "acme each day", "total", "UTC", 100_000_000, 0)
@@ -235,3 +236,20 @@ async def test_the_callers_own_limit_is_sent_as_it_is(field: str):
     assert {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent} == {
         field: 7
     }
+
+
+async def test_a_key_is_told_its_tightest_budget_in_openrouters_words():
+    plane = BudgetPlane("a")
+    configuration: Any = plane.gateway.configuration
+    wide = TERMS._replace(id=2, name="acme each month", window="month", limit_nanousd=900_000_000)
+    configuration.grant = replace(configuration.grant, budgets=(wide, TERMS))
+    span = plane.book.span_of(wide, plane.gateway.now_unix_s())
+    plane.book.numbers[2, span.starts_unix_s] = WindowNumbers(900_000_000, 30_000_000, 0, 0)
+    span = plane.book.span_of(TERMS, plane.gateway.now_unix_s())
+    plane.book.numbers[1, span.starts_unix_s] = WindowNumbers(100_000_000, 75_000_000, 5_000_000, 0)
+    client = Client(plane, "a")
+    scope = {"method": "GET", "headers": [(b"authorization", f"Bearer {SECRET}".encode())]}
+    await serve_listing(plane.gateway, scope, client.send, "key", "")
+    told = orjson.loads(client.body)["data"]
+    assert (told["limit"], told["usage"], told["limit_remaining"]) == (0.1, 0.08, 0.02)
+    assert (told["limit_of"], told["limit_reset"]) == ("acme each day", None)

@@ -30,7 +30,7 @@ GET = b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Application:
-    """Answers with the body's length; `/flood` streams until it is stopped; `/slow` takes its time."""
+    """Answers with the body's length; `/flood` streams until it is stopped, `/brook` little; `/slow` takes its time."""
 
     def __init__(self) -> None:
         self.flood_ended = asyncio.Event()
@@ -43,9 +43,9 @@ class Application:
                 await send({"type": message["type"] + ".complete"})
                 if message["type"] == "lifespan.shutdown":
                     return
-        if scope["path"] == "/flood":
+        if scope["path"] in ("/flood", "/brook"):
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            for _ in range(2000):
+            for _ in range(2000 if scope["path"] == "/flood" else 3):
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
                 if self.gone.is_set():
                     break
@@ -124,6 +124,16 @@ async def served() -> AsyncIterator[Served]:
     # Answered connections close soon, so that what was said can be read to its end.
     async with serving(keep_alive_s=0.1) as served:
         yield served
+
+
+async def test_a_client_of_http_1_0_gets_a_stream_without_chunks_up_to_the_end_of_the_connection(
+    served,
+) -> None:
+    answer, _ = await served.talk(b"GET /brook HTTP/1.0\r\nhost: x\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body == b"x" * (3 * 65536)
 
 
 async def test_the_application_is_told_that_the_stop_begins_while_requests_still_run() -> None:
