@@ -35,7 +35,10 @@ def with_database(handle: Callable[..., None]) -> Callable[..., None]:
             raise CommandError(str(failure)) from None
         except ProgrammingError as failure:
             if "does not exist" in str(failure):
-                raise CommandError("the tables are missing: run manage.py up (or migrate) first") from None
+                raise CommandError(
+                    "the tables are missing or older than this program: start manage.py up once, which makes them "
+                    "(with DATABASE_URL, manage.py migrate does too)"
+                ) from None
             raise
         except OperationalError as failure:
             raise CommandError(f"the database cannot be reached: {failure}") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 import environ
 
 from gateway.embedded import socket_directory
+from gateway.environment_values import database_settings, mail_settings, whole_number
 from gateway.secrets_file import load_or_create_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -18,8 +19,8 @@ env = environ.Env()
 
 POINTSMAN_DATA_DIR = Path(env.str("POINTSMAN_DATA_DIR", str(BASE_DIR / "data"))).resolve()
 POINTSMAN_HOST = env.str("POINTSMAN_HOST", "127.0.0.1")
-POINTSMAN_PORT = env.int("POINTSMAN_PORT", 8000)
-POINTSMAN_WORKERS = env.int("POINTSMAN_WORKERS", 1)
+POINTSMAN_PORT = whole_number("POINTSMAN_PORT", 8000, least=1, most=65_535)
+POINTSMAN_WORKERS = whole_number("POINTSMAN_WORKERS", 1, most=256)
 POINTSMAN_DEMO = env.bool("POINTSMAN_DEMO", True)
 POINTSMAN_DEMO_WEEK = env.bool("POINTSMAN_DEMO_WEEK", True)
 POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
@@ -27,7 +28,7 @@ POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
 _own_host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(POINTSMAN_HOST, POINTSMAN_HOST)  # noqa: S104
 POINTSMAN_GATEWAY_URL = env.str("POINTSMAN_GATEWAY_URL", f"http://{_own_host}:{POINTSMAN_PORT}")
 # Months of request records to keep besides the current one; 0 keeps all.
-POINTSMAN_KEEP_MONTHS = env.int("POINTSMAN_KEEP_MONTHS", 0)
+POINTSMAN_KEEP_MONTHS = whole_number("POINTSMAN_KEEP_MONTHS", 0, most=1200)
 POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}:{POINTSMAN_PORT}")
 
 # An empty variable, as compose files make of one that is not set, is none: an empty secret would open every door.
@@ -95,7 +96,7 @@ TEMPLATES = [
 ]
 
 if os.environ.get("DATABASE_URL"):
-    _database = env.db("DATABASE_URL")
+    _database = database_settings("DATABASE_URL")
 else:
     # The embedded server listens on a socket file in its data directory; `manage.py up` starts it.
     _database = {
@@ -125,7 +126,7 @@ LOGOUT_REDIRECT_URL = "sign-in"
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_AGE = env.int("POINTSMAN_SESSION_HOURS", 14 * 24) * 3600
+SESSION_COOKIE_AGE = whole_number("POINTSMAN_SESSION_HOURS", 14 * 24, least=1, most=100_000) * 3600
 _is_https = env.bool("POINTSMAN_HTTPS", env.bool("POINTSMAN_HTTPS_ONLY", False))  # the latter is its old name
 _is_behind_proxy = env.bool("POINTSMAN_BEHIND_PROXY", False)
 SESSION_COOKIE_SECURE = _is_https
@@ -211,7 +212,7 @@ CELERY_BEAT_SCHEDULE = {
 
 # smtp+tls://USER:PASSWORD@HOST:587; without it mails stand in the log of the background process.
 POINTSMAN_MAIL_IS_SET_UP = bool(env.str("EMAIL_URL", ""))
-vars().update(env.email_url_config(env.str("EMAIL_URL", "") or "consolemail://"))
+vars().update(mail_settings("EMAIL_URL"))
 EMAIL_TIMEOUT = 20
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "") or "pointsman@localhost"
 

@@ -1,6 +1,7 @@
 """How long do pages take with millions of requests? `manage.py seed_traffic --requests N --months M` makes them.
 
-Writes: through `billing.seeding_traffic`. Starts the embedded PostgreSQL for its own length when none runs.
+Writes: through `billing.seeding_traffic`, and the tables where there are none. Starts the embedded PostgreSQL for its
+own length when none runs.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
 from django.utils import timezone
 
 from billing.seeding_traffic import Plan, has_traffic, seed_traffic
@@ -39,6 +42,9 @@ class Command(BaseCommand):
 
     @with_database
     def handle(self, *args: Any, **options: Any) -> None:
+        if not connection.introspection.table_names():
+            self.stdout.write("making the tables …")
+            call_command("migrate", verbosity=0, interactive=False)
         if has_traffic() and not options["force"]:
             raise CommandError("this database holds recorded requests: use an empty one, or --force")
         plan = Plan(
