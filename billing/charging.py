@@ -19,6 +19,7 @@ from billing.usage import Usage
 # Factors have six decimals at most, so that they are whole numbers of millionths.
 FACTOR_SCALE: Final = 1_000_000
 NO_FACTORS: Final[Mapping[str, int]] = {}
+NO_TERMS: Final[Mapping[str, int]] = {}
 # Wide enough that no digit of a rate is lost.
 _EXACT: Final = Context(prec=200)
 
@@ -30,6 +31,13 @@ class SaleTerms(NamedTuple):
     factor_millionths: int = FACTOR_SCALE
     # Meter -> its own factor, in millionths.
     meter_millionths: Mapping[str, int] = NO_FACTORS
+    # Which stored terms these are, for those who tell; of a meter its own. An own price has its own id.
+    term_id: int | None = None
+    meter_term_ids: Mapping[str, int] = NO_TERMS
+
+    def term_of(self, meter: str) -> int | None:
+        """The stored term by which a meter is charged; None where an own price is, or where only others have terms."""
+        return None if self.price is not None else self.meter_term_ids.get(meter, self.term_id)
 
 
 class ChargedAttempt(NamedTuple):

@@ -1,13 +1,13 @@
 """What stands on a tenant's statement of a month?
 
-Reads: meter_by_day, usage_by_day, late_posting, billing profiles, exchange rates. Writes nothing: the same sums,
-profile and rate give the same document every time; so `billing.invoicing` knows whether a draft is out of date.
+Reads: meter_by_day, usage_by_day, late_posting, billing profiles, exchange rates, sale terms. Writes nothing: the same
+sums, profile and rate give the same document every time; so `billing.invoicing` knows whether a draft is out of date.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ from django.db.models.functions import TruncMonth
 
 from billing.billing_profiles import address_lines, name_of, profile_of
 from billing.exchange_rates import get_rate
-from billing.models import BillingProfile, LatePosting, MeterByDay, UsageByDay
+from billing.models import BillingProfile, LatePosting, MeterByDay, Price, SaleTerm, UsageByDay
 from billing.partitions import add_months
 from billing.periods import count_foreign_reversals
 from billing.rating import METERS, PIECE_METERS
@@ -77,9 +77,10 @@ def build_draft(*, tenant: Tenant, month: dt.date) -> Draft | None:
     last_day = last_day_of(month)
     exchange_rate = get_rate(currency=profile.currency, on=last_day)
     places = {row.pk: row for row in _deployments(rows)}
+    since = _beginnings(rows)
     rows.sort(key=lambda row: _order_of(row, places.get(row["deployment"])))
     lines = [
-        _line(position, row, places.get(row["deployment"]), profile, exchange_rate)
+        _line(position, row, places.get(row["deployment"]), profile, exchange_rate, since)
         for position, row in enumerate(rows, start=1)
     ]
     document = build_statement(
@@ -119,7 +120,8 @@ def _meters_of(month: dt.date) -> QuerySet[MeterByDay]:
 def _read_rows(tenant: Tenant, month: dt.date) -> list[dict[str, Any]]:
     # Without a rate of the sale a row is the cost's alone: what it charges is in another one.
     charged = _meters_of(month).filter(tenant=tenant).exclude(sale_rate="")
-    named = ("deployment", "price", "meter", "service_tier", "sale_rate", "late_of", "is_correction")
+    named = ("deployment", "price", "meter", "service_tier", "sale_rate", "sale_term", "sale_price",
+             "late_of", "is_correction")  # fmt: skip
     rows = charged.order_by().values(*named).annotate(units=Sum("quantity"), charge=Sum("charge_nanousd"))
     return [row for row in rows if row["units"] or row["charge"]]
 
@@ -127,6 +129,33 @@ def _read_rows(tenant: Tenant, month: dt.date) -> list[dict[str, Any]]:
 def _deployments(rows: list[dict[str, Any]]) -> QuerySet[Deployment]:
     ids = {row["deployment"] for row in rows}
     return Deployment.objects.filter(pk__in=ids - {None}).select_related("model", "provider")
+
+
+def _beginnings(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dt.datetime]:
+    """From when the terms and own prices of these rows are, by kind and id."""
+    since: dict[tuple[str, int], dt.datetime] = {}
+    tables: list[tuple[str, QuerySet[Any]]] = [
+        ("sale_term", SaleTerm.objects.all()),
+        ("sale_price", Price.objects.all()),
+    ]
+    for kind, table in tables:
+        if ids := {row[kind] for row in rows if row[kind]}:
+            found = table.filter(pk__in=ids).values_list("pk", "effective_from")
+            since |= {(kind, pk): begins_at for pk, begins_at in found}
+    return since
+
+
+def _priced_by(row: dict[str, Any], since: Mapping[tuple[str, int], dt.datetime]) -> str:
+    """The price version, and the term of the sale. Never its factor: that would tell the tenant our margin."""
+    if row["sale_price"]:
+        return f"sale price {row['sale_price']} from {_day(since['sale_price', row['sale_price']])}"
+    if row["sale_term"]:
+        return f"price {row['price']}, sale term {row['sale_term']} from {_day(since['sale_term', row['sale_term']])}"
+    return f"price {row['price']}"
+
+
+def _day(at: dt.datetime) -> str:
+    return f"{at.astimezone(dt.UTC):%Y-%m-%d}"
 
 
 def _order_of(row: dict[str, Any], place: Deployment | None) -> tuple[Any, ...]:
@@ -140,6 +169,8 @@ def _order_of(row: dict[str, Any], place: Deployment | None) -> tuple[Any, ...]:
         METERS.index(meter) if meter in METERS else len(METERS),
         row["price"],
         Decimal(row["sale_rate"]),
+        row["sale_term"] or 0,
+        row["sale_price"] or 0,
     )
 
 
@@ -149,6 +180,7 @@ def _line(
     place: Deployment | None,
     profile: BillingProfile,
     exchange_rate: Decimal,
+    since: Mapping[tuple[str, int], dt.datetime],
 ) -> StatementLine:
     said = METER_NAMES.get(row["meter"], row["meter"])
     if row["service_tier"]:
@@ -169,6 +201,9 @@ def _line(
         meter=row["meter"],
         service_tier=row["service_tier"],
         price_id=row["price"],
+        priced_by=_priced_by(row, since),
+        sale_term_id=row["sale_term"],
+        sale_price_id=row["sale_price"],
         quantity=row["units"],
         unit_usd=Decimal(row["sale_rate"]),
         unit_size=1 if row["meter"] in PIECE_METERS else 1_000_000,

@@ -127,6 +127,8 @@ def write_lines(
             meter=line.meter,
             service_tier=line.service_tier,
             price_id=line.price_id,
+            sale_term_id=line.sale_term_id,
+            sale_price_id=line.sale_price_id,
             unit_usd="" if line.unit_usd is None else format(line.unit_usd, "f"),
             unit_size=line.unit_size,
             late_of=line.late_of,

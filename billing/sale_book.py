@@ -35,6 +35,8 @@ class SaleEntry(NamedTuple):
     begins_unix_s: float
     factor_millionths: int | None = None
     price: PriceVersion | None = None
+    # Of a factor that is stored.
+    term_id: int | None = None
 
     @property
     def is_end(self) -> bool:
@@ -113,10 +115,13 @@ class SaleBook:
 
 def _resolve(levels: Iterable[Mapping[str, list[SaleEntry]]], at_unix_s: float) -> SaleTerms | None:
     by_meter: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for level in levels:
         for meter, entries in level.items():
             entry = _newest(entries, at_unix_s)
             if meter and entry is not None and entry.factor_millionths is not None:
+                if meter not in by_meter and entry.term_id is not None:
+                    ids[meter] = entry.term_id
                 by_meter.setdefault(meter, entry.factor_millionths)
         whole = _newest(level.get(ALL_METERS, ()), at_unix_s)
         if whole is None or whole.is_end:
@@ -124,8 +129,8 @@ def _resolve(levels: Iterable[Mapping[str, list[SaleEntry]]], at_unix_s: float) 
         if whole.price is not None:
             return SaleTerms(whole.price)
         assert whole.factor_millionths is not None
-        return SaleTerms(None, whole.factor_millionths, by_meter)
-    return SaleTerms(None, FACTOR_SCALE, by_meter) if by_meter else None
+        return SaleTerms(None, whole.factor_millionths, by_meter, whole.term_id, ids)
+    return SaleTerms(None, FACTOR_SCALE, by_meter, None, ids) if by_meter else None
 
 
 def _newest(entries: Iterable[SaleEntry], at_unix_s: float) -> SaleEntry | None:

@@ -47,15 +47,16 @@ def load_sale_terms(more: Sequence[SaleEntry] = ()) -> SaleBook:
     `more`: entries that are asked about, and are nowhere yet.
     """
     terms = SaleTerm.objects.order_by().values_list(
-        "tenant_id", "model_id", "deployment_id", "meter", "effective_from", "factor"
+        "tenant_id", "model_id", "deployment_id", "meter", "effective_from", "factor", "pk"
     )
     entries = [
         SaleEntry(
             SaleScope(tenant_id, model_id, deployment_id, meter),
             effective_from.timestamp(),
             None if factor is None else int(factor * FACTOR_SCALE),
+            term_id=term_id,
         )
-        for tenant_id, model_id, deployment_id, meter, effective_from, factor in terms
+        for tenant_id, model_id, deployment_id, meter, effective_from, factor, term_id in terms
     ]
     for price in Price.objects.filter(book=Price.Book.SALE).order_by():
         begins_unix_s = max(price.effective_from, price.created_at).timestamp()

@@ -33,6 +33,7 @@ State = Literal["draft", "reviewed", "issued", "paid", "void"]
 LineKind = Literal["usage", "late", "correction", "credit"]
 NoteKind = Literal["late", "unpriced", "estimated", "unknown", "correction", "information"]
 USD: Final = "USD"
+_SAID_SINCE: Final = ("priced_by", "sale_term_id", "sale_price_id")
 
 
 class StatementError(ValueError):
@@ -69,6 +70,10 @@ class StatementLine:
     unit_usd: Decimal | None = None
     unit_size: int = 1_000_000
     tax_ratio: Decimal = Decimal(0)
+    # By what it was charged, in words; empty on statements of before this was said, which stay as they are.
+    priced_by: str = ""
+    sale_term_id: int | None = None
+    sale_price_id: int | None = None
     late_of: dt.date | None = None  # the first day of the closed month that late usage is of
     # The line of the corrected invoice, on a credit note.
     corrects_position: int | None = None
@@ -290,6 +295,11 @@ def _line_faults(line: StatementLine, document: StatementDocument) -> list[str]:
 def to_json(document: StatementDocument) -> dict[str, Any]:
     """The document as JSON knows it: days and decimals are texts, amounts whole numbers."""
     written: dict[str, Any] = _plain(asdict(document))
+    # Statements of before lines said it stay byte for byte what they were, in JSON too.
+    for line in written["lines"]:
+        for name in _SAID_SINCE:
+            if not line[name]:
+                del line[name]
     return written
 
 

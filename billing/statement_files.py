@@ -41,6 +41,9 @@ COLUMNS: Final = (
     "amount_usd_exact",
     "late_of",
     "corrects_position",
+    "priced_by",
+    "sale_term_id",
+    "sale_price_id",
 )
 ROW_SUBTOTAL, ROW_TOTAL, ROW_DUE = "subtotal", "total", "due"
 
@@ -98,6 +101,9 @@ def _rows(document: StatementDocument) -> Iterator[dict[str, Any]]:
             "meter": line.meter,
             "service_tier": line.service_tier,
             "price_id": line.price_id,
+            "priced_by": line.priced_by,
+            "sale_term_id": line.sale_term_id,
+            "sale_price_id": line.sale_price_id,
             "quantity": line.quantity,
             "unit_usd": None if line.unit_usd is None else Amount(format(line.unit_usd, "f")),
             "unit_size": line.unit_size,

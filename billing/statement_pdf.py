@@ -269,10 +269,15 @@ def group_lines(lines: Sequence[StatementLine]) -> Iterator[tuple[str, list[Stat
         yield " · ".join(part for part in (said, model) if part), list(group)
 
 
+def _what(line: StatementLine, printer: Printer) -> Any:
+    said = printer.cell(describe(line))
+    return [said, printer.cell(line.priced_by, SMALL)] if line.priced_by else said
+
+
 def _row(line: StatementLine, document: StatementDocument, printer: Printer) -> list[Any]:
     return [
         printer.cell(str(line.position), SMALL),
-        printer.cell(describe(line)),
+        _what(line, printer),
         printer.cell("" if line.quantity is None else f"{line.quantity:,}", NUMBER),
         printer.cell(rate_text(line), NUMBER),
         printer.cell(minor_text_grouped(line.amount_minor, document.minor_digits), NUMBER),

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from django.db import connection, transaction
 
-from billing.charging import charge
+from billing.charging import SaleTerms, charge
 from billing.pricebook import PriceVersion
 from billing.pricing import decimal_text
 from billing.rating import Line, Rated, UsageUnknownError, rate
@@ -29,7 +29,6 @@ from billing.sale_book import SaleBook
 from billing.sale_terms import load_sale_terms
 from billing.stored_prices import load_price
 from billing.stored_usage import usage_from_json
-from billing.usage import Usage
 
 CHUNK: Final = 5_000
 DAY: Final = dt.timedelta(days=1)
@@ -96,8 +95,12 @@ WHERE r.tenant_id = ANY(%(tenants)s) AND (
 
 _NAMES = (
     "day, tenant_id, project_id, api_key_id, deployment_id, price_id, meter, service_tier, cost_rate, sale_rate,"
-    " late_of, is_correction, quantity, cost_nanousd, charge_nanousd"
+    " sale_term_id, sale_price_id, late_of, is_correction, quantity, cost_nanousd, charge_nanousd"
 )
+
+
+# Neither a term nor an own price.
+_AT_COST: Final = (None, None)
 
 
 class _Attempt(NamedTuple):
@@ -188,12 +191,16 @@ class _Sums:
             paid = rate(usage, price)
         except UsageUnknownError:
             return  # it has a cost nevertheless: the day will not match, which is what there is to say
-        sold = self._charge(attempt, usage, price) if attempt.has_own_charge else paid
+        terms = self._find_terms(attempt) if attempt.has_own_charge else None
+        sold = charge(usage, price, terms) if attempt.has_own_charge else paid
+        own_price_id = terms.price.id if terms is not None and terms.price is not None else None
         scope = (attempt[0], attempt[1], attempt[2], attempt[3], attempt.price_id, usage.service_tier)
         late = (attempt.late_of, attempt.is_correction)
         sign = attempt.sign
         for meter, quantity, cost_rate, sale_rate, cost, charged in pair_lines(paid, sold):
-            key = (*scope, meter, cost_rate, sale_rate, *late)
+            is_sold = terms is not None and sale_rate is not None
+            sold_by = (terms.term_of(meter), own_price_id) if terms is not None and is_sold else _AT_COST
+            key = (*scope, meter, cost_rate, sale_rate, *sold_by, *late)
             kept = self.rows.get(key)
             if kept is None:
                 kept = self.rows[key] = [0, 0, 0]
@@ -201,15 +208,14 @@ class _Sums:
             kept[1] += sign * cost
             kept[2] += sign * charged
 
-    def _charge(self, attempt: _Attempt, usage: Usage, price: PriceVersion) -> Rated:
+    def _find_terms(self, attempt: _Attempt) -> SaleTerms | None:
         if self._book is None:
             self._book = load_sale_terms()
-        terms = self._book.find(
+        return self._book.find(
             tenant_id=attempt.tenant_id,
             deployment_id=attempt.deployment_id,
             at=attempt.started_at,
         )
-        return charge(usage, price, terms)
 
 
 PairedLine = tuple[str, int, Decimal | None, Decimal | None, int, int]
@@ -268,6 +274,8 @@ def _replace(day: dt.date, tenants: Sequence[int], sums: _Sums) -> None:
                     meter,
                     cost_rate,
                     sale_rate,
+                    sale_term,
+                    sale_price,
                     late,
                     corrects,
                 ) = key
@@ -275,7 +283,7 @@ def _replace(day: dt.date, tenants: Sequence[int], sums: _Sums) -> None:
                     continue  # taken back as a whole
                 copy.write_row((
                     day, tenant, project, api_key, deployment, price, meter, tier, _rate_text(cost_rate),
-                    _rate_text(sale_rate), late, corrects, quantity, cost, charged,
+                    _rate_text(sale_rate), sale_term, sale_price, late, corrects, quantity, cost, charged,
                 ))  # fmt: skip
                 place = (tenant, api_key, deployment)
                 before = expected.get(place, (0, 0))

@@ -57,6 +57,10 @@ class StatementLineSerializer(StrictSerializer):
     meter = serializers.CharField(read_only=True)
     service_tier = serializers.CharField(read_only=True)
     price_id = row_id(read_only=True, allow_null=True)
+    sale_term_id = row_id(
+        read_only=True, allow_null=True, help_text="By which it was charged, where not at cost."
+    )
+    sale_price_id = row_id(read_only=True, allow_null=True, help_text="The own price, where there was one.")
     unit_usd = serializers.CharField(read_only=True, help_text="A decimal text, for `unit_size` units.")
     unit_size = serializers.IntegerField(read_only=True)
     late_of = MonthField(read_only=True, allow_null=True, help_text="The closed month of late usage.")

@@ -139,6 +139,12 @@ class InvoiceLine(models.Model):
     meter = models.CharField(max_length=40, blank=True, default="")
     service_tier = models.CharField(max_length=40, blank=True, default="")
     price = models.ForeignKey("billing.Price", null=True, on_delete=models.PROTECT, related_name="+")
+    sale_term = models.ForeignKey(
+        "billing.SaleTerm", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    sale_price = models.ForeignKey(
+        "billing.Price", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     unit_usd = models.CharField(
         max_length=60, blank=True, default="", help_text="Decimal text, of `unit_size` units."
     )

@@ -34,6 +34,14 @@ class MeterByDay(models.Model):
         null=True, help_text="First day of the closed month of its usage; null: of this one."
     )
     is_correction = models.BooleanField(default=False, help_text="What re-rating changed in a closed month.")
+    # By what the tenant was charged where that is not the cost; null too in sums that were made before it was kept.
+    # Neither is ever deleted, so no index is needed to look for rows that name it.
+    sale_term = models.ForeignKey(
+        "billing.SaleTerm", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    sale_price = models.ForeignKey(
+        "billing.Price", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     quantity = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()
     charge_nanousd = models.BigIntegerField()
