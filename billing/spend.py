@@ -64,7 +64,7 @@ class Spend:
 
 
 def read_spend(question: Question) -> Spend:
-    """Answer in four queries at most, whatever the number of keys. Rows have no names yet: `with_names`."""
+    """Answer in seven small queries at most, whatever the number of keys. Rows have no names yet: `with_names`."""
     with reports.one_moment():
         if question.by == "day":
             return _by_day(question)
@@ -122,8 +122,13 @@ def _by_day(question: Question) -> Spend:
     rows = tuple(
         Row(None, point.day.isoformat(), point.totals, NOTHING, point.day) for point in reversed(points)
     )
-    before = reports.totals(first_day=period.before_first_day, last_day=period.before_last_day, scope=scope)
-    total = Row(None, "Total", reports.add_up(DayTotals, [point.totals for point in points]), before)
+    before = reports.days_of(period.before_first_day, period.before_last_day, scope, by="day")
+    total = Row(
+        None,
+        "Total",
+        reports.add_up(DayTotals, [point.totals for point in points]),
+        Spent(*reports.read_total(before, Spent)),
+    )
     costs = Series("Spend", tuple(point.totals.cost_nanousd for point in points))
     return Spend(question, rows, total, tuple(point.day for point in points), (costs,))
 
@@ -152,7 +157,16 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
     if question.label_group is not None:
         return _label_costs_by_day(question, question.label_group, ids)
     column = reports.DIMENSIONS[question.by][0]
-    cases = [When(**{f"{column}__in": [row_id for row_id in ids if row_id is not None]}, then=F(column))]
+    named = [row_id for row_id in ids if row_id is not None]
+    if column in reports.OF_DEPLOYMENT:
+        owner_of = reports.owner_of_deployments(column)
+        column = "deployment_id"
+        cases = [
+            When(deployment__in=[pk for pk, owner in owner_of.items() if owner == row_id], then=Value(row_id))
+            for row_id in named
+        ]
+    else:
+        cases = [When(**{f"{column}__in": named}, then=F(column))]
     if None in ids:
         cases.append(When(**{f"{column}__isnull": True}, then=Value(reports.NONE)))
     rows = (
