@@ -6,7 +6,7 @@ Reads: models, policies, projects for choices. Refusals of a verb are shown at t
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 from zoneinfo import available_timezones
@@ -18,15 +18,28 @@ from policies.errors import ConfigurationError, InvalidValueError, NameTakenErro
 from policies.models import Deployment, Model, Policy, Project, Provider, Tenant
 from policies.permissions import ROLE_DESCRIPTIONS, Role
 from policies.retention import RETENTION_CLASSES, RETENTION_LIMITS
+from policies.seen_values import list_changed, marks_of
 
 T = TypeVar("T")
+SHOWN_LENGTH = 80
 
 
 class ConsoleForm(forms.Form):
-    """A form in Tabler's clothes."""
+    """A form in Tabler's clothes.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    `stored` are the values of the row that it changes: they stand in the fields when it is opened, and when somebody
+    else has changed them by the time it is sent, it says so once instead of putting the old ones back.
+    """
+
+    def __init__(self, *args: Any, stored: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self._stored = stored
+        if stored is not None:
+            kwargs["initial"] = dict(stored)
         super().__init__(*args, **kwargs)
+        if stored is not None:
+            self.fields["seen"] = forms.CharField(
+                required=False, widget=forms.HiddenInput, initial=marks_of(stored)
+            )
         for name, field in self.fields.items():
             widget = field.widget
             if isinstance(widget, (forms.CheckboxInput, forms.CheckboxSelectMultiple, forms.RadioSelect)):
@@ -40,6 +53,36 @@ class ConsoleForm(forms.Form):
                 widget.attrs["class"] += " is-invalid"
             if not isinstance(widget, (forms.CheckboxInput, forms.Select)):
                 widget.attrs.setdefault("autocomplete", "off")
+
+    def full_clean(self) -> None:
+        """Check the fields as ever, then whether the row is still as it was when the form was opened."""
+        super().full_clean()
+        if self._stored is None or not self.is_bound:
+            return
+        changed = list_changed(self.cleaned_data.pop("seen", ""), self._stored)
+        changed = [name for name in changed if name in self.fields]
+        if not changed:
+            return
+        # Sent again, it has seen what is said here.
+        data: Any = self.data
+        self.data = data = data.copy()
+        data[self.add_prefix("seen")] = marks_of(self._stored)
+        now = "; ".join(f"{self[name].label}: {self._shown(name)}" for name in changed)
+        self.add_error(
+            None,
+            f"Somebody changed this since you opened it. It is now {now}. Below stands what you typed:"
+            " save again to put it in place of that, or cancel.",
+        )
+
+    def _shown(self, name: str) -> str:
+        value = (self._stored or {})[name]
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, (list, tuple)):
+            return ", ".join(map(str, value)) or "none"
+        choices = dict(getattr(self.fields[name], "choices", ()))
+        text = "empty" if value in (None, "") else str(choices.get(value, value))
+        return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"
 
     def run(self, verb: Callable[[], T]) -> T | None:
         """Call a verb; when it refuses, put its sentences at the fields and return None."""

@@ -31,7 +31,7 @@ def edit_profile(request: HttpRequest, pk: int) -> HttpResponse:
     initial = {name: getattr(profile, name) for name in ProfileForm.base_fields if name != "tax_percent"} | {
         "tax_percent": f"{(profile.tax_ratio * 100).normalize():f}"
     }
-    form = ProfileForm(posted(request), initial=initial)
+    form = ProfileForm(posted(request), stored=initial)
     if request.method == "POST" and form.is_valid():
         changed = form.run(lambda: change_profile(tenant=tenant, actor=actor_name(request), **form.values()))
         if changed is not None:
@@ -56,7 +56,7 @@ def edit_profile(request: HttpRequest, pk: int) -> HttpResponse:
 def edit_issuer(request: HttpRequest) -> HttpResponse:
     """Change who issues statements."""
     profile = profile_of(None)
-    form = IssuerForm(posted(request), initial={name: getattr(profile, name) for name in ISSUER_FIELDS})
+    form = IssuerForm(posted(request), stored={name: getattr(profile, name) for name in ISSUER_FIELDS})
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         if form.run(lambda: change_profile(tenant=None, actor=actor_name(request), **data)) is not None:

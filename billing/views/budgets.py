@@ -130,7 +130,7 @@ def change_budget(request: HttpRequest, pk: int) -> HttpResponse:
         "may_lower_limit": budget.may_lower_limit,
         "is_enabled": budget.is_enabled,
     }
-    form = BudgetChangeForm(posted(request), initial=initial)
+    form = BudgetChangeForm(posted(request), stored=initial)
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         changed = form.run(

@@ -109,7 +109,7 @@ def create_view(request: HttpRequest) -> HttpResponse:
 def change_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Rename a view, share it or keep it for its owner."""
     view = _view(request, pk, to_change=True)
-    form = ViewForm(posted(request), initial={"name": view.name, "is_shared": view.is_shared})
+    form = ViewForm(posted(request), stored={"name": view.name, "is_shared": view.is_shared})
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         changed = form.run(lambda: saved_views.change_view(view=view, actor=actor_name(request), **data))

@@ -89,7 +89,7 @@ def create_limit(request: HttpRequest) -> HttpResponse:
 def change_limit(request: HttpRequest, pk: int) -> HttpResponse:
     """Change what an owner may take."""
     row = get_object_or_404(_limits(), pk=pk)
-    form = RateLimitChangeForm(posted(request), initial=rate_limits.describe(row))
+    form = RateLimitChangeForm(posted(request), stored=rate_limits.describe(row))
     if request.method == "POST" and form.is_valid():
         changed = form.run(
             lambda: rate_limits.set_rate_limit(owner=row.owner(), actor=actor_name(request), **form.limits())

@@ -56,7 +56,7 @@ def create_provider(request: HttpRequest) -> HttpResponse:
 def edit_provider(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a provider; a credential only together with a base URL at another host."""
     provider = get_object_or_404(Provider, pk=pk)
-    form = ProviderEditForm(posted(request), initial=initial_of(provider, ProviderEditForm))
+    form = ProviderEditForm(posted(request), stored=initial_of(provider, ProviderEditForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(
@@ -157,7 +157,7 @@ def create_model(request: HttpRequest) -> HttpResponse:
 def edit_model(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a model."""
     model = get_object_or_404(Model, pk=pk)
-    form = ModelForm(posted(request), initial=initial_of(model, ModelForm))
+    form = ModelForm(posted(request), stored=initial_of(model, ModelForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(lambda: cataloguing.change_model(model=model, actor=actor_name(request), **fields))
@@ -206,7 +206,7 @@ def create_deployment(request: HttpRequest) -> HttpResponse:
 def edit_deployment(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a deployment."""
     deployment = get_object_or_404(Deployment, pk=pk)
-    form = DeploymentForm(posted(request), initial=initial_of(deployment, DeploymentForm))
+    form = DeploymentForm(posted(request), stored=initial_of(deployment, DeploymentForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
         row = form.run(

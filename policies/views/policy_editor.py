@@ -76,7 +76,7 @@ def change_about(request: HttpRequest, pk: int) -> HttpResponse:
         "tenants": list(policy.tenants.values_list("name", flat=True)),
         "requires_approval": policy.requires_approval,
     }
-    form = PolicyAboutForm(posted(request), initial=initial)
+    form = PolicyAboutForm(posted(request), stored=initial)
     if request.method == "POST" and form.is_valid():
         row = form.run(lambda: _change(policy, form.cleaned_data, actor_name(request)))
         if row is not None:

@@ -71,7 +71,7 @@ def create_tenant(request: HttpRequest) -> HttpResponse:
 def edit_tenant(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a tenant."""
     tenant = get_object_or_404(Tenant, pk=pk)
-    form = TenantForm(posted(request), initial=initial_of(tenant, TenantForm))
+    form = TenantForm(posted(request), stored=initial_of(tenant, TenantForm))
     if request.method == "POST" and form.is_valid():
         row = form.run(lambda: _change(tenant, form, actor_name(request)))
         if row is not None:
@@ -127,7 +127,7 @@ def create_project(request: HttpRequest, pk: int) -> HttpResponse:
 def edit_project(request: HttpRequest, pk: int) -> HttpResponse:
     """Rename a project."""
     project = get_object_or_404(Project.objects.select_related("tenant"), pk=pk)
-    form = ProjectForm(posted(request), initial={"name": project.name})
+    form = ProjectForm(posted(request), stored={"name": project.name})
     if request.method == "POST" and form.is_valid():
         name = form.cleaned_data["name"]
         row = form.run(
