@@ -19,7 +19,7 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.utils import timezone
 
-from gateway import demo_books
+from gateway import demo_books, demo_edition
 from gateway.configuration_file.applying import apply_configuration
 from gateway.configuration_file.format import read_document
 from gateway.demo_workloads import WORKLOADS
@@ -59,6 +59,19 @@ def bootstrap(*, environment: Mapping[str, str], with_demo: bool, with_books: bo
     return news
 
 
+def find_name_to_try() -> str:
+    """The policy or model that a first request may name, "" while nothing is set up. Policies of tenants go first."""
+    policies = Policy.objects.filter(is_enabled=True, live_version__isnull=False, tenants__isnull=False)
+    names = sorted(
+        set(policies.values_list("public_id", flat=True)), key=lambda name: (name != AUTO_POLICY, name)
+    )
+    deployments = Deployment.objects.filter(
+        is_enabled=True, model__is_enabled=True, provider__is_enabled=True
+    )
+    names += deployments.order_by("model__name").values_list("model__name", flat=True)[:1]
+    return names[0] if names else ""
+
+
 def create_demo(found: Sequence[Document], *, with_books: bool) -> str | None:
     """Set up the demo on an empty database, and found providers beside a demo; return a key's secret if issued."""
     is_empty = not Tenant.objects.exists() and not Provider.objects.exists()
@@ -69,9 +82,12 @@ def create_demo(found: Sequence[Document], *, with_books: bool) -> str | None:
         return None
     document = build_document(found, is_first=is_empty)
     outcome = apply_configuration(read_document(document, folder=Path.cwd()), owner=ACTOR)
-    if is_empty and with_books and not found:
+    if is_empty and not found:
         # Beside real providers there is no invented traffic, hence nothing to bill.
-        demo_books.set_up(tenant=Tenant.objects.get(name="demo"), now=timezone.now())
+        tenant = Tenant.objects.get(name="demo")
+        demo_edition.note_edition(tenant_id=tenant.pk, actor=ACTOR)
+        if with_books:
+            demo_books.set_up(tenant=tenant, now=timezone.now())
     return outcome.secrets.get("demo/playground/demo")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from django.utils import timezone
 from billing.ingesting import Ingester
 from billing.models import AttemptRecord, Feedback, RequestRecord
 from billing.verifying import verify
-from gateway import demo_traffic, demo_week
+from gateway import demo_edition, demo_traffic, demo_week
 from gateway.bootstrap import bootstrap
 from gateway.snapshots import load_everything
 from policies.replaying import StoredRequest, differing_members, recompute
@@ -61,6 +62,26 @@ def test_the_week_becomes_records_that_tie_decide_the_same_again_and_come_once(t
     demo_traffic.write_demo_week(data_dir=tmp_path, set_up_at=set_up_at, days=DAYS)
     ingester.ingest_available()
     assert RequestRecord.objects.count() == count
+
+
+def test_a_demo_that_other_code_set_up_gets_no_more_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap(environment={}, with_demo=True)
+    ours = demo_edition.edition()
+    assert demo_traffic.find_due_moment(timezone.now()) is not None
+    monkeypatch.setattr(demo_edition, "edition", lambda: f"newer than {ours}")
+    assert demo_traffic.find_due_moment(timezone.now()) is None
+    assert demo_traffic.find_set_up_moment(timezone.now()) is None
+
+
+def test_an_edition_is_what_the_demos_files_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in demo_edition._SAID_BY:
+        shutil.copy(Path(demo_edition.__file__).with_name(name), tmp_path)
+    monkeypatch.setattr(demo_edition, "__file__", str(tmp_path / "demo_edition.py"))
+    same = demo_edition.edition.__wrapped__()
+    assert same == demo_edition.edition()
+    with (tmp_path / "demo_week.py").open("a") as file:
+        file.write("DAYS = 9\n")
+    assert demo_edition.edition.__wrapped__() != same
 
 
 def stored_request(record: RequestRecord) -> StoredRequest:
