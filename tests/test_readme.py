@@ -27,8 +27,8 @@ def test_every_command_of_the_table_exists_and_the_other_way_round() -> None:
     cells = re.findall(r"^\| (`.+`) \|", table, re.MULTILINE)
     listed = {call.split()[0] for cell in cells for call in re.findall(r"`([^`]+)`", cell)}
     files = PROJECT.glob("*/management/commands/[a-z]*.py")
-    # What `up` starts, and what only tests and measurements need.
-    assert listed == {file.stem for file in files} - {"serve", "ingest", "seed_traffic"}
+    # What `up` starts.
+    assert listed == {file.stem for file in files} - {"serve", "ingest"}
 
 
 def test_every_linked_file_exists() -> None:

@@ -12,7 +12,7 @@ from django.contrib.auth import authenticate
 from django.contrib.auth.models import Group, User
 
 from billing.models import Price
-from gateway.bootstrap import bootstrap, build_auto_policy
+from gateway.bootstrap import bootstrap, build_auto_policy, find_name_to_try
 from gateway.known_providers import KNOWN_PROVIDERS, SIMULATED_MODELS
 from policies.cataloguing import delete_deployment
 from policies.documents import check_document, has_errors
@@ -45,6 +45,14 @@ def test_the_first_start_makes_a_login_and_the_demo() -> None:
     assert set(Model.objects.values_list("name", flat=True)) == {model.name for model in SIMULATED_MODELS}
     assert Price.objects.count() == len(SIMULATED_MODELS)
     assert [policy.public_id for policy in Tenant.objects.get().policies.all()] == ["pointsman/auto"]
+
+
+def test_the_request_that_is_shown_first_names_what_is_there() -> None:
+    assert find_name_to_try() == ""
+    bootstrap(environment={}, with_demo=True)
+    assert find_name_to_try() == "pointsman/auto"
+    Tenant.objects.get().policies.clear()  # nobody may name it any more
+    assert find_name_to_try() == "sim-code"
 
 
 def test_a_second_start_changes_nothing() -> None:

@@ -119,12 +119,18 @@ class Command(BaseCommand):
         url = settings.POINTSMAN_PUBLIC_URL
         if port != settings.POINTSMAN_PORT:
             url = f"http://{url_host(settings.POINTSMAN_HOST)}:{port}"
-        key = news.get("api_key", "$POINTSMAN_KEY")
         lines = ["", f"Pointsman is ready after {seconds:.1f} s."]
-        lines += [f"  Console:   {url}/", f"  Endpoint:  {url}/v1", f"  Try it:    {curl_line(url, key)}"]
-        if "api_key" not in news:
+        lines += [f"  Console:   {url}/", f"  Endpoint:  {url}/v1"]
+        if news["name_to_try"]:
+            key = news.get("api_key", "$POINTSMAN_KEY")
+            lines += [f"  Try it:    {curl_line(url, key, news['name_to_try'])}"]
+            if "api_key" not in news:
+                lines += [
+                    "             (a key: console > API keys, or manage.py issue_key --tenant T --project P --name N)"
+                ]
+        else:
             lines += [
-                "             (a key: console > Keys, or manage.py issue_key --tenant T --project P --name N)"
+                "  Next:      add a provider, a model, a tenant and a key: console, or manage.py apply -f FILE"
             ]
         lines += ["  Stop it:   Ctrl-C", ""]
         for line in lines:
@@ -139,9 +145,9 @@ class Command(BaseCommand):
             pass
 
 
-def curl_line(url: str, key: str) -> str:
+def curl_line(url: str, key: str, name: str) -> str:
     """Return a first request to paste into a shell, which also expands $POINTSMAN_KEY."""
-    body = json.dumps({"model": "pointsman/auto", "messages": [{"role": "user", "content": "Hello"}]})
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello"}]})
     return (
         f"curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' "
         f"-H \"Authorization: Bearer {key}\" -d '{body}'"
@@ -173,7 +179,10 @@ def list_children(data_dir: Path) -> list[ChildSpec]:
 
 
 def prepare_database(say: Callable[[str], None]) -> dict[str, str]:
-    """Bring tables up to date, make login and demo, apply POINTSMAN_CONFIG; return what is new."""
+    """Bring tables up to date, make login and demo, apply POINTSMAN_CONFIG; return what is new.
+
+    And `name_to_try`, for the first request that is shown.
+    """
     from django.core.checks import Tags, run_checks
     from django.db import OperationalError, connection
     from django.db.migrations.executor import MigrationExecutor
@@ -200,6 +209,7 @@ def prepare_database(say: Callable[[str], None]) -> dict[str, str]:
         )
         if settings.POINTSMAN_CONFIG:
             call_command("apply", file=settings.POINTSMAN_CONFIG)
+        news["name_to_try"] = bootstrap.find_name_to_try()
     finally:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
