@@ -17,6 +17,7 @@ import httpx
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from gateway import demo_books, demo_edition
@@ -66,7 +67,10 @@ def find_name_to_try() -> str:
         set(policies.values_list("public_id", flat=True)), key=lambda name: (name != AUTO_POLICY, name)
     )
     deployments = Deployment.objects.filter(
-        is_enabled=True, model__is_enabled=True, provider__is_enabled=True
+        Q(model__endpoints=[]) | Q(model__endpoints__contains=["chat"]),
+        is_enabled=True,
+        model__is_enabled=True,
+        provider__is_enabled=True,
     )
     names += deployments.order_by("model__name").values_list("model__name", flat=True)[:1]
     return names[0] if names else ""

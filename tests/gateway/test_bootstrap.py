@@ -52,7 +52,9 @@ def test_the_request_that_is_shown_first_names_what_is_there() -> None:
     bootstrap(environment={}, with_demo=True)
     assert find_name_to_try() == "pointsman/auto"
     Tenant.objects.get().policies.clear()  # nobody may name it any more
-    assert find_name_to_try() == "sim-code"
+    Model.objects.filter(name="sim-code").update(endpoints=["embeddings"])
+    Model.objects.filter(name="sim-large").update(endpoints=[])
+    assert find_name_to_try() == "sim-large"
 
 
 def test_a_second_start_changes_nothing() -> None:
