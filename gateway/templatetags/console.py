@@ -87,8 +87,8 @@ def state(name: str, text: str = "") -> SafeString:
 
 @register.filter
 def usd(nanousd: int | None) -> str:
-    """Write nano-USD as people read it; None is a dash, because unknown is not zero."""
-    return "–" if nanousd is None else format_usd(nanousd)
+    """Write nano-USD as people read it, with a real minus; None is a dash, because unknown is not zero."""
+    return "–" if nanousd is None else format_usd(nanousd).replace("-", "−")
 
 
 @register.filter
@@ -185,7 +185,7 @@ def signed_percent(ratio: float | None) -> str:
     if ratio is None:
         return "–"
     whole = round(abs(ratio) * 100)
-    return f"{'−' if ratio < 0 and whole else ''}{whole} %"
+    return f"{'−' if ratio < 0 and whole else ''}{whole:,} %"
 
 
 @register.filter

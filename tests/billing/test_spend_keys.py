@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from billing.catalog_ratings import read_router_now
 from billing.models import Evidence, Price
 from billing.reports import DayPoint, DayTotals, Spent
 from billing.spend_forecast import forecast_month
-from billing.spend_keys import growth_of, read_key_spend
+from billing.spend_keys import SORTS, KeyRow, growth_of, read_key_spend
 from billing.spend_questions import Question, read_question
 from billing.spend_rows import Row
 from billing.spend_savings import read_savings
@@ -113,6 +114,27 @@ def test_sorting_searching_and_showing_only_what_grew_change_neither_sums_nor_ju
     assert not read_key_spend(ask(tenant="999999"), now=at(TODAY)).rows
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("descending", [False, True])
+def test_every_order_is_that_of_the_rows_it_shows_and_any_part_of_them_is_the_same_rows(
+    keys: dict[str, make.World], descending: bool
+) -> None:
+    orders: dict[str, Callable[[KeyRow], Any]] = {
+        "key": lambda row: row.name,
+        "owner": lambda row: (row.key.owner == "", row.key.owner.lower()),
+        "spend": lambda row: row.row.totals.cost_nanousd,
+        "before": lambda row: row.row.before.cost_nanousd,
+        "change": lambda row: row.row.change_nanousd,
+        "requests": lambda row: row.row.totals.request_count,
+    }
+    assert set(orders) == set(SORTS)
+    for sort, order in orders.items():
+        rows = read_key_spend(ask(), now=at(TODAY), sort=sort, descending=descending).rows
+        by_name = sorted(rows, key=lambda row: row.name)
+        assert list(rows) == sorted(by_name, key=order, reverse=descending), sort
+        assert [rows[place] for place in range(len(rows))] == [*rows[:3], *rows[3:]] == list(rows)
+
+
 def growth(now: int, before: int, *, all_now: int = 1000, all_before: int = 1000, days: str = "7d") -> str:
     everything = Row(None, "", DayTotals(cost_nanousd=all_now), Spent(request_count=all_before))
     row = Row(1, "", DayTotals(cost_nanousd=now), Spent(cost_nanousd=before, request_count=int(before > 0)))
@@ -145,7 +167,7 @@ def test_the_page_and_its_file_show_the_same_keys_and_the_way_to_the_model(tmp_p
     client = operator()
     page = client.get("/spend/keys?period=7d").content.decode()
     assert "1 key grew unusually" in page
-    assert "3.0 times a day" in page
+    assert "3.0 times as much a day" in page
     assert f"key={world.key.pk}" in page[page.index("row-link") :][:200].replace("&amp;", "&")
     answer = client.get("/spend/keys/export.csv?period=7d&sort=key").content.decode()
     bot, _, total = csv.DictReader(io.StringIO(answer))

@@ -90,7 +90,7 @@ def find_what_grew(page: Any) -> None:
     page.click("a:has-text('7 days')")
     page.click(".page-header a:has-text('All keys')")
     assert KEY in page.inner_text(".alert-warning")
-    grown = page.locator("tbody tr", has_text="times a day")
+    grown = page.locator("tbody tr", has_text="times as much a day")
     assert grown.count() == 1
     assert KEY in grown.inner_text()
     grown.locator(".row-link").click()
