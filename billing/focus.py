@@ -42,6 +42,7 @@ RATE_STEP: Final = Decimal("1e-12")
 NANO_STEP: Final = Decimal("1e-9")
 MILLION_DIGITS: Final = 6
 _EXACT = Context(prec=80)
+NO_TAGS: Final[Mapping[str, str]] = {}
 
 # Column -> what it holds, and the versions that have it ("" is both).
 _COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
@@ -195,6 +196,7 @@ class Usage(NamedTuple):
     quantity: int
     cost_nanousd: int
     charge_nanousd: int
+    tags: Mapping[str, str] = NO_TAGS
 
 
 Row = dict[str, Any]
@@ -263,6 +265,7 @@ def usage_row(usage: Usage, account: Account, statement: Statement | None) -> Ro
         "SubAccountId": f"project-{usage.project_id}",
         "SubAccountName": usage.project,
         "SubAccountType": "Project",
+        "Tags": orjson.dumps(dict(usage.tags), option=orjson.OPT_SORT_KEYS).decode() if usage.tags else None,
         "x_CacheAction": meter.cache_action,
         "x_TokenDirection": meter.direction,
         "x_TokenModality": meter.modality,

@@ -1,12 +1,13 @@
 """Which rows does a month have in FOCUS? Meters by day, day by day, then what makes each statement its total.
 
-Reads: meter_by_day (brought up to date first), invoice, billing profiles, names. A page of rows is in memory at a time.
+Reads: meter_by_day (brought up to date first), invoice, billing profiles, labels, names. A page of rows is in
+memory at a time.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -20,13 +21,14 @@ from billing.focus import (
     closing_rows,
     usage_row,
 )
-from billing.models import BillingProfile, Invoice, InvoiceKind, InvoiceState, MeterByDay, UsageByDay
+from billing.models import BillingProfile, Invoice, InvoiceKind, InvoiceState, Label, MeterByDay, UsageByDay
 from billing.summing_meters import sum_meters
 from policies.models import Tenant
 
 DAY: Final = dt.timedelta(days=1)
 PAGE: Final = 2_000
 ISSUER: Final = "Pointsman"
+OTHER_VALUES: Final = "(all others)"
 NAMED: Final = (
     "project",
     "api_key",
@@ -70,9 +72,12 @@ def read_rows(*, first_day: dt.date, last_day: dt.date, tenant_id: int | None) -
         if not one.is_credit_note
     }
     billed: dict[str, Decimal] = {}
+    labels = _Labels()
     for row in _pages(first_day, last_day, tenant_id):
         statement = by_month.get((row.tenant_id, row.day.replace(day=1)))
-        found = usage_row(_usage_of(row), accounts[row.tenant_id], statement)
+        found = usage_row(
+            _usage_of(row, labels.tags_of(row.tag_label_ids)), accounts[row.tenant_id], statement
+        )
         if statement is not None:
             billed[statement.number] = billed.get(statement.number, Decimal(0)) + found["BilledCost"]
         yield found
@@ -102,7 +107,21 @@ def _pages(first_day: dt.date, last_day: dt.date, tenant_id: int | None) -> Iter
         day += DAY
 
 
-def _usage_of(row: MeterByDay) -> Usage:
+class _Labels:
+    """Names and values of tags, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[str, str]] = {}
+
+    def tags_of(self, label_ids: Sequence[int]) -> dict[str, str]:
+        """Name -> value. Of values that a tenant's reports do not hold apart it is known that there was one."""
+        if missing := set(label_ids) - self._known.keys():
+            rows = Label.objects.filter(pk__in=missing).values_list("pk", "name", "value")
+            self._known |= {pk: (name, value or OTHER_VALUES) for pk, name, value in rows}
+        return dict(self._known[one] for one in label_ids)
+
+
+def _usage_of(row: MeterByDay, tags: Mapping[str, str]) -> Usage:
     sold = row.price.deployment
     return Usage(
         day=row.day,
@@ -124,6 +143,7 @@ def _usage_of(row: MeterByDay) -> Usage:
         quantity=row.quantity,
         cost_nanousd=row.cost_nanousd,
         charge_nanousd=row.charge_nanousd,
+        tags=tags,
     )
 
 

@@ -1,6 +1,6 @@
 """How many units of which meter, at which rates, make up the spend of a day? Records -> meter_by_day.
 
-Reads: records, attempts, adjustments, late_posting, usage_by_day, prices, terms of sale. Writes: meter_by_day,
+Reads: records, attempts, adjustments, late_posting, usage_by_day, prices, terms of sale, labels. Writes: meter_by_day,
 meter_day.
 
 Every attempt is rated again, so the lines are exactly those of its cost and charge. A tenant's day is summed again,
@@ -21,6 +21,7 @@ import orjson
 from django.db import connection, transaction
 
 from billing.charging import SaleTerms, charge
+from billing.models import LabelKind, LabelUse
 from billing.pricebook import PriceVersion
 from billing.pricing import decimal_text
 from billing.rating import Line, Rated, UsageUnknownError, rate
@@ -31,6 +32,8 @@ from billing.stored_prices import load_price
 from billing.stored_usage import usage_from_json
 
 CHUNK: Final = 5_000
+# Of a tenant and day; what else there is counts without tags.
+MAX_TAG_SETS: Final = 1_000
 DAY: Final = dt.timedelta(days=1)
 _MEASURES = ("request_count", "unpriced_count", "cost_nanousd", "charge_nanousd")
 _DIFFERS = "(" + " OR ".join(f"u.{name} IS DISTINCT FROM m.{name}" for name in _MEASURES) + ")"
@@ -52,7 +55,8 @@ ORDER BY 1, 2
 
 _COLUMNS = """r.tenant_id, r.project_id, r.api_key_id, r.deployment_id, r.started_at, r.charge_nanousd IS NOT NULL,
     a.deployment_id, a.usage::text"""
-_OF_RECORDS = f"SELECT {_COLUMNS}, a.price_id, NULL::date, false, 1"
+_LABELS = "coalesce(r.label_ids::text, '{}')"
+_OF_RECORDS = f"SELECT {_COLUMNS}, a.price_id, NULL::date, false, 1, {_LABELS}"
 _ATTEMPTS = """JOIN billing_attemptrecord a ON a.request_id = r.id AND a.started_at = r.started_at
     AND a.cost_nanousd IS NOT NULL"""
 _LATE_MONTH = """CASE WHEN r.started_at < date_trunc('month', %(begins_at)s, 'UTC')
@@ -66,7 +70,7 @@ WHERE r.started_at >= %(begins_at)s AND r.started_at < %(ends_at)s AND a.started
     AND NOT EXISTS (SELECT FROM billing_lateposting l WHERE l.request_id = r.id AND l.number = 0)
 """
 _LATE = f"""
-SELECT {_COLUMNS}, a.price_id, {_LATE_MONTH}, false, 1
+SELECT {_COLUMNS}, a.price_id, {_LATE_MONTH}, false, 1, {_LABELS}
 FROM billing_lateposting l
 JOIN billing_requestrecord r ON r.id = l.request_id AND r.started_at = l.started_at {_ATTEMPTS}
 WHERE l.posted_on = %(day)s AND l.number = 0 AND l.tenant_id = ANY(%(tenants)s) AND r.cost_nanousd IS NOT NULL
@@ -75,7 +79,9 @@ WHERE l.posted_on = %(day)s AND l.number = 0 AND l.tenant_id = ANY(%(tenants)s) 
 _ADJUSTED = f"""
 SELECT r.tenant_id, r.project_id, r.api_key_id, r.deployment_id, r.started_at,
     r.charge_nanousd IS DISTINCT FROM r.cost_nanousd, a.deployment_id, a.usage::text, priced.price_id,
-    {_LATE_MONTH}, l.posted_on IS NOT NULL, priced.sign
+    {_LATE_MONTH}, l.posted_on IS NOT NULL, priced.sign,
+    coalesce((SELECT q.label_ids::text FROM billing_requestrecord q
+        WHERE q.id = r.request_id AND q.started_at = r.started_at), '{{}}')
 FROM billing_adjustment r
 LEFT JOIN billing_lateposting l ON l.request_id = r.request_id AND l.number = r.number
 CROSS JOIN LATERAL (
@@ -95,7 +101,8 @@ WHERE r.tenant_id = ANY(%(tenants)s) AND (
 
 _NAMES = (
     "day, tenant_id, project_id, api_key_id, deployment_id, price_id, meter, service_tier, cost_rate, sale_rate,"
-    " sale_term_id, sale_price_id, late_of, is_correction, quantity, cost_nanousd, charge_nanousd"
+    " sale_term_id, sale_price_id, late_of, is_correction, tag_label_ids,"
+    " quantity, cost_nanousd, charge_nanousd"
 )
 
 
@@ -118,6 +125,7 @@ class _Attempt(NamedTuple):
     late_of: dt.date | None
     is_correction: bool
     sign: int
+    label_ids: str
 
 
 def sum_meters(*, first_day: dt.date, last_day: dt.date, tenant_id: int | None = None) -> None:
@@ -158,10 +166,15 @@ def _sum_day(day: dt.date, tenants: Sequence[int]) -> None:
             cursor.execute("LOCK TABLE billing_meterday IN SHARE ROW EXCLUSIVE MODE")
         begins_at = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
         asked = {"day": day, "begins_at": begins_at, "ends_at": begins_at + DAY, "tenants": list(tenants)}
-        sums = _Sums()
+        sums = _Sums(_load_tags(tenants))
         for attempt in _read_attempts(asked):
             sums.add(attempt)
         _replace(day, tenants, sums)
+
+
+def _load_tags(tenants: Sequence[int]) -> frozenset[int]:
+    tags = LabelUse.objects.filter(tenant__in=tenants, label__kind=LabelKind.TAG)
+    return frozenset(tags.values_list("label_id", flat=True))
 
 
 def _read_attempts(asked: dict[str, Any]) -> Iterator[_Attempt]:
@@ -175,10 +188,12 @@ def _read_attempts(asked: dict[str, Any]) -> Iterator[_Attempt]:
 class _Sums:
     """Quantities, costs and charges by all that a meter's row is named by."""
 
-    def __init__(self) -> None:
+    def __init__(self, tag_ids: frozenset[int]) -> None:
         self.rows: dict[tuple[Any, ...], list[int]] = {}
         self._prices: dict[int, PriceVersion] = {}
         self._book: SaleBook | None = None
+        self._tag_ids = tag_ids
+        self._tag_sets: dict[int, set[tuple[int, ...]]] = defaultdict(set)
 
     def add(self, attempt: _Attempt) -> None:
         """Rate an attempt and count its lines."""
@@ -195,7 +210,7 @@ class _Sums:
         sold = charge(usage, price, terms) if attempt.has_own_charge else paid
         own_price_id = terms.price.id if terms is not None and terms.price is not None else None
         scope = (attempt[0], attempt[1], attempt[2], attempt[3], attempt.price_id, usage.service_tier)
-        late = (attempt.late_of, attempt.is_correction)
+        late = (attempt.late_of, attempt.is_correction, self._find_tags(attempt))
         sign = attempt.sign
         for meter, quantity, cost_rate, sale_rate, cost, charged in pair_lines(paid, sold):
             is_sold = terms is not None and sale_rate is not None
@@ -207,6 +222,19 @@ class _Sums:
             kept[0] += sign * quantity
             kept[1] += sign * cost
             kept[2] += sign * charged
+
+    def _find_tags(self, attempt: _Attempt) -> tuple[int, ...]:
+        """The record's labels that are tags; none beyond so many sets a day: rows must stay far fewer than records."""
+        if attempt.label_ids == "{}":
+            return ()
+        ids = map(int, attempt.label_ids[1:-1].split(","))
+        tags = tuple(sorted(one for one in ids if one in self._tag_ids))
+        sets = self._tag_sets[attempt.tenant_id]
+        if tags not in sets:
+            if len(sets) >= MAX_TAG_SETS:
+                return ()
+            sets.add(tags)
+        return tags
 
     def _find_terms(self, attempt: _Attempt) -> SaleTerms | None:
         if self._book is None:
@@ -278,12 +306,13 @@ def _replace(day: dt.date, tenants: Sequence[int], sums: _Sums) -> None:
                     sale_price,
                     late,
                     corrects,
+                    tags,
                 ) = key
                 if not quantity and not cost and not charged:
                     continue  # taken back as a whole
                 copy.write_row((
                     day, tenant, project, api_key, deployment, price, meter, tier, _rate_text(cost_rate),
-                    _rate_text(sale_rate), sale_term, sale_price, late, corrects, quantity, cost, charged,
+                    _rate_text(sale_rate), sale_term, sale_price, late, corrects, list(tags), quantity, cost, charged,
                 ))  # fmt: skip
                 place = (tenant, api_key, deployment)
                 before = expected.get(place, (0, 0))

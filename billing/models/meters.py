@@ -5,11 +5,12 @@ Derived from the records (`billing.summing_meters`), for statements and exports;
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 
 class MeterByDay(models.Model):
-    """Sums by posting day (UTC), tenant, project, key, the record's deployment, the attempt's price, meter and rates.
+    """Sums by posting day (UTC), tenant, project, key, record's deployment, attempt's price, meter, rates and tags.
 
     Rates are decimal texts in USD per million units (of the meter `request`: per request). Where the sale cuts units
     otherwise than the cost, there is a row for each: without `sale_rate` its quantity is charged in another row,
@@ -41,6 +42,11 @@ class MeterByDay(models.Model):
     )
     sale_price = models.ForeignKey(
         "billing.Price", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    tag_label_ids = ArrayField(
+        models.BigIntegerField(),
+        default=list,
+        help_text="Labels of the tags that the tenant reports, in order; empty: none, or beyond what is held apart.",
     )
     quantity = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()

@@ -15,7 +15,7 @@ from django.db.models import Sum
 from focus_data_toolkit import detect_focus_schema, lint_focus_1_4_structure
 from focus_data_toolkit.model.validator import COND_MULTIPLE_PRICING_CATEGORIES, COND_UNIT_PRICING
 
-from billing import invoicing
+from billing import invoicing, summing_meters
 from billing.billing_profiles import change_profile
 from billing.credit_notes import write_credit_note
 from billing.exchange_rates import add_rate
@@ -38,6 +38,9 @@ RATES = {
     "input_usd_per_mtok>5000": "0.1",
     "input_usd_per_mtok@flex": "0.025",
 }
+
+# Of the requests of a day.
+TAGS: dict[int, dict[str, str]] = {2: {"team": "=search", "env": "prod"}, 31: {"team": "mail"}}
 
 
 def at(day: int) -> dt.datetime:
@@ -65,7 +68,9 @@ def fill(data_dir: Path) -> make.World:
             "reasoning_tokens": usage["reasoning"], "service_tier": usage["tier"],
         }  # fmt: skip
         cost = total_nanousd(usage_from_json(stored), version)
-        lines += make.request_lines(world, make.request_id_at(at(day)), usage=usage, cost=cost)
+        pair = make.request_lines(world, make.request_id_at(at(day)), usage=usage, cost=cost)
+        pair[0]["tags"] = TAGS.get(day, {})
+        lines += pair
     lines += make.request_lines(world, make.request_id_at(at(3)), cost=None, price=None, unpriced=True)
     make.ingest(data_dir, lines)
     return world
@@ -112,6 +117,38 @@ def test_the_toolkit_finds_nothing_wrong(tmp_path: Path, version: str) -> None:
         report = lint_focus_1_4_structure(COST_AND_USAGE, some, supported_conditions=supported)
         assert report.messages() == []
     assert {row["ChargeCategory"] for row in rows} == {"Usage", "Adjustment", "Tax"}
+
+
+@pytest.mark.django_db
+def test_requests_of_other_tags_are_in_rows_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, day = make.world(), at(9)
+    teams = ["a", "a", "b", "c", ""]
+    for number, team in enumerate(teams):
+        pair = make.request_lines(world, make.request_id_at(day))
+        pair[0]["tags"] = {"team": team, "trace": 7} if team else {}
+        make.ingest(tmp_path, pair, worker=f"w{number}")
+    monkeypatch.setattr(summing_meters, "MAX_TAG_SETS", 3)
+    rows = [row for row in rows_of(tmp=tmp_path) if row["x_Meter"] == "output"]
+    quantities = {row["Tags"]: int(Decimal(row["ConsumedQuantity"])) for row in rows}
+    one = quantities['{"team":"b"}'] if '{"team":"b"}' in quantities else quantities['{"team":"c"}']
+    # Three sets are held apart, whichever come first; what is beyond counts without tags, and nothing is lost.
+    assert len(quantities) in (3, 4)
+    assert sum(quantities.values()) == len(teams) * one
+    assert {key for key in quantities if key} <= {'{"team":"a"}', '{"team":"b"}', '{"team":"c"}'}
+    charged = sum(int(row["x_ChargeNanoUsd"]) for row in rows_of(tmp=tmp_path))
+    assert charged == len(teams) * make.COST_NANOUSD
+
+
+@pytest.mark.django_db
+def test_tags_are_json_of_what_the_tenant_reports(tmp_path: Path) -> None:
+    world = fill(tmp_path)
+    issue(world)
+    tags = {(row["ChargePeriodStart"][:10], row["Tags"]) for row in rows_of(tmp=tmp_path)}
+    assert ("2026-05-02", '{"env":"prod","team":"=search"}') in tags
+    assert ("2026-05-31", '{"team":"mail"}') in tags
+    assert {text for day, text in tags if day == "2026-05-01"} == {""}
 
 
 def test_the_toolkit_would_find_a_wrong_cost(tmp_path: Path) -> None:
