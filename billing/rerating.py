@@ -44,6 +44,9 @@ from billing.stored_usage import usage_from_json
 from policies import changes
 from policies.errors import InvalidValueError
 
+# As far back as the console looks for requests without a price.
+DAYS_LOOKED_AT = 90
+
 BATCH = 1_000
 REVERSAL, REPLACEMENT = 1, 2
 # One run at a time writes: the same request must not be priced twice.
@@ -110,9 +113,14 @@ class Outcome:
 
 
 def count_unpriced(first_day: dt.date, last_day: dt.date) -> int:
-    """Requests of these days without a price, after all adjustments. Reads the rollups alone."""
-    days = UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day)
+    """Requests of these days without a price, after all adjustments. Reads the few rollups that have some."""
+    days = UsageByDay.objects.filter(day__gte=first_day, day__lte=last_day).exclude(unpriced_count=0)
     return int(days.aggregate(sum=Sum("unpriced_count"))["sum"] or 0)
+
+
+def count_unpriced_lately(today: dt.date) -> int:
+    """Requests of the last DAYS_LOOKED_AT days (UTC) without a price: what home, menu and the page Prices name."""
+    return max(0, count_unpriced(today - dt.timedelta(days=DAYS_LOOKED_AT - 1), today))
 
 
 def count_records_to_read(question: Question, with_some: DaysAndKeys) -> int:

@@ -12,9 +12,11 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
 from billing.price_proposals import count_waiting
-from gateway.needs_attention import count_down_providers, count_unpriced_today
+from billing.rerating import count_unpriced_lately
+from gateway.needs_attention import count_down_providers
 from policies.permissions import Ability, may, role_of
 from policies.router_tables import find_waiting_number
 
@@ -112,7 +114,7 @@ def _badges() -> dict[str, tuple[str, str]]:
     badges = {}
     if down := count_down_providers(Path(settings.POINTSMAN_DATA_DIR)):
         badges["providers"] = ("red", f"{down} down")
-    if unpriced := count_unpriced_today():
+    if unpriced := count_unpriced_lately(timezone.now().date()):
         badges["requests"] = ("yellow", f"{unpriced:,} unpriced")
     if waiting := count_waiting():
         badges["prices"] = ("azure", f"{waiting:,} to approve")

@@ -23,8 +23,7 @@ from billing.price_estimates import DAYS, Estimate, estimate, sum_last_days
 from billing.price_forms import ProposalForm
 from billing.rate_changes import RateChange, list_changes
 from billing.reports import DayTotals
-from billing.rerating import count_unpriced
-from billing.views.rerating import DAYS as UNPRICED_DAYS
+from billing.rerating import DAYS_LOOKED_AT, count_unpriced_lately
 from policies.errors import ConfigurationError
 from policies.models import Deployment
 from policies.permissions import Ability, actor_name, needs
@@ -87,8 +86,8 @@ def list_prices(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "proposals": proposals,
         "unpriced_count": unpriced_count,
-        "unpriced_requests": count_unpriced(today - dt.timedelta(days=UNPRICED_DAYS - 1), today),
-        "unpriced_days": UNPRICED_DAYS,
+        "unpriced_requests": count_unpriced_lately(today),
+        "unpriced_days": DAYS_LOOKED_AT,
     }
     return render(request, "prices/list.html", context)
 

@@ -22,7 +22,7 @@ from policies.forms import ConsoleForm
 from policies.models import Deployment
 from policies.permissions import Ability, actor_name, needs
 
-DAYS = 90
+DAYS = rerating.DAYS_LOOKED_AT
 # More would keep the page waiting: then the command does it.
 MAX_REQUESTS = 5_000
 MAX_READ = 200_000
@@ -59,6 +59,9 @@ def price_unpriced(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     question = _question(now, bool(request.POST.get("takes_later_price")))
     unpriced = rerating.count_unpriced(question.first_day, question.last_day)
+    if unpriced <= 0:
+        messages.info(request, "Nothing changed: no request is without a price any more.")
+        return redirect("unpriced")
     if not _is_small(question, unpriced, rerating.find_days(question)):
         messages.error(request, "Nothing changed: these are too many requests to wait for; use the command.")
         return redirect("unpriced")
@@ -69,8 +72,7 @@ def price_unpriced(request: HttpRequest) -> HttpResponse:
             )
         )
         if run is not None:
-            said = f"{run.request_count:,} request{'s' if run.request_count != 1 else ''} priced; every total follows."
-            messages.success(request, said)
+            messages.success(request, _said_of(run))
             return redirect("unpriced")
     return _show(request, form)
 
@@ -107,6 +109,14 @@ def _show(request: HttpRequest, form: RerateForm) -> HttpResponse:
             ],
         }
     return render(request, "prices/unpriced.html", context, status=422 if form.errors else 200)
+
+
+def _said_of(run: ReratingRun) -> str:
+    if not run.request_count:
+        return f"No request could be priced: {run.left_count:,} wait for a price of their deployment."
+    return (
+        f"{run.request_count:,} request{'s' if run.request_count != 1 else ''} priced; every total follows."
+    )
 
 
 def _question(now: dt.datetime, takes_later_price: bool) -> Question:

@@ -21,6 +21,7 @@ from billing.closing import find_overdue_month
 from billing.models import UsageByDay
 from billing.money import format_usd
 from billing.recent_reports import HourTotals, TodaySummary, today_summary
+from billing.rerating import count_unpriced_lately
 from gateway.demo_books import find_invented_until
 from gateway.health_board import read_reports
 from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments
@@ -164,12 +165,12 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "url": reverse("deployment", args=[deployment.pk]),
             }
         )
-    if (unpriced := int(today.today.unpriced_count)) > 0:
+    if unpriced := count_unpriced_lately(today.now.date()):
         items.append(
             {
                 "state": "unpriced",
-                "title": f"{unpriced:,} request{'s' if unpriced != 1 else ''} without a price today",
-                "text": "They are left out of every sum until their deployment has a price.",
+                "title": f"{unpriced:,} request{'s' if unpriced != 1 else ''} without a price",
+                "text": "They are left out of every sum of money until they are priced.",
                 "url": reverse("unpriced"),
             }
         )

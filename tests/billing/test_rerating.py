@@ -200,6 +200,10 @@ def test_finance_sees_what_has_no_price_and_prices_it_in_the_browser(tmp_path: P
     detail = finance.get(f"/requests/{lines[0]['id']}").content.decode()
     assert "Recorded without a price" in detail
     assert "first price" in detail
+    # Whoever presses the button after somebody else was quicker makes no run of nothing.
+    late_press = finance.post("/prices/unpriced/price", body, follow=True).content.decode()
+    assert "no request is without a price any more" in late_press
+    assert ReratingRun.objects.count() == 2
     assert "Every request has its price" in finance.get("/prices/unpriced").content.decode()
     assert lines[0]["id"] not in finance.get("/requests?unpriced=1").content.decode()
     assert verify(now=NOW).is_ok

@@ -46,6 +46,18 @@ def test_todays_requests_failures_spend_and_keys_are_summed(tmp_path: Path) -> N
     assert any("1 request without a price" in item["title"] for item in context["attention"])
 
 
+def test_requests_of_earlier_days_without_a_price_need_somebody_too(tmp_path: Path) -> None:
+    world = make.world()
+    at = timezone.now() - dt.timedelta(days=20)
+    make.ingest(
+        tmp_path, make.request_lines(world, make.request_id_at(at), price=None, cost=None, unpriced=True)
+    )
+    page = viewer().get("/")
+    (item,) = [item for item in page.context["attention"] if item["state"] == "unpriced"]
+    assert item["title"] == "1 request without a price"
+    assert "1 unpriced" in page.content.decode()
+
+
 def test_yesterday_is_counted_until_the_same_time_of_day(tmp_path: Path) -> None:
     world = make.world()
     now = timezone.now()
