@@ -14,7 +14,8 @@ COPY policies policies
 COPY billing billing
 COPY templates templates
 COPY gateway gateway
-RUN python -m compileall -q policies billing gateway
+# A checkout under umask 077 would be unreadable for the user below.
+RUN chmod -R a+rX /app && python -m compileall -q policies billing gateway
 
 USER pointsman
 VOLUME /data
