@@ -38,10 +38,11 @@ class Table:
 
     def need(self, *columns: str) -> None:
         """Raise BillError naming the columns that are missing."""
-        missing = [column for column in columns if column not in self.columns]
+        missing = list(dict.fromkeys(column for column in columns if column not in self.columns))
         if missing:
             listed = ", ".join(self.columns)[:300]
-            raise BillError(f"line 1: the column {', '.join(missing)} is missing; the file has {listed}")
+            one, verb = ("column", "is") if len(missing) == 1 else ("columns", "are")
+            raise BillError(f"line 1: the {one} {', '.join(missing)} {verb} missing; the file has {listed}")
 
 
 def decode(raw: bytes) -> str:

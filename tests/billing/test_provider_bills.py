@@ -276,6 +276,7 @@ def test_every_bad_line_is_told_up_to_twenty() -> None:
             "line 1: the column day is missing; the file has date, model, cost",
         ),
         ("day,model,note\n2026-11-20,m,1\n", "line 1: the column cost is missing"),
+        ("Foo,Bar\n1,2\n", "line 1: the columns day, model are missing; the file has Foo, Bar"),
         ("day,model,cost,cost\n2026-11-20,m,1,1\n", "line 1: the column cost stands twice"),
         ("day;model;cost\n2026-11-20;m;1,25\n", "line 2: cost: '1,25' is not a plain number"),
         (HEAD, "nothing is charged in this file"),
