@@ -3,9 +3,10 @@
 import django.contrib.postgres.fields
 from django.db import migrations, models
 
-# Days that may still come onto a statement, of tenants whose requests have tags, are summed once more.
+# Days that may still come onto a statement, of tenants whose requests have tags, are summed once more. What they were
+# summed of is forgotten: marked as not matching, they would count as wrong, and nothing could be closed until then.
 SUM_AGAIN = """
-UPDATE billing_meterday SET matches = false
+DELETE FROM billing_meterday
 WHERE tenant_id IN (SELECT tenant_id FROM billing_labelname WHERE kind = 'tag')
     AND day >= (date_trunc('month', now(), 'UTC') - interval '1 month')::date
     AND NOT EXISTS (SELECT FROM billing_periodlock WHERE closed_until > day);
