@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar
 
 from django.db import connection, transaction
-from django.db.models import BigIntegerField, Sum
+from django.db.models import BigIntegerField, F, Sum
 from django.db.models import Model as Table
 from django.db.models.functions import Cast
 
@@ -186,7 +186,8 @@ def group_by(
 ) -> list[Group]:
     """Totals by one dimension, dearest first. Without a limit they sum to `totals` of the same days and scope."""
     column, table = DIMENSIONS[dimension]
-    found = read_sums_by(column, days_of(first_day, last_day, scope, by=column), DayTotals)
+    rows = days_of(first_day, last_day, scope, by=column)
+    found = read_sums_by(column, rows, DayTotals, dearest=limit)
     cost, requests = place_of("cost_nanousd"), place_of("request_count")
     dearest = sorted(found.items(), key=lambda pair: (-pair[1][cost], -pair[1][requests], pair[0] or 0))[
         :limit
@@ -267,8 +268,13 @@ def read_sums(kind: type[T], row: Mapping[str, Any]) -> T:
     return kind(*[row[f"sum_{f.name}"] or 0 for f in fields(kind)])
 
 
-def read_sums_by(column: str, rows: Any, kind: type[Spent]) -> dict[int | None, Sums]:
-    """The sums of these rows by what a column holds, in one query; in two by what a deployment has."""
+def read_sums_by(
+    column: str, rows: Any, kind: type[Spent], *, dearest: int | None = None
+) -> dict[int | None, Sums]:
+    """The sums of these rows by what a column holds, in one query; in two by what a deployment has.
+
+    `dearest`: how many are wanted; of columns that may have thousands no more are read.
+    """
     if column in OF_DEPLOYMENT:
         by_deployment = read_sums_by("deployment_id", rows, kind)
         owner_of = owner_of_deployments(column)  # afterwards: one that was just added is known too
@@ -276,7 +282,11 @@ def read_sums_by(column: str, rows: Any, kind: type[Spent]) -> dict[int | None, 
         for deployment_id, sums in by_deployment.items():
             parts[None if deployment_id is None else owner_of[deployment_id]].append(sums)
         return {owner_id: sum_up(kind, found) for owner_id, found in parts.items()}
-    return {row[0]: row[1:] for row in rows.values_list(column).annotate(**sums_of(kind))}
+    found = rows.values_list(column).annotate(**sums_of(kind))
+    if dearest is not None:
+        first = F(column).asc(nulls_first=True)
+        found = found.order_by("-sum_cost_nanousd", "-sum_request_count", first)[:dearest]
+    return {row[0]: row[1:] for row in found}
 
 
 def owner_of_deployments(column: str) -> dict[int, int]:

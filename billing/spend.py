@@ -64,7 +64,7 @@ class Spend:
 
 
 def read_spend(question: Question) -> Spend:
-    """Answer in seven small queries at most, whatever the number of keys. Rows have no names yet: `with_names`."""
+    """Answer in seven queries at most, whatever the number of keys. Rows have no names yet: `with_names`."""
     with reports.one_moment():
         if question.by == "day":
             return _by_day(question)

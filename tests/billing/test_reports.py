@@ -81,7 +81,9 @@ def test_the_totals_of_some_keys_are_those_of_each_and_leave_out_the_unused(
     assert set(reports.totals_by_key([one, other], first_day=YESTERDAY, last_day=TODAY)) == {one, other}
 
 
-@pytest.mark.parametrize("dimension", ["tenant", "project", "key", "deployment", "policy"])
+@pytest.mark.parametrize(
+    "dimension", ["tenant", "project", "key", "model", "provider", "deployment", "policy"]
+)
 def test_groups_and_days_sum_to_the_total(worlds: tuple[make.World, make.World], dimension: Any) -> None:
     total = reports.totals(first_day=YESTERDAY, last_day=TODAY)
     groups = reports.group_by(dimension, first_day=YESTERDAY, last_day=TODAY)
@@ -90,6 +92,7 @@ def test_groups_and_days_sum_to_the_total(worlds: tuple[make.World, make.World],
     for parts in ([group.totals for group in groups], [point.totals for point in days]):
         for name in DayTotals.__dataclass_fields__:
             assert sum(getattr(part, name) for part in parts) == getattr(total, name)
+    assert reports.group_by(dimension, first_day=YESTERDAY, last_day=TODAY, limit=1) == groups[:1]
     assert [group.totals.cost_nanousd for group in groups] == sorted(
         (group.totals.cost_nanousd for group in groups), reverse=True
     )

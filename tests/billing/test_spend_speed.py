@@ -1,16 +1,19 @@
-"""How long do the pages of spend take on the rollups of ten million requests?
+"""How long do the pages that read the rollups take when those are of ten million requests?
 
 5,000 keys of 50 tenants over 90 days: every tenth asks three of 20 deployments a day, the others one on two days of
 three. That makes 405,000 rows of the rollup by day for 10 million requests.
-`python -m pytest tests/billing/test_spend_speed.py -m nightly -s` prints the times,
-and the CPU time of both processes, which says what they are on a machine that does nothing else.
+`python -m pytest tests/billing/test_spend_speed.py -m nightly -s` prints the times, and the CPU time of this process
+and its database process together. That is what a page takes on a machine that does nothing else, and what is judged:
+the time of a clock is also that of whoever else works on the machine.
 """
 
 from __future__ import annotations
 
+import gc
+import math
 import os
-import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from django.db import connection
 from django.utils import timezone
 
 from billing.storing import DAY_SUMS
+from gateway.dataplane.server import GC_THRESHOLDS
 from policies.models import ApiKey, Deployment, Model, Project, Tenant
 from tests import make
 from tests.console_people import operator
@@ -27,7 +31,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.nightly]
 
 KEYS, TENANTS, DEPLOYMENTS, DAYS = int(os.environ.get("SPEND_KEYS", "5000")), 50, 20, 90
 LIMIT_MS = float(os.environ.get("SPEND_LIMIT_MS", "300"))
-ROUNDS = 7
+ROUNDS, EXPORT_ROUNDS = 20, 3
 
 
 def seed() -> make.World:
@@ -86,36 +90,63 @@ def seed() -> make.World:
     return replace(world, tenant=tenants[7], key=keys[7])
 
 
+@pytest.fixture
+def collector_of_a_worker() -> Iterator[None]:
+    """The garbage collector as `gateway.dataplane.server` sets it for the processes that serve these pages."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
 def cpu_seconds() -> float:
-    """Of this process and its database process: what a page takes, however busy the machine is."""
+    """Of this process and its database process."""
     with connection.cursor() as cursor:
         cursor.execute("SET max_parallel_workers_per_gather = 0")
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return time.process_time() + (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    # User and system time, in hundredths of a second: each round is known to 10 ms.
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return time.process_time() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def test_pages_of_spend_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests() -> None:
+def of_sorted(numbers: list[float], ratio: float) -> float:
+    """The number that this part of them does not exceed."""
+    return sorted(numbers)[math.ceil(ratio * len(numbers)) - 1]
+
+
+@pytest.mark.usefixtures("collector_of_a_worker")
+def test_pages_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests() -> None:
     world = seed()
     client = operator()
     slow = []
     for address in (
-        "/spend?period=30d&by=tenant", "/spend?period=30d&by=key", "/spend?period=30d&by=model",
-        "/spend?period=30d&by=day", "/spend?period=7d&by=key", f"/spend?period=30d&by=key&tenant={world.tenant.pk}",
-        f"/spend?period=30d&by=model&key={world.key.pk}", "/spend/keys?period=30d", "/spend/keys?period=this-month",
-        "/spend/savings?period=30d", "/spend/export.csv?by=key", "/spend/keys/export.xlsx",
+        "/spend?period=30d&by=tenant", "/spend?period=30d&by=project", "/spend?period=30d&by=key",
+        "/spend?period=30d&by=model", "/spend?period=30d&by=provider", "/spend?period=30d&by=deployment",
+        "/spend?period=30d&by=policy", "/spend?period=30d&by=day", "/spend?period=7d&by=key",
+        f"/spend?period=30d&by=key&tenant={world.tenant.pk}", f"/spend?period=30d&by=model&key={world.key.pk}",
+        "/spend/keys?period=30d", "/spend/keys?period=30d&sort=key&page=40", "/spend/keys?period=30d&q=key-0",
+        "/spend/keys?period=30d&only=unusual", "/spend/keys?period=this-month", "/spend/savings?period=30d",
+        "/", "/keys", "/prices", "/policies", "/budgets", "/statements",
+        "/spend/export.csv?by=key", "/spend/keys/export.csv", "/spend/keys/export.xlsx",
     ):  # fmt: skip
-        client.get(address)
-        times, cpu_s = [], cpu_seconds()
-        for _ in range(ROUNDS):
-            begun = time.perf_counter()
-            assert client.get(address).status_code == 200
-            times.append((time.perf_counter() - begun) * 1000)
-        cpu_ms = (cpu_seconds() - cpu_s) * 1000 / ROUNDS
+        is_page = "export" not in address
+        assert client.get(address).status_code == 200
+        clock_ms, cpu_ms = [], []
+        for _ in range(ROUNDS if is_page else EXPORT_ROUNDS):
+            cpu_s, begun = cpu_seconds(), time.perf_counter()
+            client.get(address)
+            clock_ms.append((time.perf_counter() - begun) * 1000)
+            cpu_ms.append((cpu_seconds() - cpu_s) * 1000)
+        p95_ms = of_sorted(cpu_ms, 0.95)
         print(
-            f"{address:45} median {statistics.median(times):5.0f} ms, worst {max(times):5.0f} ms, CPU {cpu_ms:5.0f} ms"
+            f"{address:45} CPU median {of_sorted(cpu_ms, 0.5):5.0f} ms, p95 {p95_ms:5.0f} ms;"
+            f" clock median {of_sorted(clock_ms, 0.5):5.0f} ms, p95 {of_sorted(clock_ms, 0.95):5.0f} ms",
+            flush=True,
         )
-        if "export" not in address and statistics.median(times) > LIMIT_MS:
+        if is_page and p95_ms > LIMIT_MS:
             slow.append(address)
     assert not slow
