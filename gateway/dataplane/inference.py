@@ -42,6 +42,7 @@ from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_request import Endpoint, parse_request
 from gateway.wire.openai_usage import read_usage
 from policies.decision import Ask, Decision, RoutingError, decide
+from policies.explaining import reason_text
 from policies.snapshot import RoutingSnapshot
 
 logger = logging.getLogger(__name__)
@@ -174,13 +175,11 @@ def routing_error(error: RoutingError) -> GatewayError:
 
 def _no_candidate(decision: Decision, endpoint: str) -> NoCandidate:
     reasons = {dropped.deployment: dropped.reason for dropped in decision.dropped}
-    listed = (
-        "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no rule matched this request"
-    )
+    why = _in_words(reasons)
     if decision.is_never_possible and reasons and set(reasons.values()) == {"context_window"}:
         # The code that clients branch on to shorten a conversation, as if a provider had said it.
         return NoCandidate(
-            f"The request is too long for every deployment behind '{decision.requested_model}' ({listed}).",
+            f"The request is too long for every deployment behind '{decision.requested_model}'. {why}",
             code="context_length_exceeded",
             param="messages" if endpoint == "chat" else "prompt",
             status=400,
@@ -189,7 +188,7 @@ def _no_candidate(decision: Decision, endpoint: str) -> NoCandidate:
         )
     if decision.is_never_possible:
         return NoCandidate(
-            f"No deployment behind '{decision.requested_model}' can serve this request ({listed}).",
+            f"No deployment behind '{decision.requested_model}' can serve this request. {why}",
             code="no_capable_deployment",
             param="model",
             status=400,
@@ -197,10 +196,22 @@ def _no_candidate(decision: Decision, endpoint: str) -> NoCandidate:
             extra={"reasons": reasons},
         )
     return NoCandidate(
-        f"No deployment behind '{decision.requested_model}' can be called right now ({listed}).",
+        f"No deployment behind '{decision.requested_model}' can be called right now. {why}",
         code="no_candidate",
         headers=[(b"retry-after", b"5")],
         extra={"reasons": reasons},
+    )
+
+
+def _in_words(reasons: Mapping[str, str]) -> str:
+    """Reasons by deployment as sentences, each reason once."""
+    if not reasons:
+        return "No rule matched this request."
+    names_by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names_by_reason.setdefault(reason, []).append(name)
+    return " ".join(
+        f"{', '.join(names)}: {reason_text(reason)} ({reason})." for reason, names in names_by_reason.items()
     )
 
 

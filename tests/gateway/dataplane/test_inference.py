@@ -369,3 +369,12 @@ async def test_large_bodies_are_turned_away_while_too_many_are_held_and_small_on
     plane.gateway.stats.held_bytes = 0
     assert (await plane.ask("a", **large)).status == 200
     assert plane.gateway.stats.held_bytes == 0
+
+
+async def test_why_nothing_can_serve_a_request_is_said_in_words_each_reason_once():
+    client = await fallback_plane("a", "b").ask("acme/auto", provider={"only": ["nobody"]})
+    assert client.status == 400
+    assert (
+        b"can serve this request. a, b: the caller asked for other providers only (provider_only)."
+        in client.body
+    )
