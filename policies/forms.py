@@ -42,6 +42,8 @@ class ConsoleForm(forms.Form):
             )
         for name, field in self.fields.items():
             widget = field.widget
+            if isinstance(field, forms.SlugField):
+                field.error_messages["invalid"] = "Letters, digits, hyphens and underscores alone: no spaces."
             if isinstance(widget, (forms.CheckboxInput, forms.CheckboxSelectMultiple, forms.RadioSelect)):
                 css = "form-check-input"
             elif isinstance(widget, forms.Select):

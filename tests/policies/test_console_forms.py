@@ -1,4 +1,4 @@
-"""Does a form say when somebody else changed what it changes, and lose neither of the two?"""
+"""Does a form refuse in plain words, and say when somebody else changed what it changes, losing neither?"""
 
 from __future__ import annotations
 
@@ -68,3 +68,10 @@ def test_a_refused_field_leads_to_its_error() -> None:
     named = [name for names in re.findall(r'aria-describedby="([^"]+)"', page) for name in names.split()]
     assert "id_scope_error" in named
     assert [name for name in named if f'id="{name}"' not in page] == []
+
+
+@pytest.mark.django_db
+def test_a_name_that_cannot_be_is_refused_in_plain_words() -> None:
+    page = operator().post("/tenants/new", {"name": "two words", "time_zone": "UTC"}).content.decode()
+    assert "no spaces" in page
+    assert "slug" not in page
