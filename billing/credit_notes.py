@@ -1,18 +1,21 @@
-"""How is an issued invoice corrected? By a credit note over all of its lines, or some; never by a change.
+"""How is an issued invoice corrected? By a credit note over its lines, some, or parts of them; never by a change.
 
-Writes: invoice, invoice_line, issued_pdf, invoice_counter, ledger postings, credit given back, change_event. A line is
-credited once, so credit notes are never more than the invoice; their taxes are rounded together and give back its tax
-exactly. What the tenant still owes shrinks first; beyond that, credit that the invoice drew goes back.
+Writes: invoice, invoice_line, issued_pdf, invoice_counter, ledger postings, credit given back, change_event. No more
+is credited of a line than is left, so credit notes are never more than the invoice; their taxes are rounded together
+and give back its tax exactly. What the tenant still owes shrinks first; beyond that, credit that the invoice drew goes
+back.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
 from django.db import transaction
+from django.db.models import Count, Sum
 
 from billing import credits
 from billing.billing_profiles import profile_of
@@ -30,7 +33,7 @@ from billing.invoicing import (
 )
 from billing.issued_pdfs import keep_pdf
 from billing.ledger import Kind
-from billing.minor_units import nano_of_minor, round_half_up
+from billing.minor_units import minor_of, minor_text, nano_of_minor, round_half_up
 from billing.models import Invoice, InvoiceKind, InvoiceLine, InvoiceState
 from billing.statement_document import (
     CreditDrawn,
@@ -46,6 +49,15 @@ from billing.statement_document import (
 from policies.errors import InvalidValueError
 
 
+class Left(NamedTuple):
+    """What no credit note has taken of a line yet, or what one takes of it. `is_all`: nothing was taken before."""
+
+    line: InvoiceLine
+    amount_minor: int
+    amount_nanousd: int
+    is_all: bool = True
+
+
 @transaction.atomic
 def write_credit_note(
     *,
@@ -54,9 +66,11 @@ def write_credit_note(
     now: dt.datetime,
     reason: str,
     positions: Collection[int] | None = None,
+    amounts_minor: Mapping[int, int] | None = None,
 ) -> Invoice:
-    """Credit the lines at these positions; None: all that are left. It is issued at once, with its own number.
+    """Credit what is left of the lines at these positions; None: of all. It is issued at once, with its own number.
 
+    `amounts_minor`: of some of them only so much, in the smallest unit of the currency, before tax.
     Raises InvalidValueError, and StepRefusedError when there is nothing to correct.
     """
     if not reason.strip():
@@ -69,7 +83,7 @@ def write_credit_note(
         raise StepRefusedError(
             f"{corrected} is {corrected.get_state_display()}: issued invoices are corrected"
         )
-    lines = _choose(corrected, positions)
+    taken = _choose(corrected, positions, amounts_minor or {})
     row = Invoice(
         tenant=corrected.tenant,
         kind=InvoiceKind.CREDIT_NOTE,
@@ -81,13 +95,13 @@ def write_credit_note(
         reviewed_at=now,
         reviewed_by=actor[:150],
     )
-    document = _build(corrected, lines, row.reason, now=now)
+    document = _build(corrected, taken, row.reason, now=now)
     set_document(row, document)
     row.save()
-    write_lines(row, document, [line.deployment_id for line in lines], [line.pk for line in lines])
+    write_lines(row, document, [one.line.deployment_id for one in taken], [one.line.pk for one in taken])
     given = _give_back(row, corrected, document, actor=actor, now=now)
     row.number = take_number(InvoiceKind.CREDIT_NOTE)
-    document = _build(corrected, lines, row.reason, now=now, number=row.number_text, given=given)
+    document = _build(corrected, taken, row.reason, now=now, number=row.number_text, given=given)
     set_document(row, document)
     row.state, row.issued_at, row.issued_by = InvoiceState.ISSUED, now, actor[:150]
     keep_pdf(row, document)
@@ -98,26 +112,67 @@ def write_credit_note(
 
 
 def list_open_lines(invoice: Invoice) -> list[InvoiceLine]:
-    """The lines of an invoice that no credit note has credited."""
-    return list(invoice.lines.filter(credited__isnull=True).order_by("position"))
+    """The lines of an invoice of which something is left to credit."""
+    return [one.line for one in list_left(invoice)]
 
 
-def _choose(corrected: Invoice, positions: Collection[int] | None) -> list[InvoiceLine]:
-    left = {line.position: line for line in list_open_lines(corrected)}
+def list_left(invoice: Invoice) -> list[Left]:
+    """What no credit note has taken yet, line by line. One query."""
+    lines = invoice.lines.annotate(
+        notes=Count("credited"),
+        taken_minor=Sum("credited__amount_minor", default=0),
+        taken_nanousd=Sum("credited__amount_nanousd", default=0),
+    )
+    left = []
+    for line in lines.order_by("position"):
+        # Amounts of credit notes are negative.
+        minor = line.amount_minor + line.taken_minor
+        if minor or not line.notes:
+            exact = _exact(invoice, minor, line.amount_nanousd + line.taken_nanousd)
+            left.append(Left(line, minor, exact, not line.notes))
+    return left
+
+
+def _choose(
+    corrected: Invoice, positions: Collection[int] | None, amounts_minor: Mapping[int, int]
+) -> list[Left]:
+    left = {one.line.position: one for one in list_left(corrected)}
     if not left:
         raise StepRefusedError(f"all of {corrected} is credited already")
-    if positions is None:
-        return list(left.values())
-    if not positions:
+    chosen = set(left) if positions is None else set(positions)
+    if not chosen:
         raise InvalidValueError({"lines": ["choose at least one line"]})
-    if gone := sorted(set(positions) - set(left)):
+    if gone := sorted((chosen | set(amounts_minor)) - set(left)):
         raise InvalidValueError({"lines": [f"line {gone[0]} is not there, or credited already"]})
-    return [left[position] for position in sorted(set(positions))]
+    if strays := sorted(set(amounts_minor) - chosen):
+        raise InvalidValueError({"lines": [f"line {strays[0]} has an amount and is not chosen"]})
+    return [_part(corrected, left[position], amounts_minor.get(position)) for position in sorted(chosen)]
+
+
+def _part(invoice: Invoice, left: Left, wanted_minor: int | None) -> Left:
+    if wanted_minor is None or wanted_minor == left.amount_minor:
+        return left
+    # Of a line that gives something back (a correction) the part is negative too.
+    sign = -1 if left.amount_minor < 0 else 1
+    if not 0 < sign * wanted_minor < sign * left.amount_minor:
+        most = minor_text(left.amount_minor, invoice.minor_digits)
+        raise InvalidValueError(
+            {"lines": [f"of line {left.line.position} at most {most} is left, and more than 0"]}
+        )
+    return Left(left.line, wanted_minor, _exact(invoice, wanted_minor, None), is_all=False)
+
+
+def _exact(invoice: Invoice, amount_minor: int, exact_nanousd: int | None) -> int:
+    """Nano-USD that round to this amount at the invoice's rate: the exact ones where they do, else the nearest."""
+    rate, digits = invoice.exchange_rate, invoice.minor_digits
+    if exact_nanousd is not None and minor_of(exact_nanousd, rate, digits) == amount_minor:
+        return exact_nanousd
+    return round_half_up(Fraction(nano_of_minor(amount_minor, digits)) / Fraction(rate))
 
 
 def _build(
     corrected: Invoice,
-    lines: Sequence[InvoiceLine],
+    taken: Sequence[Left],
     reason: str,
     *,
     now: dt.datetime,
@@ -127,8 +182,8 @@ def _build(
     original = from_json(corrected.document)
     by_position = {line.position: line for line in original.lines}
     credited = [
-        _negate(position, by_position[line.position], original)
-        for position, line in enumerate(lines, start=1)
+        _negate(position, by_position[one.line.position], one, original)
+        for position, one in enumerate(taken, start=1)
     ]
     profile = profile_of(corrected.tenant)
     return build_statement(
@@ -155,11 +210,11 @@ def _build(
     )
 
 
-def _negate(position: int, line: StatementLine, original: StatementDocument) -> StatementLine:
+def _negate(position: int, line: StatementLine, taken: Left, original: StatementDocument) -> StatementLine:
     return build_line(
         position=position,
-        description=line.description,
-        amount_nanousd=-line.amount_nanousd,
+        description=line.description if taken.is_all else f"{line.description}, a part",
+        amount_nanousd=-taken.amount_nanousd,
         exchange_rate=original.exchange_rate,
         currency=original.currency,
         kind="credit",
@@ -172,7 +227,8 @@ def _negate(position: int, line: StatementLine, original: StatementDocument) -> 
         priced_by=line.priced_by,
         sale_term_id=line.sale_term_id,
         sale_price_id=line.sale_price_id,
-        quantity=None if line.quantity is None else -line.quantity,
+        # A part is an amount: nobody said which of the units it is for.
+        quantity=None if line.quantity is None or not taken.is_all else -line.quantity,
         unit_usd=line.unit_usd,
         unit_size=line.unit_size,
         tax_ratio=line.tax_ratio,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import Count, Max, Q, Sum
 
+from billing.minor_units import round_half_up
 from billing.models import Invoice, InvoiceCounter, InvoiceKind, InvoiceLine, InvoiceState, MeterByDay
 from billing.partitions import add_months
 from billing.statement_document import StatementError, from_json, list_faults
@@ -64,6 +67,7 @@ def find_wrong_statements(month: dt.date) -> Iterator[WrongStatement]:
         yield from _totals(invoice)
         if invoice.kind == InvoiceKind.INVOICE and invoice.state != InvoiceState.VOID:
             yield from _lines(invoice)
+            yield from _credited(invoice)
 
 
 def find_wrong_numbers() -> Iterator[WrongStatement]:
@@ -142,6 +146,27 @@ def _lines(invoice: Invoice) -> Iterator[WrongStatement]:
                 f"{name} {value}" for name, value in zip(_LINE, key, strict=True) if value not in (None, "")
             )
             yield WrongStatement("statement line", what, str(stored.get(key)), str(expected.get(key)))
+
+
+def _credited(invoice: Invoice) -> Iterator[WrongStatement]:
+    """No credit note takes more of a line than it billed, and the tax of all of them is rounded once."""
+    lines = InvoiceLine.objects.filter(invoice=invoice).annotate(taken=Sum("credited__amount_minor"))
+    for line in lines.filter(taken__isnull=False).order_by("position"):
+        billed, left = line.amount_minor, line.amount_minor + line.taken
+        if left * billed < 0 or abs(left) > abs(billed):
+            what = f"{invoice}, line {line.position}"
+            yield WrongStatement("credited line", what, str(-line.taken), f"at most {billed}")
+    bases: dict[Decimal, int] = {}
+    given: dict[Decimal, int] = {}
+    for written in invoice.credit_notes.filter(number__isnull=False).values_list("document", flat=True):
+        for tax in written.get("taxes", ()):
+            ratio = Decimal(tax["tax_ratio"])
+            bases[ratio] = bases.get(ratio, 0) + tax["base_minor"]
+            given[ratio] = given.get(ratio, 0) + tax["amount_minor"]
+    for ratio, base in bases.items():
+        expected = round_half_up(base * Fraction(ratio))
+        if given[ratio] != expected:
+            yield WrongStatement("credited tax", f"{invoice}, {ratio}", str(-given[ratio]), str(-expected))
 
 
 def _sums(rows: Any) -> Mapping[tuple[Any, ...], tuple[int, int]]:

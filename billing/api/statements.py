@@ -135,8 +135,17 @@ class ReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=300)
 
 
+class CreditPartSerializer(StrictSerializer):
+    """How much of a line is credited, before tax."""
+
+    position = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
+    amount_minor = serializers.IntegerField(
+        min_value=-(2**62), max_value=2**62, help_text="In the smallest unit of the invoice's currency."
+    )
+
+
 class CreditNoteSerializer(ReasonSerializer):
-    """Which lines are credited, and why."""
+    """Which lines are credited, whole or in part, and why."""
 
     positions = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=2**31 - 1),
@@ -144,6 +153,11 @@ class CreditNoteSerializer(ReasonSerializer):
         required=False,
         allow_null=True,
         help_text="null: all lines that are left.",
+    )
+    parts = CreditPartSerializer(
+        many=True,
+        required=False,
+        help_text="Of these lines, which stand in positions too where that is given, only so much.",
     )
 
 
@@ -261,7 +275,7 @@ class CreditNotesView(ManagementView):
     sent = {"POST": CreditNoteSerializer}
 
     def post(self, request: Request, pk: int) -> Response:
-        """Credit lines of an issued or paid invoice. The note is issued at once; a line is credited once."""
+        """Credit lines of an issued or paid invoice. The note is issued at once; no more than is left of a line."""
         row = self.find_row()
         fields = self.read_body(CreditNoteSerializer)
         note = write_credit_note(
@@ -270,6 +284,7 @@ class CreditNotesView(ManagementView):
             now=timezone.now(),
             reason=fields["reason"],
             positions=fields.get("positions"),
+            amounts_minor={part["position"]: part["amount_minor"] for part in fields.get("parts", ())},
         )
         headers = {"Location": f"{StatementsView.location}/{note.pk}"}
         return self.show(self.reread(note), code=status.HTTP_201_CREATED, headers=headers)

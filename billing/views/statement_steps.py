@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
 from django import forms
@@ -20,8 +21,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
 from billing import invoicing
-from billing.credit_notes import list_open_lines, write_credit_note
-from billing.models import Invoice, InvoiceKind, InvoiceState
+from billing.credit_notes import Left, list_left, list_open_lines, write_credit_note
+from billing.minor_units import minor_text
+from billing.models import Invoice, InvoiceKind, InvoiceLine, InvoiceState
 from billing.periods import is_closed
 from billing.statement_listing import confirm_name, list_months, money, name_of, read_month
 from billing.statement_pdf import minor_text_grouped
@@ -32,6 +34,8 @@ from policies.permissions import Ability, actor_name, needs
 from policies.views.answering import is_confirmed, posted, show_form
 
 TEXT_LENGTH = 300
+# A fraction of the smallest unit is an error, not rounded.
+EXACT = Context(traps=[Inexact, InvalidOperation])
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +240,13 @@ def void(request: HttpRequest, pk: int) -> HttpResponse:
 def credit(request: HttpRequest, pk: int) -> HttpResponse:
     """Choose the lines of a credit note, and write it."""
     invoice = _find(pk)
-    lines = list_open_lines(invoice) if can_be_credited(invoice) else []
+    left = list_left(invoice) if can_be_credited(invoice) else []
     context = {
         "invoice": invoice,
         "name": name_of(invoice),
         "confirm": confirm_name(invoice),
-        "rows": [(line, minor_text_grouped(line.amount_minor, invoice.minor_digits)) for line in lines],
-        "chosen": {line.position for line in lines},
+        "rows": _credit_rows(request, invoice, left),
+        "chosen": {one.line.position for one in left},
         "reason": "",
     }
     if request.method != "POST":
@@ -253,13 +257,47 @@ def credit(request: HttpRequest, pk: int) -> HttpResponse:
         if not is_confirmed(request, confirm_name(invoice)):
             raise InvalidValueError({})
         note = write_credit_note(
-            invoice=invoice, actor=actor_name(request), now=timezone.now(), reason=reason, positions=chosen
+            invoice=invoice,
+            actor=actor_name(request),
+            now=timezone.now(),
+            reason=reason,
+            positions=chosen,
+            amounts_minor=_read_amounts(request, invoice, chosen),
         )
     except ConfigurationError as refusal:
         context |= {"chosen": chosen, "reason": reason, "refusal": str(refusal)}
         return render(request, "statements/credit.html", context, status=422)
     messages.success(request, f"{note} is issued: it takes {money(-note.total_minor, note)} off {invoice}.")
     return redirect("statement", pk=note.pk)
+
+
+def _credit_rows(
+    request: HttpRequest, invoice: Invoice, left: list[Left]
+) -> list[tuple[InvoiceLine, str, str, bool]]:
+    """Each line, what is left of it, what was typed or else all of that, and whether nothing was taken before."""
+    rows = []
+    for one in left:
+        whole = minor_text(one.amount_minor, invoice.minor_digits)
+        typed = request.POST.get(f"amount-{one.line.position}", whole).replace("\0", "")[:30]
+        rows.append((one.line, minor_text_grouped(one.amount_minor, invoice.minor_digits), typed, one.is_all))
+    return rows
+
+
+def _read_amounts(request: HttpRequest, invoice: Invoice, chosen: set[int]) -> dict[int, int]:
+    """What is to be credited of the chosen lines, in minor units. Nothing typed: all that is left."""
+    amounts = {}
+    for position in sorted(chosen):
+        text = request.POST.get(f"amount-{position}", "").strip()[:30]
+        if not text:
+            continue
+        try:
+            minor = Decimal(text).scaleb(invoice.minor_digits)
+            amounts[position] = int(minor.to_integral_exact(context=EXACT))
+        except (ArithmeticError, ValueError):
+            example = minor_text(1250, invoice.minor_digits)
+            text = f"line {position}: write an amount in {invoice.currency} like {example}"
+            raise InvalidValueError({"": [text]}) from None
+    return amounts
 
 
 def _find(pk: int) -> Invoice:

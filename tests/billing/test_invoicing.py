@@ -16,7 +16,7 @@ from django.db.models import Sum
 
 from billing import invoicing, issued_pdfs
 from billing.billing_profiles import change_profile
-from billing.credit_notes import list_open_lines, write_credit_note
+from billing.credit_notes import list_left, list_open_lines, write_credit_note
 from billing.credits import find_left, grant_credit
 from billing.exchange_rates import RateMissingError, add_rate
 from billing.invoicing import StepRefusedError
@@ -227,6 +227,66 @@ def test_credit_notes_take_lines_once_and_give_back_tax_and_credit_exactly(tmp_p
         write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="more")
     with pytest.raises(Exception, match="has credit notes"):
         invoicing.void(invoice=invoice, actor="fiona", now=NOW, reason="x")
+
+
+@pytest.mark.parametrize(("currency", "rate"), [("USD", ""), ("JPY", "155.55"), ("EUR", "0.913700000001")])
+def test_a_part_of_a_line_is_credited_and_never_more_than_is_left(
+    tmp_path: Path, currency: str, rate: str
+) -> None:
+    world = spend(tmp_path)
+    change_profile(tenant=world.tenant, actor="fiona", currency=currency, tax_ratio=Decimal("0.195050"))
+    if rate:
+        add_rate(currency=currency, rate=rate, first_day=OCTOBER, source="a test", actor="fiona")
+    close()
+    invoice = issued(world)
+
+    def credit(position: int, amount_minor: int) -> Invoice:
+        return write_credit_note(
+            invoice=invoice,
+            actor="fiona",
+            now=NOW,
+            reason="agreed",
+            positions=[position],
+            amounts_minor={position: amount_minor},
+        )
+
+    whole = invoice.lines.get(position=1).amount_minor
+    notes = [credit(1, 333), credit(1, 7)]
+    assert [note.subtotal_minor for note in notes] == [-333, -7]
+    (line,) = from_json(notes[0].document).lines
+    assert (line.quantity, line.description) == (None, "Input tokens, a part")
+    for wrong in (whole - 339, 0, -5, 10**15):
+        with pytest.raises(InvalidValueError, match="at most"):
+            credit(1, wrong)
+    with pytest.raises(InvalidValueError, match="not chosen"):
+        write_credit_note(
+            invoice=invoice, actor="f", now=NOW, reason="x", positions=[2], amounts_minor={1: 5}
+        )
+    assert next(one.amount_minor for one in list_left(invoice)) == whole - 340
+    assert not [one for one in verify(now=NOW).differences if one.kind.startswith("credited")]
+    notes.append(credit(2, invoice.lines.get(position=2).amount_minor))
+    notes.append(write_credit_note(invoice=invoice, actor="fiona", now=NOW, reason="the rest"))
+    assert sum(note.tax_minor for note in notes) == -invoice.tax_minor
+    assert sum(note.total_minor for note in notes) == -invoice.total_minor
+    assert (list_left(invoice), owed(world, currency)) == ([], 0)
+    if currency == "USD":
+        assert find_balance(tenant=world.tenant, account="revenue", currency="USD") == 0
+    assert verify(now=NOW).differences == ()
+
+
+def test_a_line_that_is_credited_beyond_what_it_billed_is_found(tmp_path: Path) -> None:
+    world = spend(tmp_path)
+    close()
+    invoice = issued(world)
+    write_credit_note(
+        invoice=invoice, actor="f", now=NOW, reason="x", positions=[1], amounts_minor={1: 3_999}
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE billing_invoiceline DISABLE TRIGGER ALL")
+        cursor.execute("UPDATE billing_invoiceline SET amount_minor = -4001 WHERE corrects_id IS NOT NULL")
+    found = [(one.kind, one.stored, one.expected) for one in verify(now=NOW).differences]
+    assert ("credited line", "4001", "at most 4000") in found
 
 
 def test_nothing_that_is_issued_changes(tmp_path: Path) -> None:

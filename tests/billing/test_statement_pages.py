@@ -185,6 +185,23 @@ def test_a_credit_note_over_one_line(tmp_path: Path) -> None:
     assert "Void…" not in text_of(client.get(reverse("statement", args=[invoice.pk])))
 
 
+def test_a_credit_note_over_a_part_of_a_line(tmp_path: Path) -> None:
+    invoice = issued(tmp_path)
+    client = finance()
+    here = reverse("statement-credit", args=[invoice.pk])
+    sent: dict[str, Any] = {"line": ["2"], "reason": "agreed", "confirm_name": "INV-000001"}
+    for wrong in ("x", "0.001", "1e999999999", "NaN", "-1", "0", "2.01"):
+        answer = client.post(here, {**sent, "amount-2": wrong})
+        assert (answer.status_code, "line 2" in text_of(answer).lower()) == (422, True), wrong
+        assert f'value="{wrong}"' in answer.content.decode()
+    assert not invoice.credit_notes.exists()
+    said = text_of(client.post(here, {**sent, "amount-1": "9", "amount-2": "0.75"}, follow=True))
+    assert "a part" in said
+    assert invoice.credit_notes.get().total_minor == -75
+    page = client.get(here).content.decode()
+    assert ('value="1.25"' in page, "a part is credited already" in page) == (True, True)
+
+
 def test_every_amount_links_to_spend_that_says_the_same(tmp_path: Path) -> None:
     invoice = issued(tmp_path, count=3)
     page = finance().get(reverse("statement", args=[invoice.pk]))
