@@ -25,6 +25,18 @@ from policies.permissions import Ability, may
 
 register = template.Library()
 
+# Verbs of the audit log whose past is not made with -ed.
+PAST_OF = {
+    "cancel": "cancelled",
+    "drop": "dropped",
+    "pay": "paid",
+    "reset": "reset",
+    "retry": "retried",
+    "send": "sent",
+    "stop": "stopped",
+    "unpin": "unpinned",
+}
+
 # State -> (badge colour, word). One colour scheme for the whole console: colour is for state only.
 STATES = {
     "ok": ("green", "ok"),
@@ -198,6 +210,14 @@ def pretty_json(value: Any) -> str:
 def words(name: str) -> str:
     """Write a code as words: cache_read_tokens is "cache read tokens"."""
     return str(name).replace("_", " ")
+
+
+@register.filter
+def done(action: str) -> str:
+    """Write what the audit log calls an action as what somebody did: roll_back is "rolled back", pay is "paid"."""
+    verb, _, rest = words(action).partition(" ")
+    past = PAST_OF.get(verb) or verb + ("d" if verb.endswith("e") else "ed")
+    return f"{past} {rest}".strip()
 
 
 @register.filter
