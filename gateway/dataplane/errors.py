@@ -83,7 +83,7 @@ class Unauthorized(GatewayError):
     def __init__(self) -> None:
         super().__init__(
             "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer …'; "
-            "an operator can issue one in the console under API keys.",
+            "an operator can issue one in the console under API keys. Management tokens (pmt_…) open /api/v1 alone.",
             code="invalid_api_key",
         )
 
