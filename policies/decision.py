@@ -260,8 +260,11 @@ def _stay(
     """Put the conversation's deployment first where it keeps it."""
     name = ask.conversation_deployment
     is_auto = rule is not None and rule.strategy == "auto"
-    costs = [Cost(score[3], score[5]) for score in scores] if is_auto and not ask.provider_order else []
-    reason = next((found.reason for found in dropped if found.deployment == name), "") if name else ""
+    costs, reason = [], ""
+    if name and name != candidates[0].name:  # mostly it is the best one too, and nothing has to be weighed
+        if is_auto and not ask.provider_order:
+            costs = [Cost(score[3], score[5]) for score in scores]
+        reason = next((found.reason for found in dropped if found.deployment == name), "")
     pin, place = judge_pin(name, candidates, costs, features, drop_reason=reason)
     if place:
         candidates = (candidates[place], *candidates[:place], *candidates[place + 1 :])
@@ -385,17 +388,18 @@ class _Collected:
             if deployment.id in seen:
                 continue
             seen.add(deployment.id)
-            weight = weights[index] if weights else 1.0
             problem = find_problem(deployment, needs)
             if problem is None:
                 problem = health.problem(deployment)
                 if problem is None:
                     healthy.append(deployment)
-                    healthy_weights.append(weight)
+                    if weights:
+                        healthy_weights.append(weights[index])
                     continue
                 if problem not in HARD_HEALTH_REASONS:
                     unfit.append(deployment)
-                    unfit_weights.append(weight)
+                    if weights:
+                        unfit_weights.append(weights[index])
                     self._unfit.append(Dropped(deployment.name, problem))
                     continue
             self.dropped.append(Dropped(deployment.name, problem))

@@ -74,8 +74,8 @@ class AnswerCycle(RequestResponseCycle):
                 count += 1
         parts.append(b"\r\n")
         head = b"".join(parts)
-        # A line break inside a name or value would be one more than there are lines.
-        if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
+        # A line break inside a name or value would be more than the lines' own.
+        if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * count:
             raise RuntimeError("A response header holds a line break or NUL.")
         return head
 

@@ -37,12 +37,20 @@ _TIME = frozenset({"hour", "weekday"})
 _DEFAULTS = Features()._asdict()
 
 
-def read_ask(parsed: ParsedRequest, *, is_pinned: bool) -> Ask:
-    """The caller's wishes, but for the conversation's deployment."""
+def read_ask(parsed: ParsedRequest, *, is_pinned: bool, conversation_deployment: str = "") -> Ask:
+    """The caller's wishes, and the name of the deployment that served the conversation last."""
     wishes = parsed.wishes
     if wishes is NO_WISHES:
-        return Ask(parsed.model, (), is_pinned, parsed.endpoint)
-    return Ask(parsed.model, is_pinned=is_pinned, endpoint=parsed.endpoint, **wishes._asdict())
+        return Ask(
+            parsed.model, (), is_pinned, parsed.endpoint, conversation_deployment=conversation_deployment
+        )
+    return Ask(
+        parsed.model,
+        is_pinned=is_pinned,
+        endpoint=parsed.endpoint,
+        conversation_deployment=conversation_deployment,
+        **wishes._asdict(),
+    )
 
 
 def read_features(

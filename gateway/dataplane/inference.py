@@ -41,8 +41,9 @@ from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_request import Endpoint, parse_request
 from gateway.wire.openai_usage import read_usage
-from policies.decision import Ask, Decision, RoutingError, decide
+from policies.decision import Decision, RoutingError, decide
 from policies.explaining import reason_text
+from policies.features import Features
 from policies.snapshot import RoutingSnapshot
 
 logger = logging.getLogger(__name__)
@@ -130,9 +131,8 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     exchange.features = features
     if grant.rate_limits:
         await hold_rate(exchange)
-    ask = read_ask(parsed, is_pinned=exchange.is_pinned)
-    if features.conversation and gateway.conversations is not None:
-        ask = with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
+    served_by = deployment_of_conversation(gateway, features, snapshot)
+    ask = read_ask(parsed, is_pinned=exchange.is_pinned, conversation_deployment=served_by)
     exchange.ask = ask
     try:
         draw = gateway.draw()
@@ -152,14 +152,16 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
         await hold_budgets(exchange)
 
 
-def with_conversation(ask: Ask, deployment_id: int | None, snapshot: RoutingSnapshot) -> Ask:
-    """Name the deployment that served this conversation last."""
-    if deployment_id is None:
-        return ask
-    for deployment in snapshot.deployments.values():
-        if deployment.id == deployment_id:
-            return ask._replace(conversation_deployment=deployment.name)
-    return ask
+def deployment_of_conversation(gateway: Gateway, features: Features, snapshot: RoutingSnapshot) -> str:
+    """The name of the deployment that served this conversation last, "" where nobody knows."""
+    if not features.conversation or gateway.conversations is None:
+        return ""
+    deployment_id = gateway.conversations.find(features.conversation)
+    if deployment_id is not None:
+        for deployment in snapshot.deployments.values():
+            if deployment.id == deployment_id:
+                return deployment.name
+    return ""
 
 
 def is_yes(value: bytes | None) -> bool:

@@ -19,7 +19,7 @@ from gateway.dataplane.auth import authenticate
 from gateway.dataplane.errors import BadRequest, ClientGone, GatewayError
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
-from gateway.dataplane.inference import is_yes, routing_error, with_conversation
+from gateway.dataplane.inference import deployment_of_conversation, is_yes, routing_error
 from gateway.dataplane.json_answers import send_error, send_json
 from gateway.dataplane.limit_outlook import list_outlook, look_at_budgets, look_at_rate_limits
 from gateway.dataplane.limits import Receive, Room, check_content_type, check_declared_size, read_body
@@ -70,9 +70,11 @@ async def _explain_body(
     if grant.budgets and gateway.budgets is not None:
         ratio = gateway.budgets.used_ratio(grant.budgets, at_unix_s=now_unix_s)
         features = features._replace(budget_used_ratio=ratio)
-    ask = read_ask(parsed, is_pinned=grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin")))
-    if features.conversation and gateway.conversations is not None:
-        ask = with_conversation(ask, gateway.conversations.find(features.conversation), snapshot)
+    ask = read_ask(
+        parsed,
+        is_pinned=grant.is_pinned or is_yes(headers.get(b"x-pointsman-pin")),
+        conversation_deployment=deployment_of_conversation(gateway, features, snapshot),
+    )
     # A policy of 200 rules takes 10 ms to explain: other requests do not wait for that.
     found = await asyncio.to_thread(
         explain_request,

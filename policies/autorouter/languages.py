@@ -61,7 +61,8 @@ def find_language(text: str, words: Sequence[bytes]) -> str:
     most = max(points.values())
     if most < 1:
         return ""
-    return min((language for language, found in points.items() if found == most), key=LANGUAGES.index)
+    best = [language for language, found in points.items() if found == most]
+    return best[0] if len(best) == 1 else min(best, key=LANGUAGES.index)
 
 
 def _find_by_script(sample: str) -> str:

@@ -142,7 +142,8 @@ def _by_words(read: Words, words: Sequence[bytes], message_count: int) -> str:
     if not points:
         return "chat" if len(words) < CHAT_WORDS or message_count > 1 else "question"
     most = max(points.values())
-    return min((name for name, found in points.items() if found == most), key=TYPES.index)
+    best = [name for name, found in points.items() if found == most]
+    return best[0] if len(best) == 1 else min(best, key=TYPES.index)
 
 
 def _looks_like_code(raw: bytes) -> bool:
