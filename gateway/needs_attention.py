@@ -1,16 +1,12 @@
 """What needs a person now? Counts for the menu's badges and the home page.
 
-Reads: the health board and the journal folder (files), deployments, journal cursors, today's totals.
+Reads: the health board and the journal folder (files), deployments, journal cursors.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from django.db.models import Sum
-from django.utils import timezone
-
-from billing import reports
 from billing.models import JournalCursor
 from gateway.health_board import read_health
 from policies.models import Deployment
@@ -30,14 +26,6 @@ def list_down_deployments(data_dir: Path) -> list[tuple[Deployment, dict[str, ob
 def count_down_providers(data_dir: Path) -> int:
     """Providers of which a deployment is out."""
     return len({deployment.provider_id for deployment, _ in list_down_deployments(data_dir)})
-
-
-def count_unpriced_today() -> int:
-    """Requests of today (UTC) that have usage and no price."""
-    today = timezone.now().date()
-    # Every page of the console asks: of all sums of the day only this one.
-    rows = reports.days_of(today, today, reports.EVERYBODY, by="day")
-    return rows.aggregate(count=Sum("unpriced_count"))["count"] or 0
 
 
 def count_journal_backlog_bytes(data_dir: Path) -> int:
