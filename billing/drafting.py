@@ -17,6 +17,7 @@ from django.db.models.functions import TruncMonth
 from billing.billing_profiles import address_lines, name_of, profile_of
 from billing.exchange_rates import get_rate
 from billing.models import BillingProfile, LatePosting, MeterByDay, Price, SaleTerm, UsageByDay
+from billing.money import usd_text
 from billing.partitions import add_months
 from billing.periods import count_foreign_reversals
 from billing.rating import METERS, PIECE_METERS
@@ -213,6 +214,13 @@ def _line(
 
 
 def _notes(tenant: Tenant, month: dt.date, lines: list[StatementLine]) -> Iterator[Note]:
+    if not any(line.amount_minor for line in lines):
+        exact = usd_text(sum(line.amount_nanousd for line in lines))
+        yield Note(
+            "information",
+            f"All lines are {exact} USD before rounding, each less than half of the smallest amount: nothing is to be"
+            " paid, and nothing is carried over to another month.",
+        )
     posted = LatePosting.objects.filter(
         tenant=tenant, posted_on__gte=month, posted_on__lt=add_months(month, 1)
     )

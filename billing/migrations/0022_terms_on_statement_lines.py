@@ -3,9 +3,10 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-# Days that may still come onto a statement, and were charged something else than the cost, are summed once more.
+# Days that may still come onto a statement, and were charged something else than the cost, are summed once more: what
+# they were summed of is forgotten.
 SUM_AGAIN = """
-UPDATE billing_meterday SET matches = false
+DELETE FROM billing_meterday
 WHERE charge_nanousd <> cost_nanousd AND day >= (date_trunc('month', now(), 'UTC') - interval '1 month')::date
     AND NOT EXISTS (SELECT FROM billing_periodlock WHERE closed_until > day);
 """

@@ -102,6 +102,17 @@ def test_an_own_price_is_named_in_place_of_the_price_that_providers_charge(tmp_p
     assert not MeterByDay.objects.filter(sale_rate="", sale_price__isnull=False).exists()
 
 
+def test_what_rounds_to_nothing_says_that_nothing_is_to_be_paid(tmp_path: Path) -> None:
+    world = make.world()
+    make.ingest(tmp_path, make.request_lines(world, make.request_id_at(NOON)))
+    invoice = drafted(world)
+    (note,) = invoice.document["notes"]
+    assert (invoice.total_minor, invoice.amount_nanousd) == (0, make.COST_NANOUSD)
+    assert note["text"].startswith("All lines are 0.000141 USD before rounding")
+    page = viewer().get(reverse("statement", args=[invoice.pk])).content.decode()
+    assert "nothing is to be paid" in " ".join(page.split())
+
+
 def test_a_statement_of_before_stays_as_it_was_written() -> None:
     document = statement()
     written = to_json(document)
