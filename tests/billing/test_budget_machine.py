@@ -13,8 +13,8 @@ from tests.billing.budget_machine import BudgetMachine
 pytestmark = pytest.mark.django_db
 
 
-# All runs of a test are one transaction, in which nothing that was deleted can be cleaned up; and a part that fails can be
-# run again by its seed, without those before it.
+# All runs of a test are one transaction, in which nothing that was deleted can be cleaned up; and a part that
+# fails can be run again by its seed, without those before it.
 RUNS_A_TRANSACTION = 250
 
 
