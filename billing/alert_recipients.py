@@ -5,7 +5,7 @@ Writes: alert_recipient, change_event. The only writer of the first. A webhook's
 
 from __future__ import annotations
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from billing import webhooks
@@ -17,24 +17,27 @@ from policies.errors import InvalidValueError, NameTakenError
 from policies.models import Tenant
 
 MAX_RECIPIENTS = 50
+# In the place of a tenant's row, for recipients of deployments' budgets.
+RECIPIENTS_LOCK = 0x726563697073
 
 
 @transaction.atomic
 def add_recipient(
     *,
-    tenant: Tenant,
+    tenant: Tenant | None,
     channel: str,
     address: str,
     actor: str,
     budget: Budget | None = None,
     allow_private_network: bool = False,
 ) -> tuple[AlertRecipient, str]:
-    """Add an address for one budget, or for all of a tenant. Returns it with its secret ("" for e-mail).
+    """Add an address for one budget, or for all of a tenant; None: of deployments. Returns it with its secret
+    ("" for e-mail).
 
     Raises InvalidValueError, and NameTakenError when it is there already.
     """
     address = address.strip()
-    if budget is not None and budget.tenant_id != tenant.pk:
+    if budget is not None and budget.tenant != tenant:
         raise InvalidValueError({"tenant": [f"the budget of {budget} does not belong to {tenant}"]})
     if channel not in AlertRecipient.Channel.values:
         raise InvalidValueError(
@@ -48,12 +51,16 @@ def add_recipient(
     if problems:
         raise InvalidValueError({"address": problems})
     # Two that add the same at once: the second waits here, and finds it.
-    Tenant.objects.select_for_update().get(pk=tenant.pk)
+    if tenant is not None:
+        Tenant.objects.select_for_update().get(pk=tenant.pk)
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [RECIPIENTS_LOCK])
     there = AlertRecipient.objects.filter(tenant=tenant)
     if there.filter(budget=budget, address=address).exists():
         raise NameTakenError(f"{address} hears of this already")
     if there.count() >= MAX_RECIPIENTS:
-        raise InvalidValueError({"": [f"a tenant has at most {MAX_RECIPIENTS} recipients"]})
+        raise InvalidValueError({"": [f"there are at most {MAX_RECIPIENTS} recipients of a tenant"]})
     secret = webhooks.make_secret() if is_webhook else ""
     row = AlertRecipient.objects.create(
         tenant=tenant,
@@ -77,8 +84,9 @@ def remove_recipient(*, recipient: AlertRecipient, actor: str) -> None:
 
 
 def list_recipients(budget: Budget) -> list[AlertRecipient]:
-    """Who hears of this budget: its own recipients, and those of all of its tenant's."""
-    of_all = Q(tenant=budget.tenant_id, budget__isnull=True)
+    """Who hears of this budget: its own recipients, and those of all of its tenant's, or of deployments'."""
+    of_all = Q(tenant=budget.tenant_id) if budget.tenant_id else Q(tenant__isnull=True)
+    of_all &= Q(budget__isnull=True)
     found = AlertRecipient.objects.filter(Q(budget=budget.pk) | of_all).select_related("tenant", "budget")
     # Who is named twice hears once.
     return list({row.address: row for row in found.order_by("budget_id", "id")}.values())
@@ -86,7 +94,7 @@ def list_recipients(budget: Budget) -> list[AlertRecipient]:
 
 def _record(row: AlertRecipient, *, actor: str, action: str) -> None:
     fields = {
-        "of": str(row.tenant) if row.budget is None else row.budget.scope(),
+        "of": str(row.tenant or "deployments") if row.budget is None else row.budget.scope(),
         "channel": row.channel,
         "address": row.address,
         "allow_private_network": row.allow_private_network,

@@ -42,16 +42,23 @@ def message_of(alert: BudgetAlert, channel: str, *, public_url: str) -> Message:
             " the mean day of this window did."
         )
     if budget.is_hard:
-        lines.append("It is a hard budget: what does not fit into it is refused.")
+        lines.append(
+            "It is a hard budget: what does not fit into it is refused."
+            if budget.deployment is None
+            else "It is a hard budget: what does not fit into it goes to other deployments, or is refused."
+        )
     lines += ["", f"{public_url}/budgets/{budget.pk}"]
     return Message(subject, "\n".join(lines) + "\n")
 
 
 def test_message(recipient: AlertRecipient, *, now: dt.datetime, public_url: str) -> Message:
     """What is sent to see whether it arrives."""
-    subject = f"A test of Pointsman for {recipient.tenant}"
+    subject = f"A test of Pointsman for {recipient.tenant or 'budgets of deployments'}"
     if recipient.channel == AlertRecipient.Channel.WEBHOOK:
-        return Message(subject, _json("test", now, {"tenant": recipient.tenant.name}))
+        return Message(
+            subject,
+            _json("test", now, {"tenant": None if recipient.tenant is None else recipient.tenant.name}),
+        )
     told = f"{subject}.\n\nThis address hears when budgets near their limit.\n\n{public_url}/budgets/alerts\n"
     return Message(subject, told)
 
@@ -84,8 +91,9 @@ def _data(alert: BudgetAlert, public_url: str) -> dict[str, Any]:
         "alert_id": alert.pk,
         "budget_id": budget.pk,
         "scope": budget.scope(),
-        "tenant": budget.tenant.name,
+        "tenant": None if budget.tenant is None else budget.tenant.name,
         "model": None if budget.model is None else budget.model.name,
+        "deployment": None if budget.deployment is None else budget.deployment.name,
         "window": budget.window,
         "is_hard": budget.is_hard,
         "starts_at": window.starts_at.isoformat(),

@@ -25,6 +25,7 @@ MISMATCHES: Final[Mapping[str, str]] = {
     "truncated": "the record names only the first deployments that were left out",
     "feature_missing": "a feature that this version reads was not recorded",
     "model_budget": "a model was left out because its budget had no room",
+    "deployment_budget": "a deployment was left out because its own budget had no room",
     "tables_changed": "the automatic router used tables that are no longer kept",
     "catalog_changed": "the catalog, a price, a tenant or a key was changed since",
     "unexplained": "nobody knows why: please report this",

@@ -17,43 +17,55 @@ from billing.budget_arithmetic import Span, span_at
 from billing.budget_settling import begin_settling
 from billing.leasing import find_window
 from billing.models import Adjustment
+from policies.snapshot import BudgetTerms
 
-# What the attempts at each model cost more than their records say. A replacement names all that have a price.
-OF_MODELS = """
-SELECT j.request_id, d.model_id, sum((e.attempt->>2)::bigint - coalesce(a.cost_nanousd, 0))::bigint
+# What the attempts at each deployment, or model, cost more than their records say. A replacement names all that have a
+# price.
+_OF_ATTEMPTS = """
+SELECT j.request_id, {whose}, sum((e.attempt->>2)::bigint - coalesce(a.cost_nanousd, 0))::bigint
 FROM billing_adjustment j CROSS JOIN LATERAL jsonb_array_elements(j.attempts) e (attempt)
 JOIN billing_attemptrecord a ON a.request_id = j.request_id AND a.started_at = j.started_at
     AND a.number = (e.attempt->>0)::int
-JOIN policies_deployment d ON d.id = a.deployment_id
 """
+OF_DEPLOYMENTS = _OF_ATTEMPTS.format(whose="a.deployment_id")
+OF_MODELS = _OF_ATTEMPTS.format(whose="d.model_id") + "JOIN policies_deployment d ON d.id = a.deployment_id\n"
 
 
 def count_adjustments(rows: Sequence[Adjustment], *, made_at: dt.datetime) -> None:
     """Count what stored pairs change into the windows that run. Call inside their transaction."""
     scopes = begin_settling()
-    if not scopes.tenant_ids:
+    if not scopes.tenant_ids and not scopes.by_deployment:
         return
     of_all: dict[object, int] = defaultdict(int)
     requests: dict[object, Adjustment] = {}
     for row in rows:
         of_all[row.request_id] += row.cost_nanousd
         requests[row.request_id] = row
-    of_models = _of_models(rows) if scopes.has_models else {}
+    of_models = _read_changes(OF_MODELS, rows) if scopes.has_models else {}
+    of_deployments = _read_changes(OF_DEPLOYMENTS, rows) if scopes.by_deployment else {}
     changes: dict[tuple[int, Span], int] = defaultdict(int)
     for request_id, row in requests.items():
-        at_unix_s = row.started_at.timestamp()
         for terms in scopes.find(row.tenant_id, row.project_id, row.api_key_id):
-            if at_unix_s < terms.counted_from_unix_s:
-                continue
-            span = span_at(
-                terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s
-            )
-            if span.ends_unix_s is not None and span.ends_unix_s <= made_at.timestamp():
-                continue
-            model_id = terms.model_id
-            nanousd = of_all[request_id] if model_id is None else of_models.get((request_id, model_id), 0)
-            changes[terms.id, span] += nanousd
+            span = _running_span(terms, row.started_at, made_at)
+            if span is not None:
+                model_id = terms.model_id
+                nanousd = of_all[request_id] if model_id is None else of_models.get((request_id, model_id), 0)
+                changes[terms.id, span] += nanousd
+    for (request_id, deployment_id), nanousd in of_deployments.items():
+        for terms in scopes.by_deployment.get(deployment_id, ()):
+            span = _running_span(terms, requests[request_id].started_at, made_at)
+            if span is not None:
+                changes[terms.id, span] += nanousd
     _write(changes)
+
+
+def _running_span(terms: BudgetTerms, started_at: dt.datetime, made_at: dt.datetime) -> Span | None:
+    """The window of a request, None where it counts in none, or in one that had ended."""
+    at_unix_s = started_at.timestamp()
+    if at_unix_s < terms.counted_from_unix_s:
+        return None
+    span = span_at(terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s)
+    return None if span.ends_unix_s is not None and span.ends_unix_s <= made_at.timestamp() else span
 
 
 def sum_adjustments(
@@ -83,9 +95,21 @@ def sum_adjustments(
         return int(total or 0)
 
 
-def _of_models(rows: Sequence[Adjustment]) -> dict[tuple[object, int], int]:
+def sum_deployment_adjustments(*, deployment_id: int, since: dt.datetime) -> int:
+    """What attempts at a deployment were charged afterwards, in nano-USD."""
     with connection.cursor() as cursor:
-        cursor.execute(OF_MODELS + " WHERE j.id = ANY(%s) GROUP BY 1, 2", [[row.pk for row in rows]])
+        cursor.execute(
+            f"SELECT sum(m.nanousd) FROM ({OF_DEPLOYMENTS} WHERE a.deployment_id = %s AND j.started_at >= %s"  # noqa: S608
+            " GROUP BY 1, 2) m (request_id, deployment_id, nanousd)",
+            [deployment_id, since],
+        )
+        (total,) = cursor.fetchone()
+        return int(total or 0)
+
+
+def _read_changes(statement: str, rows: Sequence[Adjustment]) -> dict[tuple[object, int], int]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement + " WHERE j.id = ANY(%s) GROUP BY 1, 2", [[row.pk for row in rows]])
         return {(row[0], row[1]): row[2] for row in cursor.fetchall()}
 
 

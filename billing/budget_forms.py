@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from billing.models import AlertRecipient, Budget
 from billing.money import MoneyError, parse_usd
 from policies.forms import ConsoleForm
-from policies.models import ApiKey, Model, Project, Tenant
+from policies.models import ApiKey, Deployment, Model, Project, Tenant
 
 LOWER_HELP = (
     "A request that came without an output limit gets the one that still fits. Otherwise it is refused."
@@ -48,11 +48,19 @@ class BudgetChangeForm(ConsoleForm):
 class BudgetForm(BudgetChangeForm):
     """A new budget."""
 
-    field_order = ["scope", "model", "window", "limit_usd", "is_hard", "may_lower_limit"]
+    field_order = ["scope", "deployment", "model", "window", "limit_usd", "is_hard", "may_lower_limit"]
     scope = forms.CharField(
         max_length=320,
+        required=False,
         label="Whose",
-        help_text="acme for a tenant, acme/web for a project, acme/web/dev for a key.",
+        help_text="acme for a tenant, acme/web for a project, acme/web/dev for a key. Empty for a deployment's.",
+    )
+    deployment = forms.ModelChoiceField(
+        queryset=Deployment.objects.order_by("name"),
+        required=False,
+        empty_label="no deployment",
+        help_text="Of what is paid for this deployment, whoever calls it. A hard one that is used up leaves it out, and"
+        " other candidates serve.",
     )
     model = forms.ModelChoiceField(
         queryset=Model.objects.all(),
@@ -65,7 +73,8 @@ class BudgetForm(BudgetChangeForm):
         choices=Budget.Window.choices,
         initial=Budget.Window.MONTH,
         label="Counted",
-        help_text="On the calendar of the tenant's time zone. In total: from now on, without an end.",
+        help_text="On the calendar of the tenant's time zone; a deployment's on that of UTC. In total: from now on,"
+        " without an end.",
     )
     is_hard = forms.TypedChoiceField(
         choices=[("yes", "Hard: what does not fit is refused"), ("no", "Soft: only shown here")],
@@ -78,7 +87,9 @@ class BudgetForm(BudgetChangeForm):
         del self.fields["is_enabled"]
 
     def clean_scope(self) -> dict[str, Tenant | Project | ApiKey]:
-        """The rows that the names stand for. A name of a key may hold a slash."""
+        """The rows that the names stand for, {} for none. A name of a key may hold a slash."""
+        if not self.cleaned_data["scope"].strip():
+            return {}
         names = self.cleaned_data["scope"].strip().split("/", 2)
         tenant = Tenant.objects.filter(name=names[0]).first()
         if tenant is None:
@@ -97,15 +108,31 @@ class BudgetForm(BudgetChangeForm):
             found["api_key"] = key
         return found
 
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if "scope" not in self.errors:
+            if not data.get("scope") and not data.get("deployment") and "deployment" not in self.errors:
+                self.add_error("scope", "Name a tenant, a project or a key, or choose a deployment.")
+            elif data.get("scope") and data.get("deployment"):
+                self.add_error("deployment", "Either whose it is, or a deployment.")
+            elif data.get("deployment") and data.get("model"):
+                self.add_error("model", "A deployment's budget is for the deployment alone.")
+        return data
+
 
 class RecipientForm(ConsoleForm):
-    """Who hears of a tenant's budgets. Of one budget: without the tenant, which is the budget's."""
+    """Who hears of a tenant's budgets, or of deployments'. Of one budget: without the tenant, which is the budget's."""
 
     tenant = forms.CharField(
         max_length=100,
         required=False,
         label="Budgets of the tenant",
         help_text="All of them, for example acme.",
+    )
+    is_of_deployments = forms.BooleanField(
+        required=False,
+        label="Budgets of deployments, instead of a tenant's",
+        help_text="What is paid to providers, over all tenants.",
     )
     channel = forms.ChoiceField(
         choices=[("email", "E-mail"), ("webhook", "Webhook, signed")],
@@ -129,17 +156,27 @@ class RecipientForm(ConsoleForm):
         super().__init__(*args, **kwargs)
         if is_of_budget:
             del self.fields["tenant"]
+            del self.fields["is_of_deployments"]
         if not may_allow_private:
             del self.fields["allow_private_network"]
 
     def clean_tenant(self) -> Tenant | None:
         name = self.cleaned_data["tenant"].strip()
-        if self._is_of_budget:
+        if self._is_of_budget or not name:
             return None
         tenant = Tenant.objects.filter(name=name).first()
         if tenant is None:
-            raise ValidationError(f"There is no tenant {name}." if name else "Name a tenant.")
+            raise ValidationError(f"There is no tenant {name}.")
         return tenant
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if not self._is_of_budget and "tenant" not in self.errors:
+            if not data.get("tenant") and not data.get("is_of_deployments"):
+                self.add_error("tenant", "Name a tenant.")
+            elif data.get("tenant") and data.get("is_of_deployments"):
+                self.add_error("is_of_deployments", "Either a tenant's, or those of deployments.")
+        return data
 
     def clean_allow_private_network(self) -> bool:
         return self._may_allow_private and self.cleaned_data["allow_private_network"]

@@ -1,4 +1,4 @@
-"""Which budgets does a request count for? Of its tenant, its project and its key.
+"""Which budgets does a request count for? Of its tenant, its project, its key, and of the deployments it called.
 
 Reads: budget, and which keys replaced which: a budget of a key goes with it when the key is rotated.
 """
@@ -23,9 +23,10 @@ class BudgetScopes(NamedTuple):
     tenant_ids: frozenset[int] = frozenset()
     # Whether any budget is for one model.
     has_models: bool = False
+    by_deployment: Mapping[int, tuple[BudgetTerms, ...]] = {}
 
     def find(self, tenant_id: int, project_id: int, key_id: int) -> tuple[BudgetTerms, ...]:
-        """All budgets that a request of this key counts for, the widest first."""
+        """All budgets of callers that a request of this key counts for, the widest first."""
         if tenant_id not in self.tenant_ids:
             return ()
         return (
@@ -43,13 +44,20 @@ def load_scopes(*, only_in_force: bool = False) -> BudgetScopes:
     by_tenant: dict[int, tuple[BudgetTerms, ...]] = {}
     by_project: dict[int, tuple[BudgetTerms, ...]] = {}
     by_key: dict[int, tuple[BudgetTerms, ...]] = {}
+    by_deployment: dict[int, tuple[BudgetTerms, ...]] = {}
     tenant_ids: set[int] = set()
     budgets = list(
-        rows.select_related("tenant", "project__tenant", "api_key__project__tenant", "model").order_by("id")
+        rows.select_related(
+            "tenant", "project__tenant", "api_key__project__tenant", "model", "deployment"
+        ).order_by("id")
     )
     successors = list_successors({row.api_key_id for row in budgets if row.api_key_id is not None})
     for row in budgets:
         terms = terms_of(row)
+        if row.deployment_id is not None:
+            by_deployment[row.deployment_id] = (*by_deployment.get(row.deployment_id, ()), terms)
+        if row.tenant_id is None:
+            continue
         tenant_ids.add(row.tenant_id)
         if row.api_key_id is not None:
             for key_id in successors[row.api_key_id]:
@@ -59,7 +67,18 @@ def load_scopes(*, only_in_force: bool = False) -> BudgetScopes:
         else:
             by_tenant[row.tenant_id] = (*by_tenant.get(row.tenant_id, ()), terms)
     has_models = any(row.model_id is not None for row in budgets)
-    return BudgetScopes(by_tenant, by_project, by_key, frozenset(tenant_ids), has_models)
+    return BudgetScopes(by_tenant, by_project, by_key, frozenset(tenant_ids), has_models, by_deployment)
+
+
+def load_deployment_budgets() -> dict[int, tuple[BudgetTerms, ...]]:
+    """The hard budgets of deployments that are switched on, by the deployment's id."""
+    found: dict[int, tuple[BudgetTerms, ...]] = {}
+    rows = Budget.objects.filter(deployment__isnull=False, is_hard=True, is_enabled=True)
+    for row in rows.select_related("deployment").order_by("id"):
+        terms = terms_of(row)
+        assert terms.deployment_id is not None
+        found[terms.deployment_id] = (*found.get(terms.deployment_id, ()), terms)
+    return found
 
 
 def terms_of(budget: Budget) -> BudgetTerms:
@@ -73,6 +92,7 @@ def terms_of(budget: Budget) -> BudgetTerms:
         counted_from_unix_s=int(budget.counted_from.timestamp()),
         may_lower_limit=budget.may_lower_limit,
         model_id=budget.model_id,
+        deployment_id=budget.deployment_id,
     )
 
 

@@ -2,15 +2,16 @@
 
 Writes: budget_window, budget_lease. `spent` of a window is what its records cost, each counted once: only records that
 were really inserted come here. A request's own leases say into which windows it went; where it has none (the budget is
-soft, or was not known to the worker yet) its time does.
+soft, or was not known to the worker yet) its time does. A deployment's budgets count what attempts there cost, whoever
+asked: shadow and evaluation requests are records as any other.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
@@ -20,6 +21,7 @@ from billing.budget_scopes import BudgetScopes, load_scopes
 from billing.journal_lines import Intent, Outcome
 from billing.leasing import find_window
 from policies.models import Deployment
+from policies.snapshot import BudgetTerms
 
 # Shared by whoever stores records, exclusive for whoever makes a budget: its first window is summed from the records,
 # so no record may come in beside that.
@@ -28,11 +30,31 @@ BUDGET_LOCK = 0x627564676574
 Changes = defaultdict[Any, list[int]]
 
 
+class Use(NamedTuple):
+    """What a request, or its attempts at one model or deployment, cost, and may have cost besides."""
+
+    cost: int
+    uncertain: int
+
+
 def begin_settling() -> BudgetScopes:
     """Keep new budgets away until the end of the transaction; return those there are."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [BUDGET_LOCK])
     return load_scopes()
+
+
+def list_counted(pairs: Sequence[tuple[Intent, Outcome]], scopes: BudgetScopes) -> list[UUID]:
+    """The requests that count for budgets of deployments: they called one that has any, or held of it."""
+    of_deployments = scopes.by_deployment
+    if not of_deployments:
+        return []
+    return [
+        intent.id
+        for intent, outcome in pairs
+        if intent.deployment_leases
+        or any(attempt.deployment_id in of_deployments for attempt in outcome.attempts)
+    ]
 
 
 def settle_records(
@@ -43,27 +65,17 @@ def settle_records(
     by_span: Changes = defaultdict(lambda: [0, 0])
     spans: dict[int, Span] = {}
     window_of_lease = _windows_of(_leases_of(pairs))
-    costs = _ModelCosts(is_needed=scopes.has_models or any(intent.model_leases for intent, _ in pairs))
+    uses = _Uses(needs_models=scopes.has_models or any(intent.model_leases for intent, _ in pairs))
     for intent, outcome in pairs:
         if intent.id not in inserted:
             continue
-        cost = outcome.cost_nanousd or 0
-        # Whoever died or lost track may have spent all that was held.
-        uncertain = intent.hold_nanousd if outcome.status == "interrupted" else outcome.uncertain_nanousd
-        if not cost and not uncertain and not costs.is_needed:
-            continue
         budgets_of_leases = set()
-        for lease in intent.leases:
+        for lease, use in uses.by_lease(intent, outcome):
             if lease in window_of_lease:
                 budgets_of_leases.add(window_of_lease[lease][0])
-                _add(by_lease, lease, cost, uncertain)
-        for lease, held, model_id in intent.model_leases:
-            if lease in window_of_lease:
-                budgets_of_leases.add(window_of_lease[lease][0])
-                of_model, unknown = costs.find(outcome, model_id)
-                _add(by_lease, lease, of_model, held if outcome.status == "interrupted" else unknown)
+                _add(by_lease, lease, *use)
         at_unix_s = intent.started_at.timestamp()
-        for terms in scopes.find(intent.tenant_id, intent.project_id, intent.api_key_id):
+        for terms in _terms_of(intent, outcome, scopes):
             if terms.id in budgets_of_leases or at_unix_s < terms.counted_from_unix_s:
                 continue
             span = spans.get(terms.id)
@@ -71,34 +83,74 @@ def settle_records(
                 span = spans[terms.id] = span_at(
                     terms.window, terms.time_zone, at_unix_s, counted_from_unix_s=terms.counted_from_unix_s
                 )
-            used = (cost, uncertain) if terms.model_id is None else costs.find(outcome, terms.model_id)
-            _add(by_span, (terms.id, span), *used)
+            _add(by_span, (terms.id, span), *uses.find(intent, outcome, terms))
     if by_lease or by_span:
         _write(by_lease, by_span, window_of_lease)
 
 
+def _terms_of(intent: Intent, outcome: Outcome, scopes: BudgetScopes) -> Iterator[BudgetTerms]:
+    """All budgets that a request counts for: its caller's, and those of the deployments that it called."""
+    yield from scopes.find(intent.tenant_id, intent.project_id, intent.api_key_id)
+    if scopes.by_deployment:
+        for deployment_id in {attempt.deployment_id for attempt in outcome.attempts}:
+            yield from scopes.by_deployment.get(deployment_id, ())
+
+
 def _leases_of(pairs: Sequence[tuple[Intent, Outcome]]) -> set[UUID]:
     found = {lease for intent, _ in pairs for lease in intent.leases}
-    return found | {held.lease for intent, _ in pairs for held in intent.model_leases}
+    for intent, _ in pairs:
+        found.update(held.lease for held in intent.model_leases)
+        found.update(held.lease for held in intent.deployment_leases)
+    return found
 
 
-class _ModelCosts:
-    """What of a request's cost each model's attempts were. `is_needed` False: no budget asks."""
+class _Uses:
+    """What of a request each of its budgets counts. `needs_models` False: no budget is of one model."""
 
-    def __init__(self, *, is_needed: bool) -> None:
-        self.is_needed = is_needed
+    def __init__(self, *, needs_models: bool) -> None:
         # Deployments are few, and read once a batch.
-        rows = Deployment.objects.values_list("id", "model_id") if is_needed else ()
+        rows = Deployment.objects.values_list("id", "model_id") if needs_models else ()
         self._model_of: dict[int, int] = dict(rows)
 
-    def find(self, outcome: Outcome, model_id: int) -> tuple[int, int]:
-        """Known, and at most what nobody knows."""
+    def by_lease(self, intent: Intent, outcome: Outcome) -> Iterator[tuple[UUID, Use]]:
+        """What counts for each lease that the request holds of."""
+        of_all = _use_of_all(intent, outcome)
+        for lease in intent.leases:
+            yield lease, of_all
+        # Whoever died or lost track may have spent all that was held.
+        is_lost = outcome.status == "interrupted"
+        for lease, held, model_id in intent.model_leases:
+            yield lease, Use(0, held) if is_lost else self._of_model(outcome, model_id)
+        for lease, held, deployment_id in intent.deployment_leases:
+            yield lease, Use(0, held) if is_lost else _use_of_deployment(outcome, deployment_id)
+
+    def find(self, intent: Intent, outcome: Outcome, terms: BudgetTerms) -> Use:
+        """What counts for a budget of which the request holds nothing."""
+        if terms.deployment_id is not None:
+            return _use_of_deployment(outcome, terms.deployment_id)
+        if terms.model_id is not None:
+            return self._of_model(outcome, terms.model_id)
+        return _use_of_all(intent, outcome)
+
+    def _of_model(self, outcome: Outcome, model_id: int) -> Use:
         known = sum(
             attempt.cost_nanousd or 0
             for attempt in outcome.attempts
             if self._model_of.get(attempt.deployment_id) == model_id
         )
-        return known, dict(outcome.uncertain_by_model).get(model_id, 0)
+        return Use(known, dict(outcome.uncertain_by_model).get(model_id, 0))
+
+
+def _use_of_all(intent: Intent, outcome: Outcome) -> Use:
+    uncertain = intent.hold_nanousd if outcome.status == "interrupted" else outcome.uncertain_nanousd
+    return Use(outcome.cost_nanousd or 0, uncertain)
+
+
+def _use_of_deployment(outcome: Outcome, deployment_id: int) -> Use:
+    known = sum(
+        attempt.cost_nanousd or 0 for attempt in outcome.attempts if attempt.deployment_id == deployment_id
+    )
+    return Use(known, dict(outcome.uncertain_by_deployment).get(deployment_id, 0))
 
 
 def _add(changes: Changes, key: Any, cost: int, uncertain: int) -> None:
@@ -198,6 +250,18 @@ def sum_records(
                 list(key_ids),
                 list(key_ids),
             ],
+        )
+        (total,) = cursor.fetchone()
+        return int(total)
+
+
+def sum_attempts(*, deployment_id: int, since: dt.datetime) -> int:
+    """What attempts at a deployment cost since a time, in nano-USD; without what was priced afterwards."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(cost_nanousd), 0)::bigint FROM billing_attemptrecord"
+            " WHERE deployment_id = %s AND started_at >= %s",
+            [deployment_id, since],
         )
         (total,) = cursor.fetchone()
         return int(total)

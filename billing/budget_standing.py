@@ -18,7 +18,7 @@ from policies.models import ApiKey
 
 NEAR_RATIO = 0.8
 # What a budget's name is made of.
-OWNERS = ("tenant", "project__tenant", "api_key__project__tenant", "model")
+OWNERS = ("tenant", "project__tenant", "api_key__project__tenant", "model", "deployment")
 
 
 class Standing(NamedTuple):

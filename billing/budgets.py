@@ -13,69 +13,76 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from billing.budget_adjusting import sum_adjustments
+from billing.budget_adjusting import sum_adjustments, sum_deployment_adjustments
 from billing.budget_arithmetic import Span, span_at
 from billing.budget_scopes import list_successors
-from billing.budget_settling import BUDGET_LOCK, sum_records
+from billing.budget_settling import BUDGET_LOCK, sum_attempts, sum_records
 from billing.models import Budget, BudgetWindow
 from billing.money import usd_text
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
-from policies.models import ApiKey, Model, Project, Tenant
+from policies.models import ApiKey, Deployment, Model, Project, Tenant
 
 # Sums of amounts stay far from 64 bits.
 MAX_LIMIT_NANOUSD = 10**17
+# A deployment serves tenants of many time zones, and providers bill by days of UTC.
+DEPLOYMENT_TIME_ZONE = "UTC"
 
 
 @transaction.atomic
 def create_budget(
     *,
-    tenant: Tenant,
     window: str,
     limit_nanousd: int,
     actor: str,
+    tenant: Tenant | None = None,
     project: Project | None = None,
     api_key: ApiKey | None = None,
     model: Model | None = None,
+    deployment: Deployment | None = None,
     is_hard: bool = True,
     may_lower_limit: bool = True,
     now: dt.datetime | None = None,
 ) -> Budget:
-    """Create a budget, for one model or all. What its window has cost so far counts; one `total` counts from now on.
+    """Create a budget of a tenant, project or key (for one model or all), or of a deployment alone. What its window has
+    cost so far counts; one `total` counts from now on.
 
     Raises InvalidValueError, and NameTakenError when this scope has one of this window and kind.
     """
     _check(tenant, project, api_key, window, limit_nanousd)
+    _check_owner(tenant, project, api_key, model, deployment)
     if api_key is not None:
         project = api_key.project
-    scope = Budget.objects.filter(
-        tenant=tenant, project=project, api_key=api_key, model=model, window=window, is_hard=is_hard
-    )
-    if scope.exists():
+    scope: dict[str, Any] = {
+        "tenant": tenant,
+        "project": project,
+        "api_key": api_key,
+        "model": model,
+        "deployment": deployment,
+        "window": window,
+        "is_hard": is_hard,
+    }
+    if Budget.objects.filter(**scope).exists():
         raise NameTakenError(
-            f"{api_key or project or tenant} has a {'hard' if is_hard else 'soft'} budget by {window}"
-            f"{'' if model is None else f' for {model}'}: change it"
+            f"{api_key or project or tenant or f'deployment {deployment}'} has a {'hard' if is_hard else 'soft'}"
+            f" budget by {window}{'' if model is None else f' for {model}'}: change it"
         )
     at = now or timezone.now()
+    time_zone = DEPLOYMENT_TIME_ZONE if tenant is None else tenant.time_zone
     # From here to the commit no record is stored: it would be counted twice, or not at all.
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [BUDGET_LOCK])
     span = span_at(
         window,  # type: ignore[arg-type]  # checked above
-        tenant.time_zone,
+        time_zone,
         at.timestamp(),
         counted_from_unix_s=int(at.timestamp()),
     )
     budget = Budget.objects.create(
-        tenant=tenant,
-        project=project,
-        api_key=api_key,
-        model=model,
-        window=window,
+        **scope,
         limit_nanousd=limit_nanousd,
-        is_hard=is_hard,
         may_lower_limit=may_lower_limit,
-        time_zone=tenant.time_zone,
+        time_zone=time_zone,
         counted_from=dt.datetime.fromtimestamp(span.starts_unix_s, dt.UTC),
         created_by=actor[:150],
     )
@@ -86,6 +93,20 @@ def create_budget(
 
 def _open_window(budget: Budget, span: Span) -> None:
     """The window that runs when a budget is made, with what its records have cost so far."""
+    BudgetWindow.objects.create(
+        budget=budget,
+        starts_at=budget.counted_from,
+        ends_at=None if span.ends_unix_s is None else dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC),
+        limit_nanousd=budget.limit_nanousd,
+        spent_nanousd=_sum_so_far(budget),
+    )
+
+
+def _sum_so_far(budget: Budget) -> int:
+    """What the records since a budget's first moment cost, and what was priced of them afterwards."""
+    if budget.deployment_id is not None:
+        called: dict[str, Any] = {"deployment_id": budget.deployment_id, "since": budget.counted_from}
+        return sum_attempts(**called) + sum_deployment_adjustments(**called)
     key_id = budget.api_key_id
     counted: dict[str, Any] = {
         "tenant_id": budget.tenant_id,
@@ -94,13 +115,7 @@ def _open_window(budget: Budget, span: Span) -> None:
         "since": budget.counted_from,
         "model_id": budget.model_id,
     }
-    BudgetWindow.objects.create(
-        budget=budget,
-        starts_at=budget.counted_from,
-        ends_at=None if span.ends_unix_s is None else dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC),
-        limit_nanousd=budget.limit_nanousd,
-        spent_nanousd=sum_records(**counted) + sum_adjustments(**counted),
-    )
+    return sum_records(**counted) + sum_adjustments(**counted)
 
 
 @transaction.atomic
@@ -151,8 +166,27 @@ def delete_budget(*, budget: Budget, actor: str) -> None:
     row.delete()
 
 
+def _check_owner(
+    tenant: Tenant | None,
+    project: Project | None,
+    api_key: ApiKey | None,
+    model: Model | None,
+    deployment: Deployment | None,
+) -> None:
+    if deployment is None and tenant is None:
+        raise InvalidValueError({"tenant": ["name a tenant, or a deployment"]})
+    if deployment is not None and (tenant or project or api_key or model):
+        raise InvalidValueError(
+            {
+                "deployment": [
+                    "a deployment's budget counts for all callers: without tenant, project, key or model"
+                ]
+            }
+        )
+
+
 def _check(
-    tenant: Tenant, project: Project | None, api_key: ApiKey | None, window: str, limit_nanousd: int
+    tenant: Tenant | None, project: Project | None, api_key: ApiKey | None, window: str, limit_nanousd: int
 ) -> None:
     if window not in Budget.Window.values:
         raise InvalidValueError({"window": [f"{window!r} is not one of {', '.join(Budget.Window.values)}"]})
@@ -160,7 +194,7 @@ def _check(
     if api_key is not None and project is not None and api_key.project_id != project.pk:
         raise InvalidValueError({"api_key": [f"{api_key} is not a key of {project}"]})
     owner = api_key.project if api_key is not None else project
-    if owner is not None and owner.tenant_id != tenant.pk:
+    if owner is not None and (tenant is None or owner.tenant_id != tenant.pk):
         raise InvalidValueError({"tenant": [f"{owner} does not belong to {tenant}"]})
     if api_key is not None and (api_key.replaced_by_id is not None or api_key.revoked_at is not None):
         raise InvalidValueError({"api_key": [f"{api_key} is revoked or replaced: choose the key in use"]})

@@ -57,6 +57,14 @@ class ModelLease(NamedTuple):
     model_id: int
 
 
+class DeploymentLease(NamedTuple):
+    """What is held of a lease of a deployment's budget."""
+
+    lease: UUID
+    hold_nanousd: int
+    deployment_id: int
+
+
 class Intent(NamedTuple):
     """What is known before a provider is contacted."""
 
@@ -80,6 +88,8 @@ class Intent(NamedTuple):
     leases: tuple[UUID, ...] = ()
     # The same of budgets of one model.
     model_leases: tuple[ModelLease, ...] = ()
+    # And of budgets of deployments.
+    deployment_leases: tuple[DeploymentLease, ...] = ()
 
 
 class Attempt(NamedTuple):
@@ -122,6 +132,8 @@ class Outcome(NamedTuple):
     uncertain_nanousd: int = 0
     # The same by model, for requests that hold of budgets of models.
     uncertain_by_model: tuple[tuple[int, int], ...] = ()
+    # And by deployment.
+    uncertain_by_deployment: tuple[tuple[int, int], ...] = ()
 
 
 class Feedback(NamedTuple):
@@ -204,7 +216,18 @@ def read_intent(line: Mapping[str, Any]) -> Intent:
         read_object(get("decision"), "decision"),
         read_amount(get("hold"), "hold") or 0,
         read_leases(get("leases")),
-        tuple([_model_lease(one) for one in read_few(get("model_leases"), "model_leases")]),
+        tuple(
+            [
+                ModelLease(*_lease(one, "model_leases"))
+                for one in read_few(get("model_leases"), "model_leases")
+            ]
+        ),
+        tuple(
+            [
+                DeploymentLease(*_lease(one, "deployment_leases"))
+                for one in read_few(get("deployment_leases"), "deployment_leases")
+            ]
+        ),
     )
 
 
@@ -237,7 +260,18 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
         read_bool(get("unpriced"), "unpriced"),
         tuple([_attempt(attempt, raw_usage, usage) for attempt in attempts]),
         read_amount(get("uncertain"), "uncertain") or 0,
-        tuple([_model_amount(one) for one in read_few(get("model_uncertain"), "model_uncertain")]),
+        tuple(
+            [
+                _amount_of(one, "model_uncertain")
+                for one in read_few(get("model_uncertain"), "model_uncertain")
+            ]
+        ),
+        tuple(
+            [
+                _amount_of(one, "deployment_uncertain")
+                for one in read_few(get("deployment_uncertain"), "deployment_uncertain")
+            ]
+        ),
     )
 
 
@@ -382,14 +416,14 @@ def _usage(raw: Any) -> Usage:
     )
 
 
-def _model_lease(value: Any) -> ModelLease:
+def _lease(value: Any, name: str) -> tuple[UUID, int, int]:
     if type(value) is not list or len(value) != 3:
-        raise LineError("model_leases: not a lease, an amount and a model")
+        raise LineError(f"{name}: not a lease, an amount and an id")
     (lease,) = read_leases(value[:1])
-    return ModelLease(lease, read_amount(value[1], "model_leases") or 0, read_id(value[2], "model_leases"))
+    return lease, read_amount(value[1], name) or 0, read_id(value[2], name)
 
 
-def _model_amount(value: Any) -> tuple[int, int]:
+def _amount_of(value: Any, name: str) -> tuple[int, int]:
     if type(value) is not list or len(value) != 2:
-        raise LineError("model_uncertain: not a model and an amount")
-    return read_id(value[0], "model_uncertain"), read_amount(value[1], "model_uncertain") or 0
+        raise LineError(f"{name}: not an id and an amount")
+    return read_id(value[0], name), read_amount(value[1], name) or 0

@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 from django.db import DatabaseError, connection, transaction
 
-from billing.budget_settling import begin_settling, settle_records
+from billing.budget_settling import begin_settling, list_counted, settle_records
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, dump_json, write_rows
 from billing.journal_files import SourceLine
 from billing.journal_lines import Feedback, Intent, Outcome
@@ -140,7 +140,7 @@ WITH inserted AS (
 ), late AS (
     {late_postings_of("inserted", request_id="id", number="0")}
 )
-SELECT count(*), array_agg(id) FILTER (WHERE tenant_id = ANY(%s)) FROM inserted
+SELECT count(*), array_agg(id) FILTER (WHERE tenant_id = ANY(%s) OR id = ANY(%s)) FROM inserted
 """  # noqa: S608  (all names are constants of this file)
 
 REFERENCED = {
@@ -284,7 +284,8 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
             copy.write("".join(attempts))
         hold_open_period()
         scopes = begin_settling()
-        cursor.execute(INSERT_NEW, [list(scopes.tenant_ids)])
+        of_deployments = list_counted([pair[:2] for pair in pairs], scopes)
+        cursor.execute(INSERT_NEW, [list(scopes.tenant_ids), of_deployments])
         inserted, budgeted = cursor.fetchone()
     if budgeted:
         settle_records([pair[:2] for pair in pairs], set(budgeted), scopes)

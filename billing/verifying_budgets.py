@@ -12,15 +12,16 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from billing.budget_adjusting import OF_MODELS
+from billing.budget_adjusting import OF_DEPLOYMENTS, OF_MODELS
 from billing.budget_scopes import list_successors
 from billing.budget_standing import OWNERS
 from billing.models import Budget, BudgetWindow
 from billing.retention import find_records_since
 from policies.models import ChangeEvent
 
-# `r` is a record or an adjustment: both have these columns.
-_SCOPE = """r.tenant_id = %(tenant)s AND r.started_at >= w.starts_at AND (w.ends_at IS NULL OR r.started_at < w.ends_at)
+# `r` is a record, an attempt or an adjustment: all have these columns, attempts the time alone.
+_WINDOW = "r.started_at >= w.starts_at AND (w.ends_at IS NULL OR r.started_at < w.ends_at)"
+_SCOPE = f"""r.tenant_id = %(tenant)s AND {_WINDOW}
     AND (%(project)s::bigint IS NULL OR r.project_id = %(project)s)
     AND (%(keys)s::bigint[] IS NULL OR r.api_key_id = ANY(%(keys)s))"""
 # Corrections of a window that had ended are not counted in it (`billing.budget_adjusting`).
@@ -34,6 +35,11 @@ _ADJUSTED = f"SELECT sum(r.cost_nanousd) FROM billing_adjustment r WHERE {_SCOPE
 _ADJUSTED_OF_MODEL = f"""SELECT sum(m.nanousd) FROM (
     {OF_MODELS} JOIN billing_adjustment r ON r.id = j.id WHERE {_SCOPE} AND {_IN_TIME} AND d.model_id = %(model)s
     GROUP BY 1, 2) m (request_id, model_id, nanousd)"""  # noqa: S608
+_AT_DEPLOYMENT = f"""SELECT sum(r.cost_nanousd) FROM billing_attemptrecord r
+    WHERE r.deployment_id = %(deployment)s AND {_WINDOW}"""  # noqa: S608
+_ADJUSTED_AT_DEPLOYMENT = f"""SELECT sum(m.nanousd) FROM (
+    {OF_DEPLOYMENTS} JOIN billing_adjustment r ON r.id = j.id WHERE {_WINDOW} AND {_IN_TIME}
+    AND a.deployment_id = %(deployment)s GROUP BY 1, 2) m (request_id, deployment_id, nanousd)"""  # noqa: S608
 
 
 class WrongBudget(NamedTuple):
@@ -95,13 +101,18 @@ def _is_explained(budget: Budget, window: BudgetWindow, found: _Window) -> bool:
 
 
 def _read(budget: Budget, window: BudgetWindow, keys: list[int] | None) -> _Window | None:
-    is_of_model = budget.model_id is not None
+    if budget.deployment_id is not None:
+        records, adjusted = _AT_DEPLOYMENT, _ADJUSTED_AT_DEPLOYMENT
+    elif budget.model_id is not None:
+        records, adjusted = _RECORDS_OF_MODEL, _ADJUSTED_OF_MODEL
+    else:
+        records, adjusted = _RECORDS, _ADJUSTED
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             SELECT w.spent_nanousd, w.leased_nanousd, w.spent_nanousd + w.uncertain_nanousd, w.limit_nanousd,
-                coalesce(({_RECORDS_OF_MODEL if is_of_model else _RECORDS}), 0)::bigint,
-                coalesce(({_ADJUSTED_OF_MODEL if is_of_model else _ADJUSTED}), 0)::bigint,
+                coalesce(({records}), 0)::bigint,
+                coalesce(({adjusted}), 0)::bigint,
                 coalesce((SELECT sum(greatest(0, l.amount_nanousd - l.settled_nanousd))
                     FROM billing_budgetlease l WHERE l.window_id = w.id), 0)::bigint
             FROM billing_budgetwindow w WHERE w.id = %(window)s
@@ -112,6 +123,7 @@ def _read(budget: Budget, window: BudgetWindow, keys: list[int] | None) -> _Wind
                 "project": budget.project_id,
                 "keys": keys,
                 "model": budget.model_id,
+                "deployment": budget.deployment_id,
             },
         )
         row = cursor.fetchone()

@@ -17,7 +17,7 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from billing.budget_scopes import load_scopes
+from billing.budget_scopes import load_deployment_budgets, load_scopes
 from billing.pricebook import PriceVersion, price_at
 from billing.stored_prices import load_cost_prices
 from policies.autorouter.tables import RouterTables, empty_tables
@@ -114,6 +114,8 @@ def load_changes(loaded: Loaded, revision: int, changed: Iterable[tuple[str, int
     is_access = types & {"api_key", "tenant", "project", "budget", "rate_limit", "policy"}
     if types <= {"api_key", "tenant", "project", "budget"} | BOOKKEEPING:
         routing, prices = _with_revision(loaded.routing, revision), loaded.prices
+        if "budget" in types:
+            routing = replace(routing, deployment_budgets=load_deployment_budgets())
     else:
         prices = load_cost_prices()
         routing = _load_routing(revision, prices, loaded.routing)
@@ -183,6 +185,7 @@ def _load_routing(revision: int, prices: Prices, previous: RoutingSnapshot | Non
         deployments_by_model={name: tuple(rows) for name, rows in by_model.items()},
         policies=policies,
         router=_load_router(model_rows, by_model, previous),
+        deployment_budgets=load_deployment_budgets(),
     )
 
 

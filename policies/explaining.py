@@ -46,6 +46,7 @@ _REASONS = {
     "no_fallbacks": "the caller allowed no fallback",
     "unpriced": "it has no price, and the key has a budget",
     "model_budget": "what it can cost does not fit into the budget of its model",
+    "deployment_budget": "what it can cost does not fit into this deployment's own budget",
     "price_cap": "it costs more than the caller allows, or has no price",
     "not_allowed": "the caller's list of allowed models does not name it",
     "excluded": "the caller excluded it",

@@ -15,7 +15,8 @@ Pure. Codes, in the order in which they are looked at:
 and, found elsewhere: `disabled` (a rule names it, an operator switched it off), `ejected`, `cooling`,
 `credential_rejected` (this worker's health view), `rate_room` (its own limits leave it no room), `no_fallbacks` (the
 caller allows one candidate only), `pinned` (a further name of a pinned request), `model_budget` (what it can cost does
-not fit into the budget of its model; it was a candidate until then), `model_not_found` (a further name that does not
+not fit into the budget of its model; it was a candidate until then), `deployment_budget` (the same of the budget of the
+deployment itself, over all callers), `model_not_found` (a further name that does not
 exist or is not allowed).
 
 What a model does not list among its capabilities it does not offer. A model that lists none at all is one about

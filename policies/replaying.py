@@ -31,6 +31,7 @@ MismatchReason = Literal[
     "truncated",
     "feature_missing",
     "model_budget",
+    "deployment_budget",
     "tables_changed",
     "catalog_changed",
     "unexplained",
@@ -200,8 +201,11 @@ def explain_mismatch(
         return "truncated"
     if lacks_features:
         return "feature_missing"
-    if any(reason == "model_budget" for _, reason in recorded.get("dropped", ())):
+    left_out = {reason for _, reason in recorded.get("dropped", ())}
+    if "model_budget" in left_out:
         return "model_budget"
+    if "deployment_budget" in left_out:
+        return "deployment_budget"
     if recorded.get("tables") is not None and recorded["tables"] != tables:
         return "tables_changed"
     if recorded["rev"] < last_change:

@@ -167,9 +167,10 @@ class TenantSnapshot:
 
 
 class BudgetTerms(NamedTuple):
-    """A hard budget into which a key's requests must fit. The money is in billing's tables; this is how to find it.
+    """A hard budget into which requests must fit. The money is in billing's tables; this is how to find it.
 
-    `model_id`: only requests that this model may serve must fit, and only its answers count.
+    `model_id`: only requests that this model may serve must fit, and only its answers count. `deployment_id`: it is the
+    deployment's, of all callers, and only calls of it count.
     """
 
     id: int
@@ -180,6 +181,7 @@ class BudgetTerms(NamedTuple):
     counted_from_unix_s: int
     may_lower_limit: bool = True
     model_id: int | None = None
+    deployment_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ class RoutingSnapshot:
 
     `deployments` by deployment name; `deployments_by_model` by model name, in order of preference (name);
     `policies` by public id. Only enabled rows are in it. `router`: the tables in force, with the catalog's ratings.
+    `deployment_budgets`: the hard budgets of deployments, by the deployment's id.
     """
 
     revision: int
@@ -216,3 +219,4 @@ class RoutingSnapshot:
     deployments_by_model: Mapping[str, tuple[DeploymentSnapshot, ...]] = field(default_factory=dict)
     policies: Mapping[str, PolicySnapshot] = field(default_factory=dict)
     router: RouterTables = field(default_factory=empty_tables)
+    deployment_budgets: Mapping[int, tuple[BudgetTerms, ...]] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from policies.api.resources import (
     find_named,
     row_id,
 )
-from policies.models import ApiKey, Model, Project, Tenant
+from policies.models import ApiKey, Deployment, Model, Project, Tenant
 
 MAX_LEASES = 200
 MAX_AMOUNT_CHARACTERS = 30
@@ -49,11 +49,20 @@ class UsdField(serializers.Field):  # type: ignore[type-arg]  # it reads a text 
 
 
 class BudgetSerializer(StrictSerializer):
-    """A limit for a tenant, a project or a key; for one model, or all."""
+    """A limit for a tenant, a project or a key, for one model or all; or for a deployment, over all who call it."""
 
     id = row_id(read_only=True)
-    tenant_id = row_id(help_text="Whose. None of this member and the next five can be changed later.")
-    tenant = serializers.CharField(source="tenant.name", read_only=True)
+    tenant_id = row_id(
+        required=False,
+        allow_null=True,
+        help_text="Whose; or name a deployment. None of this member and the next six can be changed later.",
+    )
+    tenant = serializers.CharField(source="tenant.name", read_only=True, allow_null=True, default=None)
+    deployment_id = row_id(
+        required=False,
+        allow_null=True,
+        help_text="What we pay for its calls, of all tenants. Instead of a tenant, project, key and model.",
+    )
     project_id = row_id(required=False, allow_null=True, help_text="null: the whole tenant.")
     api_key_id = row_id(required=False, allow_null=True, help_text="null: the whole project, or tenant.")
     model_id = row_id(required=False, allow_null=True, help_text="null: all models.")
@@ -67,7 +76,7 @@ class BudgetSerializer(StrictSerializer):
     )
     is_enabled = serializers.BooleanField(required=False)
     time_zone = serializers.CharField(
-        read_only=True, help_text="Of its calendar: the tenant's when it was made."
+        read_only=True, help_text="Of its calendar: the tenant's when it was made, UTC for a deployment."
     )
     created_at = serializers.DateTimeField(read_only=True)
     created_by = serializers.CharField(read_only=True)
@@ -86,6 +95,7 @@ class BudgetFilters(Filters):
     project_id = row_id()
     api_key_id = row_id()
     model_id = row_id()
+    deployment_id = row_id()
     window = serializers.ChoiceField(choices=Budget.Window.values)
     is_hard = serializers.BooleanField()
 
@@ -133,10 +143,11 @@ class BudgetsView(CollectionView):
         """Make a budget. What its window has cost so far counts; one in total counts from now on."""
         fields = self.read_body()
         scope = {
-            "tenant": find_named(Tenant.objects.all(), fields.pop("tenant_id"), path="tenant_id"),
+            "tenant": self._find(Tenant, fields, "tenant_id"),
             "project": self._find(Project, fields, "project_id"),
             "api_key": self._find(ApiKey, fields, "api_key_id"),
             "model": self._find(Model, fields, "model_id"),
+            "deployment": self._find(Deployment, fields, "deployment_id"),
         }
         is_enabled = fields.pop("is_enabled", True)
         row = budgets.create_budget(**scope, actor=self.actor, **fields)

@@ -9,17 +9,24 @@ from django.db.models import Q
 
 
 class AlertRecipient(models.Model):
-    """An e-mail address or a webhook that hears of a tenant's budgets, or of one. By `billing.alert_recipients`.
+    """An e-mail address or a webhook that hears of a tenant's budgets, of deployments', or of one budget.
 
-    A webhook's secret is encrypted as providers' credentials are, and shown once.
+    A webhook's secret is encrypted as providers' credentials are, and shown once. By `billing.alert_recipients`.
     """
 
     class Channel(models.TextChoices):
         EMAIL = "email", "e-mail"
         WEBHOOK = "webhook", "webhook"
 
-    tenant = models.ForeignKey("policies.Tenant", on_delete=models.CASCADE, related_name="alert_recipients")
-    # Null: all budgets of the tenant.
+    # Null: of deployments.
+    tenant = models.ForeignKey(
+        "policies.Tenant",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="alert_recipients",
+    )
+    # Null: all budgets of the tenant, or of deployments.
     budget = models.ForeignKey(
         "billing.Budget", null=True, blank=True, on_delete=models.CASCADE, related_name="recipients"
     )

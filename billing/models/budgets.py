@@ -1,4 +1,4 @@
-"""How much may be spent, by whom, since when, and who holds what of it? Tables: budget, its windows, their leases."""
+"""How much may be spent, by whom or where, since when, and who holds what of it? Tables: budget, windows, leases."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from django.db.models import Q
 
 
 class Budget(models.Model):
-    """A limit for a tenant, a project of it or a key of that, by day, week, month or in total, for one model or all.
+    """A limit by day, week, month or in total.
 
+    Whose: a tenant's, a project's of it or a key's of that, for one model or all; or a deployment's, of what we pay for
+    all that is asked of it, whoever asks.
     `counted_from` is the start of the first window; `time_zone` is the tenant's when the budget was made, so that
-    windows never overlap. Written by `billing.budgets` alone.
+    windows never overlap; a deployment's is UTC. Written by `billing.budgets` alone.
     """
 
     class Window(models.TextChoices):
@@ -21,7 +23,13 @@ class Budget(models.Model):
         MONTH = "month", "each month"
         TOTAL = "total", "in total"
 
-    tenant = models.ForeignKey("policies.Tenant", on_delete=models.CASCADE, related_name="budgets")
+    # Null: a deployment's.
+    tenant = models.ForeignKey(
+        "policies.Tenant", null=True, blank=True, on_delete=models.CASCADE, related_name="budgets"
+    )
+    deployment = models.ForeignKey(
+        "policies.Deployment", null=True, blank=True, on_delete=models.CASCADE, related_name="budgets"
+    )
     project = models.ForeignKey(
         "policies.Project", null=True, blank=True, on_delete=models.CASCADE, related_name="budgets"
     )
@@ -43,12 +51,25 @@ class Budget(models.Model):
     created_by = models.CharField(max_length=150, blank=True, default="")
 
     class Meta:
-        ordering = ["tenant__name", "project__name", "api_key__name", "model__name", "window", "-is_hard"]
+        ordering = [
+            "tenant__name",
+            "project__name",
+            "api_key__name",
+            "model__name",
+            "deployment__name",
+            "window",
+            "-is_hard",
+        ]
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "project", "api_key", "model", "window", "is_hard"],
+                fields=["tenant", "project", "api_key", "model", "deployment", "window", "is_hard"],
                 nulls_distinct=False,
                 name="budget_unique",
+            ),
+            models.CheckConstraint(
+                condition=Q(tenant__isnull=False, deployment=None)
+                | Q(tenant=None, project=None, api_key=None, model=None, deployment__isnull=False),
+                name="budget_one_owner",
             ),
             models.CheckConstraint(condition=Q(limit_nanousd__gt=0), name="budget_limit_positive"),
         ]
@@ -57,7 +78,9 @@ class Budget(models.Model):
         return f"{self.scope()} {self.get_window_display()}"
 
     def scope(self) -> str:
-        """Whose budget it is, and for what: acme, acme/web, acme/web/dev or acme (gpt-5)."""
+        """Whose budget it is, and for what: acme, acme/web, acme/web/dev, acme (gpt-5) or deployment gpt-5."""
+        if self.deployment is not None:
+            return f"deployment {self.deployment}"
         owner = str(self.api_key or self.project or self.tenant)
         return owner if self.model is None else f"{owner} ({self.model})"
 

@@ -76,7 +76,8 @@ def add_recipient(request: HttpRequest) -> HttpResponse:
     )
     if request.method == "POST" and form.is_valid():
         data: dict[str, Any] = {**form.cleaned_data}
-        named = data.pop("tenant")
+        named = data.pop("tenant", None)
+        data.pop("is_of_deployments", None)
         tenant = budget.tenant if budget is not None else named
         added = form.run(
             lambda: alert_recipients.add_recipient(

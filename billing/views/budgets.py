@@ -77,11 +77,13 @@ def _requests_of(standing: Standing) -> str:
     """The query string of the requests that count in the window that runs."""
     budget = standing.budget
     query: dict[str, str | int] = {"since": f"{standing.starts_at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
-    if budget.api_key_id:
+    if budget.deployment_id:
+        query["deployment"] = budget.deployment_id
+    elif budget.api_key_id:
         query["key"] = budget.api_key_id
     elif budget.project_id:
         query["project"] = budget.project_id
-    else:
+    elif budget.tenant_id:
         query["tenant"] = budget.tenant_id
     if budget.model_id:
         query["served"] = budget.model_id
@@ -91,14 +93,19 @@ def _requests_of(standing: Standing) -> str:
 @needs(Ability.SET_BUDGETS)
 @require_http_methods(["GET", "HEAD", "POST"])
 def create_budget(request: HttpRequest) -> HttpResponse:
-    """Make a budget; `?scope=` fills in whose."""
-    form = BudgetForm(posted(request), initial={"scope": request.GET.get("scope", "")[:320]})
+    """Make a budget; `?scope=` fills in whose, `?deployment=` (its id) chooses one."""
+    initial = {
+        "scope": request.GET.get("scope", "")[:320],
+        "deployment": request.GET.get("deployment", "")[:20],
+    }
+    form = BudgetForm(posted(request), initial=initial)
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         budget = form.run(
             lambda: budgets.create_budget(
                 **data["scope"],
                 model=data["model"],
+                deployment=data["deployment"],
                 window=data["window"],
                 limit_nanousd=data["limit_usd"],
                 is_hard=data["is_hard"],

@@ -231,6 +231,7 @@ class _Applier:
             )
         assert isinstance(deployment, Deployment)
         self.limits(entry, deployment)
+        apply_budgets(entry, Scope(deployment=deployment), owner=self.owner, note=self.note, at=at)
         for price in ([entry["price"]] if "price" in entry.values else []) + list(entry.get("prices", [])):
             self.price(deployment, price)
 
@@ -346,7 +347,9 @@ class _Applier:
 
     def bounds(self, entry: Entry, scope: Scope) -> None:
         apply_budgets(entry, scope, owner=self.owner, note=self.note, at=at)
-        self.limits(entry, scope.api_key or scope.project or scope.tenant)
+        limited = scope.api_key or scope.project or scope.tenant
+        assert limited is not None
+        self.limits(entry, limited)
 
     def limits(self, entry: Entry, limited: rate_limits.Owner) -> None:
         apply_limits(entry, limited, owner=self.owner, note=self.note, at=at)

@@ -1,6 +1,7 @@
 """Which budgets does a configuration file state, and does the database agree?
 
-Writes: through `billing.budgets`. Reads: budget. They stand under the tenant, project or key that they are for.
+Writes: through `billing.budgets`. Reads: budget. They stand under the tenant, project, key or deployment that they are
+for.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from billing.money import usd_text
 from gateway.configuration_file.format import ConfigurationFile
 from gateway.configuration_file.values import Entry
 from policies.errors import NotFoundError
-from policies.models import ApiKey, ChangeEvent, Model, Project, Tenant
+from policies.models import ApiKey, ChangeEvent, Deployment, Model, Project, Tenant
 
 
 class Scope(NamedTuple):
-    """Whose budget it is. A key's names its project too."""
+    """Whose budget it is: a tenant's, project's or key's (which names the ones above it), or a deployment's alone."""
 
-    tenant: Tenant
+    tenant: Tenant | None = None
     project: Project | None = None
     api_key: ApiKey | None = None
+    deployment: Deployment | None = None
 
     def __str__(self) -> str:
+        if self.deployment is not None:
+            return f"deployment {self.deployment}"
         return str(self.api_key or self.project or self.tenant)
 
 
@@ -93,9 +97,10 @@ def prune_budgets(file: ConfigurationFile, *, owner: str, note: Callable[..., No
     named = set(_named(file))
     created = ChangeEvent.objects.filter(actor=owner, object_type="budget", action="create")
     rows = Budget.objects.filter(pk__in=created.values("object_id"))
-    for row in rows.select_related("tenant", "project", "api_key", "model"):
+    for row in rows.select_related("tenant", "project", "api_key", "model", "deployment"):
         place = (
-            row.tenant.name,
+            row.deployment.name if row.deployment is not None else "",
+            row.tenant.name if row.tenant is not None else "",
             row.project.name if row.project is not None else "",
             row.api_key.name if row.api_key is not None else "",
             row.window,
@@ -107,7 +112,10 @@ def prune_budgets(file: ConfigurationFile, *, owner: str, note: Callable[..., No
             budgets.delete_budget(budget=row, actor=owner)
 
 
-def _named(file: ConfigurationFile) -> Iterator[tuple[str, str, str, str, bool, str]]:
+def _named(file: ConfigurationFile) -> Iterator[tuple[str, str, str, str, str, bool, str]]:
+    for deployment in file.deployments:
+        for stated in deployment.get("budgets", ()):
+            yield deployment["name"], "", "", "", stated["window"], stated.get("is_hard", True), ""
     for tenant in file.tenants:
         scopes = [(tenant, "", "")]
         for project in tenant.get("projects", ()):
@@ -116,7 +124,7 @@ def _named(file: ConfigurationFile) -> Iterator[tuple[str, str, str, str, bool, 
         for entry, project_name, key_name in scopes:
             for stated in entry.get("budgets", ()):
                 kind = (stated["window"], stated.get("is_hard", True), stated.get("model", ""))
-                yield tenant["name"], project_name, key_name, *kind
+                yield "", tenant["name"], project_name, key_name, *kind
 
 
 def _name(scope: str, model: str, window: str) -> str:

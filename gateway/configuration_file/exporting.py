@@ -100,6 +100,8 @@ def _deployment(row: Deployment) -> dict[str, Any]:
         entry["price"] = prices[0]
     elif prices:
         entry["prices"] = prices
+    if budgets := list_stated(Scope(deployment=row)):
+        entry["budgets"] = budgets
     if limits := stated_limits(row):
         entry["limits"] = limits
     return entry

@@ -86,6 +86,14 @@ def _budgets(reader: Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
     return found
 
 
+def _deployment_budgets(reader: Reader, raw: Any, path: str) -> tuple[Entry, ...] | None:
+    found = _budgets(reader, raw, path)
+    for entry in found or ():
+        if "model" in entry.values:
+            reader.complain(join(entry.path, "model"), "a deployment's budget is for the deployment alone")
+    return found
+
+
 def _limits(reader: Reader, raw: Any, path: str) -> Entry:
     return reader.entry(raw, path, _LIMITS)
 
@@ -192,6 +200,7 @@ _DEPLOYMENT: dict[str, Field] = {
     "retention": read_text,
     "price": _price,
     "prices": _prices,
+    "budgets": _deployment_budgets,
     "limits": _limits,
     "is_enabled": read_boolean,
 }

@@ -28,7 +28,8 @@ from gateway.dataplane.budget_holds import (
     no_budget_for_another,
     output_limit_for,
 )
-from gateway.dataplane.errors import RateLimited, UpstreamFailed
+from gateway.dataplane.deployment_holds import hold_again
+from gateway.dataplane.errors import GatewayError, RateLimited, UpstreamFailed
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.failures import (
     MAX_RETRY_AFTER_S,
@@ -105,11 +106,16 @@ async def _walk(exchange: Exchange, poor: list[PoorAnswer]) -> JsonAnswer | Stre
             position += 1
         deployment = candidates[position]
         is_limited = deployment.rate_limit is not None or exchange.room_hold is not None
+        why_not: GatewayError | None = None
         if is_limited and not await hold_room(exchange, deployment):
+            why_not = no_room(exchange, [deployment.name])
+        elif exchange.deployment_holds and exchange.attempts and not await hold_again(exchange, deployment):
+            why_not = no_budget_for_another(deployment)
+        if why_not is not None:
             gateway.health.abandon(deployment)  # had it been a probe, another may follow
             ready_at_s[deployment.id] = float("inf")
             if position + 1 == len(candidates) or candidates[position + 1].id in ready_at_s:
-                raise failure.error if failure is not None else no_room(exchange, [deployment.name])
+                raise failure.error if failure is not None else why_not
             position += 1
             continue
         if (

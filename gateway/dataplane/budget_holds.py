@@ -1,13 +1,14 @@
 """How much may this request cost at most, and does that fit into its budgets? Hold before, settle after.
 
-Calls: the Budgets port. Requests of keys without a hard budget never come here. A hold is for one attempt at the
-dearest candidate; another attempt after one that cost something, or may have, holds more first.
+Calls: the Budgets port. Requests of keys without a hard budget never come here, unless a deployment has one. A hold is
+for one attempt at the dearest candidate; another attempt after one that cost something, or may have, holds more first.
 """
 
 from __future__ import annotations
 
 from gateway.dataplane.budget_refusals import budget_exceeded, budget_unknown
-from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError
+from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError, Hold
+from gateway.dataplane.deployment_holds import end_deployment_holds, hold_at_deployments
 from gateway.dataplane.errors import UpstreamFailed
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.model_holds import MAX_LOWERINGS, budgets_by_model, hold_by_model
@@ -16,7 +17,32 @@ from policies.snapshot import DeploymentSnapshot
 
 
 async def hold_budgets(exchange: Exchange) -> None:
-    """Hold the most that the request can cost. Raises BudgetExceeded (402), GatewayUnready when nobody can say."""
+    """Hold the most that the request can cost, of the deployments' budgets and of its caller's.
+
+    Raises BudgetExceeded (402), NoCandidate when no deployment's budget has room, GatewayUnready when nobody can say.
+    """
+    grant, gateway = exchange.grant, exchange.gateway
+    assert grant is not None
+    if gateway.configuration.snapshot.deployment_budgets:
+        try:
+            await hold_at_deployments(exchange)
+            if grant.budgets or grant.model_budgets:
+                of_deployments = exchange.output_limit
+                await _hold_of_caller(exchange)
+                limits = [limit for limit in (of_deployments, exchange.output_limit) if limit is not None]
+                exchange.output_limit = min(limits, default=None)
+        except BaseException:
+            end_deployment_holds(exchange)
+            raise
+        # What a model's budget has left out meanwhile will not be called.
+        end_deployment_holds(exchange, but_of=exchange.decision.candidates if exchange.decision else ())
+        if exchange.deployment_holds and exchange.hold is None:
+            exchange.hold = Hold()
+    else:
+        await _hold_of_caller(exchange)
+
+
+async def _hold_of_caller(exchange: Exchange) -> None:
     grant, decision, parsed = exchange.grant, exchange.decision, exchange.parsed
     budgets = exchange.gateway.budgets
     assert grant is not None and decision is not None and parsed is not None
@@ -81,7 +107,8 @@ def output_limit_for(exchange: Exchange, deployment: DeploymentSnapshot) -> int 
     """The output limit to send to one deployment; None where its model ends by itself before the hold does."""
     limit, features, model = exchange.output_limit, exchange.features, deployment.model
     assert limit is not None and features is not None and exchange.grant is not None
-    if not exchange.grant.budgets and model.id not in exchange.model_holds:
+    is_held = model.id in exchange.model_holds or deployment.id in exchange.deployment_holds
+    if not exchange.grant.budgets and not is_held:
         return None  # nothing of it is held
     if model.max_output_tokens is not None and model.max_output_tokens <= limit:
         return None

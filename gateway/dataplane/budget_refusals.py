@@ -6,10 +6,11 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 
 from billing.money import usd_text
 from gateway.dataplane.budgets import BudgetShortError
-from gateway.dataplane.errors import BudgetExceeded, GatewayUnready
+from gateway.dataplane.errors import BudgetExceeded, GatewayUnready, NoCandidate
 
 
 def budget_unknown() -> GatewayUnready:
@@ -20,11 +21,34 @@ def budget_unknown() -> GatewayUnready:
     )
 
 
+def deployment_budget_exceeded(
+    short: Sequence[tuple[BudgetShortError, int]], *, reasons: Mapping[str, str]
+) -> NoCandidate:
+    """No deployment's budget has room: not the caller's doing, so 503, and asking again at once is of no use.
+
+    How much of it all tenants together have spent is the operator's to know, so it is not said here.
+    """
+    needed = min(most for _, most in short)
+    ends = [one.span.ends_unix_s for one, _ in short]
+    resets_at = _moment(min(end for end in ends if end is not None)) if any(ends) else None
+    names = ", ".join(reasons)
+    return NoCandidate(
+        f"This request may cost {usd_text(needed)} USD and more, which does not fit into what may be spent at the"
+        f" deployments that could serve it ({names})."
+        + (f" Room comes back at {resets_at}." if resets_at else ""),
+        code="deployment_budget_exceeded",
+        headers=[(b"x-should-retry", b"false")],
+        extra={"reasons": dict(reasons), "needed_usd": usd_text(needed), "resets_at": resets_at},
+    )
+
+
+def _moment(unix_s: int) -> str:
+    return dt.datetime.fromtimestamp(unix_s, dt.UTC).isoformat().replace("+00:00", "Z")
+
+
 def budget_exceeded(short: BudgetShortError, most_nanousd_: int) -> BudgetExceeded:
     terms, span, numbers = short.terms, short.span, short.numbers
-    resets_at = None
-    if span.ends_unix_s is not None:
-        resets_at = dt.datetime.fromtimestamp(span.ends_unix_s, dt.UTC).isoformat().replace("+00:00", "Z")
+    resets_at = None if span.ends_unix_s is None else _moment(span.ends_unix_s)
     held = numbers.leased_nanousd + numbers.uncertain_nanousd
     return BudgetExceeded(
         f"This request may cost up to {usd_text(most_nanousd_)} USD, which does not fit into the budget of"

@@ -54,8 +54,8 @@ class Hold:
 
 
 @dataclass(slots=True)
-class ModelHold:
-    """What one request holds of one model's budgets, and what each attempt at the model can cost at most."""
+class PartHold:
+    """What one request holds of the budgets of one model or deployment, and the most that an attempt there can cost."""
 
     terms: tuple[BudgetTerms, ...]
     hold: Hold
@@ -155,6 +155,23 @@ class LeaseBook:
                 rest = numbers.limit_nanousd - numbers.spent_nanousd - numbers.uncertain_nanousd
                 left = rest if left is None else min(left, rest)
         return None if left is None else max(0, left)
+
+    def find_spent(
+        self, budgets: tuple[BudgetTerms, ...], nanousd: int, /, *, at_unix_s: float
+    ) -> BudgetShortError | None:
+        """The budget of which so little is left that an amount cannot fit, whatever others give back.
+
+        None: it may. What is spent or uncertain only grows; a limit that was changed since is the terms'.
+        """
+        for terms in budgets:
+            span = self.span_of(terms, at_unix_s)
+            numbers = self.numbers.get((terms.id, span.starts_unix_s))
+            if numbers is None:
+                continue
+            left = terms.limit_nanousd - numbers.spent_nanousd - numbers.uncertain_nanousd
+            if nanousd > left and terms.limit_nanousd <= numbers.limit_nanousd:
+                return BudgetShortError(terms, span, numbers, max(0, left))
+        return None
 
     def span_of(self, terms: BudgetTerms, at_unix_s: float) -> Span:
         """The window of a budget at a time; remembered, as calendars are slow."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from billing.rating import total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
-from gateway.dataplane.budgets import Hold, ModelHold
+from gateway.dataplane.budgets import Hold, PartHold
 from gateway.dataplane.errors import GatewayUnready, Headers
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.limits import Room
@@ -50,6 +50,7 @@ class Exchange:
         "attempts",
         "client_ids",
         "decision",
+        "deployment_holds",
         "endpoint",
         "features",
         "finish_reason",
@@ -102,8 +103,10 @@ class Exchange:
         self.hold: Hold | None = None
         self.attempt_hold_nanousd = 0
         self.output_limit: int | None = None
-        # The same of budgets for one model, by the model's id; `hold` is then there too, if only empty.
-        self.model_holds: dict[int, ModelHold] = {}
+        # The same of budgets for one model, by the model's id, and of deployments, by theirs; `hold` is then there too,
+        # if only empty.
+        self.model_holds: dict[int, PartHold] = {}
+        self.deployment_holds: dict[int, PartHold] = {}
         # Of rate limits: what the key's hold, what the deployment's hold that is called, and which refused the request.
         self.rate_hold: RateHold | None = None
         self.room_hold: RoomHold | None = None
@@ -150,6 +153,12 @@ class Exchange:
                 budgets["model_leases"] = [
                     [lease_id, held.hold.nanousd, model_id]
                     for model_id, held in self.model_holds.items()
+                    for lease_id in held.hold.lease_ids()
+                ]
+            if self.deployment_holds:
+                budgets["deployment_leases"] = [
+                    [lease_id, held.hold.nanousd, deployment_id]
+                    for deployment_id, held in self.deployment_holds.items()
                     for lease_id in held.hold.lease_ids()
                 ]
         try:
@@ -214,9 +223,8 @@ class Exchange:
             served=self.served,
             uncertain_nanousd=self.used_nanousd()[1] if self.hold is not None else 0,
         )
-        if self.model_holds:
-            unknown = [[model_id, self.used_of_model(model_id)[1]] for model_id in self.model_holds]
-            line["model_uncertain"] = [one for one in unknown if one[1]]
+        if self.hold is not None:
+            self._note_uncertain(line)
         try:
             self.gateway.journal.append(line)
         except JournalError:
@@ -226,6 +234,15 @@ class Exchange:
         self.end_hold()
         if self.rate_hold is not None or self.room_hold is not None:
             self.end_rate_holds()
+
+    def _note_uncertain(self, line: dict[str, Any]) -> None:
+        """Say what nobody knows of attempts at models and deployments of whose budgets something is held."""
+        if self.model_holds:
+            unknown = [[model_id, self.used_of_model(model_id)[1]] for model_id in self.model_holds]
+            line["model_uncertain"] = [one for one in unknown if one[1]]
+        if self.deployment_holds:
+            unknown = [[one, self.used_of_deployment(one)[1]] for one in self.deployment_holds]
+            line["deployment_uncertain"] = [one for one in unknown if one[1]]
 
     def end_rate_holds(self) -> None:
         """The request runs no more; count the tokens it took instead of those it was estimated to take."""
@@ -251,6 +268,9 @@ class Exchange:
             for model_id, held in self.model_holds.items():
                 budgets.settle(held.hold, sum(self.used_of_model(model_id)))
             self.model_holds = {}
+            for deployment_id, held in self.deployment_holds.items():
+                budgets.settle(held.hold, sum(self.used_of_deployment(deployment_id)))
+            self.deployment_holds = {}
 
     def _keep_conversation(self) -> None:
         """Note who serves the conversation, where that matters for its next request."""
@@ -281,6 +301,11 @@ class Exchange:
         """The same of the attempts at one model, of whose budgets something is held."""
         attempts = [attempt for attempt in self.attempts if attempt.deployment.model.id == model_id]
         return self._used(attempts, self.model_holds[model_id].attempt_nanousd)
+
+    def used_of_deployment(self, deployment_id: int) -> tuple[int, int]:
+        """The same of the attempts at one deployment."""
+        attempts = [attempt for attempt in self.attempts if attempt.deployment.id == deployment_id]
+        return self._used(attempts, self.deployment_holds[deployment_id].attempt_nanousd)
 
     @staticmethod
     def _used(attempts: list[AttemptLog], attempt_hold_nanousd: int) -> tuple[int, int]:

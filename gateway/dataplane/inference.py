@@ -148,7 +148,7 @@ async def _prepare(exchange: Exchange, headers: Mapping[bytes, bytes], receive: 
     if not decision.candidates:
         full = [dropped.deployment for dropped in decision.dropped if dropped.reason == "rate_room"]
         raise no_room(exchange, full) if full else _no_candidate(decision, exchange.endpoint)
-    if grant.budgets or grant.model_budgets:
+    if grant.budgets or grant.model_budgets or snapshot.deployment_budgets:
         await hold_budgets(exchange)
 
 

@@ -6,7 +6,7 @@ Reads: how they stand, through the RateLimits and Budgets ports; what does not a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from billing.money import usd_text
@@ -18,7 +18,7 @@ from gateway.dataplane.most_costs import CostPlan
 from gateway.dataplane.rate_limit_headers import duration
 from gateway.dataplane.rate_limit_holds import expected_tokens
 from gateway.dataplane.rate_shares import Standing
-from policies.snapshot import DeploymentSnapshot, KeyGrant, RateTerms
+from policies.snapshot import BudgetTerms, DeploymentSnapshot, KeyGrant, RateTerms
 
 _REFUSED = "it would be refused (429)"
 _PASSED_OVER = "that deployment would be passed over"
@@ -29,14 +29,29 @@ LOOK_S = 0.5
 
 
 async def look_at_budgets(gateway: Gateway, grant: KeyGrant, *, at_unix_s: float) -> None:
-    """Hear how the key's budgets stand: a hold of nothing, which is given back."""
+    """Hear how the key's budgets stand."""
+    await _look_at(gateway, (*grant.budgets, *grant.model_budgets), at_unix_s)
+
+
+async def look_at_deployment_budgets(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> None:
+    """Hear how the candidates' own budgets stand."""
+    of_deployments = _deployment_budgets(exchange)
+    terms = tuple(one for candidate in candidates for one in of_deployments.get(candidate.id, ()))
+    await _look_at(exchange.gateway, terms, exchange.started_at_unix_s)
+
+
+async def _look_at(gateway: Gateway, terms: tuple[BudgetTerms, ...], at_unix_s: float) -> None:
+    """A hold of nothing, which is given back."""
     budgets = gateway.budgets
-    terms = (*grant.budgets, *grant.model_budgets)
     if not terms or budgets is None:
         return
     with suppress(TimeoutError, BudgetShortError, BudgetUnknownError):
         async with asyncio.timeout(LOOK_S):
             budgets.settle(await budgets.hold(terms, 0, at_unix_s=at_unix_s), 0)
+
+
+def _deployment_budgets(exchange: Exchange) -> Mapping[int, tuple[BudgetTerms, ...]]:
+    return exchange.gateway.configuration.snapshot.deployment_budgets
 
 
 async def look_at_rate_limits(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> None:
@@ -56,7 +71,7 @@ def list_outlook(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...])
     for one in candidates:
         if one.rate_limit is not None:
             told += _of_rate_limit(exchange, one.rate_limit, _PASSED_OVER)
-    return [*told, *_of_budgets(exchange, candidates)]
+    return [*told, *_of_deployments(exchange, candidates), *_of_budgets(exchange, candidates)]
 
 
 def _of_rate_limit(exchange: Exchange, terms: RateTerms, refusal: str) -> Iterator[str]:
@@ -86,6 +101,34 @@ def _said_of_limit(what: str, limit: int, standing: Standing | None, needed: int
     if needed > remaining and standing is not None:
         return f"{told}: {refusal}. All is free again in {duration(standing.resets_s)}."
     return f"{told}."
+
+
+def _of_deployments(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> Iterator[str]:
+    """What the deployments' own budgets say. How much all tenants have spent there is not the caller's to know."""
+    budgets, parsed, of_deployments = (
+        exchange.gateway.budgets,
+        exchange.parsed,
+        _deployment_budgets(exchange),
+    )
+    assert parsed is not None
+    counted = [one for one in candidates if one.id in of_deployments]
+    for candidate in counted if budgets is not None else ():
+        assert budgets is not None
+        try:
+            plan = CostPlan(exchange, parsed, [candidate])
+        except NoCandidate:
+            yield f"The deployment {candidate.name} has a budget and no price: {_PASSED_OVER}."
+            continue
+        most = plan.most_nanousd(plan.output_limit)
+        for terms in of_deployments[candidate.id]:
+            told = f"Budget of {terms.name}: this request may cost up to {usd_text(most)} USD there"
+            left = budgets.remaining_nanousd((terms,), at_unix_s=exchange.started_at_unix_s)
+            if left is None:
+                yield f"{told}; this worker has not heard of late how much is left."
+            elif most <= left:
+                yield f"{told}, which is not spent."
+            else:
+                yield f"{told}, and less than that is left: {_PASSED_OVER}."
 
 
 def _of_budgets(exchange: Exchange, candidates: tuple[DeploymentSnapshot, ...]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.dataplane.budget_refusals import budget_exceeded, budget_unknown
-from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError, Hold, ModelHold
+from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError, Hold, PartHold
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.most_costs import CostPlan
 from gateway.wire.openai_request import ParsedRequest
@@ -74,7 +74,7 @@ async def _hold_all(
     grant, decision, budgets = exchange.grant, exchange.decision, exchange.gateway.budgets
     assert grant is not None and decision is not None and budgets is not None
     at_unix_s = exchange.started_at_unix_s
-    holds: dict[int, ModelHold] = {}
+    holds: dict[int, PartHold] = {}
     refusals: list[_Refusal] = []
     left_out: set[int] = set()
     is_kept = False
@@ -116,7 +116,7 @@ async def _hold_model(
     terms: tuple[BudgetTerms, ...],
     group: Candidates,
     output_limit: int | None,
-) -> tuple[ModelHold | None, _Refusal | None]:
+) -> tuple[PartHold | None, _Refusal | None]:
     """Hold for the dearest deployment of a model that fits; None: not even the cheapest does."""
     budgets = exchange.gateway.budgets
     assert budgets is not None
@@ -131,7 +131,7 @@ async def _hold_model(
             cheaper = [one for one in fitting if plan.most_nanousd(output_limit, [one]) < most]
             fitting = _fitting(plan, cheaper, short.fits_nanousd, output_limit)
             continue
-        return ModelHold(terms, hold, most), refusal
+        return PartHold(terms, hold, most), refusal
     return None, refusal
 
 

@@ -10,7 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
 from billing.pricebook import PriceVersion
-from gateway.dataplane.budgets import Hold
+from gateway.dataplane.budgets import BudgetShortError, Hold
 from gateway.dataplane.rate_shares import Hold as RateHold
 from gateway.dataplane.rate_shares import Standing
 from policies.snapshot import BudgetTerms, KeyGrant, RateTerms, RoutingSnapshot
@@ -74,6 +74,12 @@ class Budgets(Protocol):
 
     def used_ratio(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> float:
         """How much of the fullest budget is used; 0 while this worker has not heard of it."""
+        ...
+
+    def find_spent(
+        self, budgets: tuple[BudgetTerms, ...], nanousd: int, /, *, at_unix_s: float
+    ) -> BudgetShortError | None:
+        """The budget that is known to have no room for an amount any more; None: there may be room."""
         ...
 
     def remaining_nanousd(self, budgets: tuple[BudgetTerms, ...], /, *, at_unix_s: float) -> int | None:

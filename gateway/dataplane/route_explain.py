@@ -21,7 +21,12 @@ from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.inference import deployment_of_conversation, is_yes, routing_error
 from gateway.dataplane.json_answers import send_error, send_json
-from gateway.dataplane.limit_outlook import list_outlook, look_at_budgets, look_at_rate_limits
+from gateway.dataplane.limit_outlook import (
+    list_outlook,
+    look_at_budgets,
+    look_at_deployment_budgets,
+    look_at_rate_limits,
+)
 from gateway.dataplane.limits import Receive, Room, check_content_type, check_declared_size, read_body
 from gateway.dataplane.request_ids import make_request_id
 from gateway.wire.openai_request import Endpoint, parse_request
@@ -92,6 +97,7 @@ async def _explain_body(
     exchange.features = features
     candidates = () if found.decision is None else found.decision.candidates
     await look_at_rate_limits(exchange, candidates)
+    await look_at_deployment_budgets(exchange, candidates)
     shown["notes"] += list_outlook(exchange, candidates)
     return shown
 

@@ -110,6 +110,14 @@ class ShadowSampler:
         used_ratio = budgets.used_ratio(terms, at_unix_s=exchange.started_at_unix_s)
         return used_ratio <= MAX_BUDGET_USED_RATIO
 
+    def _leaves_room_at(self, deployment: DeploymentSnapshot, at_unix_s: float) -> bool:
+        """Say the same of a deployment's own budgets."""
+        terms = self._gateway.configuration.snapshot.deployment_budgets.get(deployment.id)
+        if not terms:
+            return True
+        budgets = self._gateway.budgets
+        return budgets is not None and budgets.used_ratio(terms, at_unix_s=at_unix_s) <= MAX_BUDGET_USED_RATIO
+
     async def close(self) -> None:
         """Stop what runs; each writes its outcome before this returns."""
         tasks = list(self._tasks)
@@ -192,6 +200,7 @@ class ShadowSampler:
                 and price is not None
                 and output_tokens
                 and self._gateway.health.problem(deployment) is None
+                and self._leaves_room_at(deployment, original.started_at_unix_s)
             ):
                 worst = most_nanousd(
                     price, input_tokens=most_input_tokens(parsed), output_tokens=output_tokens
@@ -267,7 +276,8 @@ async def _call(shadow: Exchange) -> JsonAnswer | None:
     """Call the provider between intent and outcome. None: no answer, and the record, if there is one, says why."""
     assert shadow.grant is not None
     try:
-        if shadow.grant.budgets or shadow.grant.model_budgets:
+        snapshot = shadow.gateway.configuration.snapshot
+        if shadow.grant.budgets or shadow.grant.model_budgets or snapshot.deployment_budgets:
             await hold_budgets(shadow)
             if shadow.output_limit is not None:  # less of an answer than the client got would fit
                 shadow.end_hold()

@@ -133,7 +133,13 @@ def show_deployment(request: HttpRequest, pk: int) -> HttpResponse:
     deployment = get_object_or_404(Deployment.objects.select_related("provider", "model"), pk=pk)
     (row,) = _rows([deployment])
     prices = list(deployment.prices.filter(book="cost", tenant=None).order_by("-effective_from"))
-    context = {"row": row, "deployment": deployment, "prices": prices, "now": timezone.now()}
+    context = {
+        "row": row,
+        "deployment": deployment,
+        "prices": prices,
+        "budgets": deployment.budgets.order_by("window", "-is_hard"),
+        "now": timezone.now(),
+    }
     is_fragment = bool(request.headers.get("HX-Request"))
     template = "deployments/_health.html" if is_fragment else "deployments/detail.html"
     return render(request, template, context)

@@ -48,8 +48,9 @@ class Request:
     id: str
     worker: SimulatedWorker
     hold: Hold
-    # Of the budget of its model.
+    # Of the budget of its model, and of its deployment.
     model_hold: Hold
+    deployment_hold: Hold
     held: int
     windows: list[tuple[int, int]]
     cost: int | None = None
@@ -80,9 +81,12 @@ class SimulatedWorker:
 
 class BudgetMachine(RuleBasedStateMachine):
     @initialize(
-        limit=st.integers(50, 3_000), second_limit=st.integers(50, 5_000), model_limit=st.integers(50, 5_000)
+        limit=st.integers(50, 3_000),
+        second_limit=st.integers(50, 5_000),
+        model_limit=st.integers(50, 5_000),
+        deployment_limit=st.integers(50, 5_000),
     )
-    def begin(self, limit: int, second_limit: int, model_limit: int) -> None:
+    def begin(self, limit: int, second_limit: int, model_limit: int, deployment_limit: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pmbudget-"))
         self.world = world()
         self.world.tenant.time_zone = "Europe/Berlin"
@@ -107,10 +111,18 @@ class BudgetMachine(RuleBasedStateMachine):
                 actor="a test",
                 now=START,
             ),
+            budgets.create_budget(
+                deployment=self.world.deployment,
+                window="day",
+                limit_nanousd=deployment_limit,
+                actor="a test",
+                now=START,
+            ),
         ]
         self.budget_ids = [budget.pk for budget in made]
         self.terms = tuple(terms_of(budget) for budget in made[:2])
         self.model_terms = (terms_of(made[2]),)
+        self.deployment_terms = (terms_of(made[3]),)
         self.unix_s = START.timestamp()
         self.monotonic_s = 100.0
         self.loop = asyncio.new_event_loop()
@@ -149,15 +161,23 @@ class BudgetMachine(RuleBasedStateMachine):
         if model_hold is None:
             worker.book.settle(hold, 0)
             return
+        deployment_hold = self._hold(worker, self.deployment_terms, nanousd)
+        if deployment_hold is None:
+            worker.book.settle(hold, 0)
+            worker.book.settle(model_hold, 0)
+            return
         request_id = request_id_at(dt.datetime.fromtimestamp(self.unix_s, dt.UTC))
-        parts = [*hold.parts, *model_hold.parts]
+        parts = [*hold.parts, *model_hold.parts, *deployment_hold.parts]
         windows = [(lease.budget_id, lease.span.starts_unix_s) for lease, _ in parts]
         assert [budget_id for budget_id, _ in windows] == self.budget_ids
-        request = Request(request_id, worker, hold, model_hold, nanousd, windows)
-        model_id = self.world.deployment.model_id
+        request = Request(request_id, worker, hold, model_hold, deployment_hold, nanousd, windows)
+        model_id, deployment_id = self.world.deployment.model_id, self.world.deployment.pk
         leases = {
             "leases": hold.lease_ids(),
             "model_leases": [[lease_id, model_hold.nanousd, model_id] for lease_id in model_hold.lease_ids()],
+            "deployment_leases": [
+                [lease_id, deployment_hold.nanousd, deployment_id] for lease_id in deployment_hold.lease_ids()
+            ],
         }
         worker.lines.append(intent_line(self.world, request_id, hold=hold.nanousd, **leases))
         self.requests.append(request)
@@ -190,11 +210,15 @@ class BudgetMachine(RuleBasedStateMachine):
         cost = None if share is None else request.held * share // 100
         uncertain: dict[str, Any] = {}
         if cost is None:
-            model_id = self.world.deployment.model_id
-            uncertain = {"uncertain": request.held, "model_uncertain": [[model_id, request.held]]}
+            model_id, deployment_id = self.world.deployment.model_id, self.world.deployment.pk
+            uncertain = {
+                "uncertain": request.held,
+                "model_uncertain": [[model_id, request.held]],
+                "deployment_uncertain": [[deployment_id, request.held]],
+            }
         usage = usage_line(**({"kind": "unknown", "input": None, "output": None} if cost is None else {}))
         request.worker.lines.append(outcome_line(self.world, request.id, cost=cost, usage=usage, **uncertain))
-        for hold in (request.hold, request.model_hold):
+        for hold in (request.hold, request.model_hold, request.deployment_hold):
             request.worker.book.settle(hold, request.held if cost is None else cost)
         request.cost, request.is_ended = cost, True
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
 
 from billing import budgets, leasing
-from billing.budget_scopes import load_scopes
+from billing.budget_scopes import load_deployment_budgets, load_scopes
 from billing.models import Budget, BudgetWindow
 from policies import issuing
 from policies.errors import InvalidValueError, NameTakenError
@@ -22,6 +23,7 @@ from tests.make import (
     intent_line,
     outcome_line,
     request_id_at,
+    request_lines,
     usage_line,
     world,
 )
@@ -201,3 +203,69 @@ def test_a_lease_of_a_models_budget_is_settled_with_what_that_model_did_cost(
     spent, uncertain = {"known": (COST_NANOUSD, 0), "unknown": (0, held), "interrupted": (0, held)}[outcome]
     assert (window.spent_nanousd, window.uncertain_nanousd) == (spent, uncertain)
     assert window.leased_nanousd == held - spent - uncertain
+
+
+@pytest.mark.parametrize("outcome", ["known", "unknown", "interrupted"])
+def test_a_lease_of_a_deployments_budget_is_settled_with_what_attempts_there_cost(
+    tmp_path: Path, outcome: str
+) -> None:
+    made = world()
+    window = only_window(deployment_budget(made))
+    lease = str(uuid.uuid4())
+    name = leasing.WorkerName("home", "worker")
+    held = 10 * COST_NANOUSD
+    assert leasing.grow_lease(name=name, lease_id=lease, window_id=window.pk, nanousd=held)
+    request_id = request_id_at(NOW + dt.timedelta(hours=1))
+    leases = [[lease, held, made.deployment.pk]]
+    intent = intent_line(made, request_id, hold=0, leases=[], deployment_leases=leases)
+    unknown = usage_line(kind="unknown", input=None, output=None)
+    ended = {
+        "known": [outcome_line(made, request_id, deployment_uncertain=[])],
+        "unknown": [outcome_line(made, request_id, cost=None, usage=unknown,
+                                 deployment_uncertain=[[made.deployment.pk, held]])],
+        "interrupted": [],
+    }[outcome]  # fmt: skip
+    ingest(tmp_path, [intent, *ended])
+    window.refresh_from_db()
+    spent, uncertain = {"known": (COST_NANOUSD, 0), "unknown": (0, held), "interrupted": (0, held)}[outcome]
+    assert (window.spent_nanousd, window.uncertain_nanousd) == (spent, uncertain)
+    assert window.leased_nanousd == held - spent - uncertain
+
+
+def test_a_deployments_budget_counts_all_callers_and_only_attempts_there(tmp_path: Path) -> None:
+    made, other = world("acme"), world("umbrella")
+    soft, hard = deployment_budget(made, is_hard=False), deployment_budget(made)
+    elsewhere = deployment_budget(other)
+    at = NOW + dt.timedelta(hours=1)
+    lines = request_lines(made, request_id_at(at)) + request_lines(other, request_id_at(at))
+    # A tenant without any budget, whose first attempt failed at the first deployment and cost something there.
+    fallback = request_lines(other, request_id_at(at), cost=2 * COST_NANOUSD)
+    (attempt,) = fallback[1]["attempts"]
+    first = {**attempt, "n": 1, "deployment": made.deployment.pk, "cost": 5, "price": made.price.pk}
+    fallback[1]["attempts"] = [first, {**attempt, "n": 2}]
+    ingest(tmp_path, lines + fallback)
+    assert only_window(soft).spent_nanousd == only_window(hard).spent_nanousd == COST_NANOUSD + 5
+    assert only_window(elsewhere).spent_nanousd == COST_NANOUSD + 2 * COST_NANOUSD
+    late = deployment_budget(made, window="week")
+    assert only_window(late).spent_nanousd == COST_NANOUSD + 5
+    assert load_scopes().find(made.tenant.pk, made.project.pk, made.key.pk) == ()
+    in_force = load_deployment_budgets()
+    assert [one.id for one in in_force[made.deployment.pk]] == [hard.pk, late.pk]
+    assert hard.time_zone == "UTC" and str(hard) == f"deployment {made.deployment} each day"
+
+
+def test_a_deployments_budget_is_of_nobody_else() -> None:
+    made = world()
+    for fields in ({"tenant": made.tenant}, {"model": made.deployment.model}, {"api_key": made.key}):
+        with pytest.raises(InvalidValueError):
+            deployment_budget(made, **fields)
+    with pytest.raises(InvalidValueError, match="name a tenant"):
+        budgets.create_budget(window="day", limit_nanousd=1, actor="a test")
+    deployment_budget(made)
+    with pytest.raises(NameTakenError, match=f"deployment {made.deployment} has a hard budget by day"):
+        deployment_budget(made)
+
+
+def deployment_budget(made: World, **fields: Any) -> Budget:
+    arguments = {"window": "day", "limit_nanousd": 10**9, "actor": "a test", "now": NOW, **fields}
+    return budgets.create_budget(deployment=made.deployment, **arguments)

@@ -66,6 +66,27 @@ def test_windows_count_what_is_priced_afterwards_once_and_a_later_budget_too(tmp
     assert verify(now=timezone.now()).differences == ()
 
 
+def test_deployments_windows_count_what_is_priced_afterwards_too_and_are_proved(tmp_path: Path) -> None:
+    world = make.world()
+
+    def at_deployment(window: str, **fields: Any) -> Budget:
+        limits: dict[str, Any] = {"limit_nanousd": USD, "actor": "fin", **fields}
+        return budgets.create_budget(deployment=world.deployment, window=window, **limits)
+
+    early = at_deployment("month")
+    unpriced(tmp_path, world, 2)
+    make.ingest(tmp_path, make.request_lines(world), worker="worker-2")
+    assert spent(early) == make.COST_NANOUSD
+    price_them()
+    late = at_deployment("week")
+    assert spent(early) == spent(late) == 3 * make.COST_NANOUSD
+    assert verify(now=timezone.now()).differences == ()
+    BudgetWindow.objects.filter(budget=late).update(spent_nanousd=5)
+    (found,) = find_wrong_budgets()
+    assert (found.kind, found.expected) == ("budget spent", str(3 * make.COST_NANOUSD))
+    assert found.what.startswith(f"budget of deployment {world.deployment}")
+
+
 def test_a_window_that_had_ended_stays_as_it_was_and_is_no_difference(tmp_path: Path) -> None:
     world = make.world()
     budget = make_budget(world, window="day", now=NOW)

@@ -94,7 +94,7 @@ def test_loading_takes_a_handful_of_queries(django_assert_num_queries: Any) -> N
     for number in range(5):
         make_price(deployment=make_deployment(name=f"d{number}"))
         published(f"acme/{number}", f"d{number}")
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         load_snapshot()
 
 

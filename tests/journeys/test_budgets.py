@@ -41,14 +41,16 @@ def start(provider: FakeProvider) -> Any:
     return running_gateway(config, workers=WORKERS)
 
 
-async def send(url: str, count: int, statuses: Counter[int], *, in_flight: int) -> None:
+async def send(
+    url: str, count: int, statuses: Counter[int], *, in_flight: int, headers: dict[str, str] = AUTHORIZATION
+) -> None:
     limit = asyncio.Semaphore(in_flight)
 
     async def one(client: httpx.AsyncClient) -> None:
         async with limit:
             body = {"model": "m", "max_tokens": 1_000, "messages": [{"role": "user", "content": "hi"}]}
             try:
-                answer = await client.post(f"{url}/chat/completions", json=body, headers=AUTHORIZATION)
+                answer = await client.post(f"{url}/chat/completions", json=body, headers=headers)
                 statuses[answer.status_code] += 1
             except httpx.TransportError:
                 statuses[0] += 1
@@ -92,6 +94,40 @@ def test_five_hundred_at_once_spend_what_there_is_and_no_more(provider: FakeProv
         assert served >= AFFORDABLE * 9 // 10
         spent, uncertain, leased, _ = wait_until_settled(gateway, served, LEASES_BACK_WITHIN_S)
         assert (spent, uncertain, leased) == (served * COST_NANOUSD, 0, 0)
+        gateway.manage("verify_usage")
+
+
+def test_all_tenants_at_once_spend_no_more_at_a_deployment_than_its_budget(provider: FakeProvider) -> None:
+    """Two workers, two tenants, and a second deployment that takes what the first may not."""
+    config = simple_config(provider.url, ["m"])
+    first = config["deployments"][0]
+    config["deployments"].append({**first, "name": "second@upstream", "upstream_model": "other"})
+    # By name `m@upstream` comes first of the two that serve the model.
+    first["budgets"] = [{"window": "day", "limit_usd": usd_text(LIMIT_NANOUSD)}]
+    projects = [{"name": "web", "keys": [{"name": "dev", "secret": "env:OTHER_KEY"}]}]
+    config["tenants"].append({"name": "umbrella", "projects": projects})
+    other = {"Authorization": "Bearer sk-other-key-of-a-test"}
+    with running_gateway(config, workers=2, OTHER_KEY="sk-other-key-of-a-test") as gateway:
+        before = len(provider.requests)
+        statuses: Counter[int] = Counter()
+
+        async def load() -> None:
+            half = REQUESTS // 2
+            await asyncio.gather(
+                send(gateway.url, half, statuses, in_flight=half),
+                send(gateway.url, half, statuses, in_flight=half, headers=other),
+            )
+
+        asyncio.run(load())
+        for _ in range(3):
+            asyncio.run(send(gateway.url, 40, statuses, in_flight=5))
+        sent_to = Counter(one["model"] for one in provider.requests[before:])
+        print(f"{dict(sent_to)} of {AFFORDABLE} affordable, {dict(statuses)}")
+        assert set(statuses) == {200}
+        assert sent_to.total() == statuses[200]
+        assert AFFORDABLE * 9 // 10 <= sent_to["m"] <= AFFORDABLE
+        spent, uncertain, leased, _ = wait_until_settled(gateway, sent_to["m"], LEASES_BACK_WITHIN_S)
+        assert (spent, uncertain, leased) == (sent_to["m"] * COST_NANOUSD, 0, 0)
         gateway.manage("verify_usage")
 
 
