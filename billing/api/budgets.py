@@ -26,6 +26,7 @@ from policies.api.resources import (
     find_named,
     row_id,
 )
+from policies.errors import InvalidValueError
 from policies.models import ApiKey, Deployment, Model, Project, Tenant
 
 MAX_LEASES = 200
@@ -150,7 +151,11 @@ class BudgetsView(CollectionView):
             "deployment": self._find(Deployment, fields, "deployment_id"),
         }
         is_enabled = fields.pop("is_enabled", True)
-        row = budgets.create_budget(**scope, actor=self.actor, **fields)
+        try:
+            row = budgets.create_budget(**scope, actor=self.actor, **fields)
+        except InvalidValueError as refusal:
+            named = {f"{name}_id" if name in scope else name: said for name, said in refusal.problems.items()}
+            raise InvalidValueError(named) from None
         if not is_enabled:
             budgets.change_budget(budget=row, is_enabled=False, actor=self.actor)
         return self.show_added(self.reread(row))

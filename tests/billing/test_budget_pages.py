@@ -173,3 +173,66 @@ def test_the_home_page_says_which_budget_will_be_exceeded() -> None:
     page = finance().get("/").text  # now it is near its limit, which says more
     assert "will exceed" not in page
     assert "has used 90 %" in page
+
+
+def test_a_deployments_budget_is_made_shown_and_told_of(tmp_path: Path) -> None:
+    made = world()
+    ingest(tmp_path, request_lines(made, cost=USD // 2))
+    browser = finance()
+    assert (
+        f'href="/budgets/new?deployment={made.deployment.pk}"'
+        in browser.get(f"/deployments/{made.deployment.pk}").text
+    )
+    page = browser.get("/budgets/new", {"deployment": made.deployment.pk}).text
+    assert f'<option value="{made.deployment.pk}" selected>' in page
+    sent = {"deployment": made.deployment.pk, "window": "month", "limit_usd": "0.60", "is_hard": "yes"}
+    page = browser.post("/budgets/new", sent, follow=True).text
+    budget = Budget.objects.get()
+    assert (budget.tenant, budget.deployment) == (None, made.deployment)
+    for text in ("$0.50", "$0.60", f"deployment {made.deployment}", "of all tenants", "refused with 503"):
+        assert text in page
+    assert f"deployment={made.deployment.pk}" in page
+    assert f"deployment {made.deployment}" in browser.get("/budgets").text
+    assert f'href="/budgets/{budget.pk}"' in browser.get(f"/deployments/{made.deployment.pk}").text
+    recipient = {"is_of_deployments": "on", "channel": "email", "address": "ops@example.com"}
+    assert (
+        "all budgets of deployments" in browser.post("/budgets/recipients/new", recipient, follow=True).text
+    )
+    notice_budgets()
+    notice_budgets()
+    # Late in a month that it will be exceeded is told besides.
+    (told,) = [one for one in mail.outbox if "will exceed" not in one.subject]
+    assert told.subject == f"deployment {made.deployment} has used 83 % of its budget of $0.60"
+    assert "goes to other deployments, or is refused" in told.body
+    browser.post(f"/budgets/{budget.pk}/delete", {"confirm_name": f"deployment {made.deployment}"})
+    assert not Budget.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "choose a deployment"),
+        ({"scope": "{tenant}", "deployment": "{deployment}"}, "Either whose it is, or a deployment"),
+        ({"deployment": "{deployment}", "model": "{model}"}, "for the deployment alone"),
+    ],
+)
+def test_a_budget_is_either_of_callers_or_of_a_deployment(fields: dict[str, str], said: str) -> None:
+    made = world()
+    names = {
+        "tenant": made.tenant.name,
+        "deployment": made.deployment.pk,
+        "model": made.deployment.model_id,
+    }
+    sent = {name: text.format(**names) for name, text in fields.items()}
+    answer = finance().post("/budgets/new", {"window": "month", "limit_usd": "5", "is_hard": "no", **sent})
+    assert answer.status_code == 422
+    assert said in answer.text
+
+
+def test_a_recipient_is_of_a_tenant_or_of_deployments() -> None:
+    made = world()
+    sent = {"channel": "email", "address": "fin@example.com"}
+    assert "Name a tenant" in finance().post("/budgets/recipients/new", sent).text
+    both = {**sent, "tenant": made.tenant.name, "is_of_deployments": "on"}
+    assert "Either a tenant" in finance().post("/budgets/recipients/new", both).text
+    assert not AlertRecipient.objects.exists()

@@ -25,6 +25,7 @@ COST_NANOUSD = 10 * 1_000 + 1_000 * 2_000
 # 1,000 tokens out are asked for, the input is held by its bytes: half as much again.
 LIMIT_NANOUSD = AFFORDABLE * COST_NANOUSD
 LEASES_BACK_WITHIN_S = 60
+OTHER_KEY = "pm-test-key-of-another-tenant-0000000001"
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ def test_all_tenants_at_once_spend_no_more_at_a_deployment_than_its_budget(provi
     first["budgets"] = [{"window": "day", "limit_usd": usd_text(LIMIT_NANOUSD)}]
     projects = [{"name": "web", "keys": [{"name": "dev", "secret": "env:OTHER_KEY"}]}]
     config["tenants"].append({"name": "umbrella", "projects": projects})
-    other = {"Authorization": "Bearer sk-other-key-of-a-test"}
-    with running_gateway(config, workers=2, OTHER_KEY="sk-other-key-of-a-test") as gateway:
+    other = {"authorization": f"Bearer {OTHER_KEY}"}
+    with running_gateway(config, workers=2, OTHER_KEY=OTHER_KEY) as gateway:
         before = len(provider.requests)
         statuses: Counter[int] = Counter()
 

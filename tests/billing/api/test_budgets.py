@@ -8,7 +8,7 @@ import pytest
 
 from billing import leasing
 from billing.models import Budget, BudgetWindow
-from tests.make_configuration import make_key, make_model, make_tenant
+from tests.make_configuration import make_deployment, make_key, make_model, make_tenant
 from tests.policies.api.callers import caller_with
 from tests.policies.api.test_resources import places, problem_of
 
@@ -82,3 +82,23 @@ def test_what_is_wrong_is_told_at_its_member(member: str, value: Any) -> None:
 def test_a_token_for_prices_makes_no_budget() -> None:
     body = {"tenant_id": make_tenant().pk, "window": "month", "limit_usd": "1"}
     problem_of(caller_with("read", "prices").send("POST", "budgets", body), 403, "forbidden")
+
+
+def test_a_budget_of_a_deployment_is_made_and_names_nobody_else() -> None:
+    deployment, tenant = make_deployment(), make_tenant()
+    caller = caller_with("read", "budgets")
+    body = {"deployment_id": deployment.pk, "window": "day", "limit_usd": "5"}
+    row = caller.send("POST", "budgets", body).json()
+    assert (row["deployment_id"], row["tenant_id"], row["tenant"]) == (deployment.pk, None, None)
+    assert row["time_zone"] == "UTC"
+    assert [one["id"] for one in caller.read(f"budgets?deployment_id={deployment.pk}")["items"]] == [
+        row["id"]
+    ]
+    refused = problem_of(
+        caller.send("POST", "budgets", {**body, "tenant_id": tenant.pk}), 422, "invalid-value"
+    )
+    assert places(refused) == ["deployment_id"]
+    refused = problem_of(
+        caller.send("POST", "budgets", {"window": "day", "limit_usd": "5"}), 422, "invalid-value"
+    )
+    assert places(refused) == ["tenant_id"]

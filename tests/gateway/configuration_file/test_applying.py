@@ -297,6 +297,32 @@ def test_budgets_stand_under_whom_they_are_for() -> None:
     assert changes_of(without) == ["delete   budget     acme by month"]
 
 
+DEPLOYMENT_BUDGETS = """
+providers: [{name: p, wire_format: openai_chat, base_url: "https://p.test/v1", auth_style: none}]
+models: [{name: m}]
+deployments: [{name: d, model: m, provider: p, budgets: [{window: month, limit_usd: 500},
+                                                         {window: day, limit_usd: 30, is_hard: false}]}]
+"""
+
+
+def test_budgets_of_deployments_stand_there() -> None:
+    made = [line for line in changes_of(apply(DEPLOYMENT_BUDGETS)) if "budget" in line]
+    assert made == [
+        "create   budget     deployment d by month  500",
+        "create   budget     deployment d by day  30",
+    ]
+    assert changes_of(apply(DEPLOYMENT_BUDGETS)) == []
+    assert changes_of(apply(export_text())) == []
+    assert changes_of(apply(DEPLOYMENT_BUDGETS.replace("500", "600"))) == [
+        "change   budget     deployment d by month  limit_usd: 500 -> 600"
+    ]
+    without = apply(DEPLOYMENT_BUDGETS.replace("{window: month, limit_usd: 500},", ""), with_prune=True)
+    assert changes_of(without) == ["delete   budget     deployment d by month"]
+    with pytest.raises(FileError) as refusal:
+        apply(DEPLOYMENT_BUDGETS.replace("limit_usd: 500", "limit_usd: 500, model: m"))
+    assert [one.path for one in refusal.value.problems] == ["deployments[0].budgets[0].model"]
+
+
 def test_a_budget_that_makes_no_sense_is_refused_with_its_place() -> None:
     for wrong, path in (
         ("{window: month, limit_usd: 0}", "tenants[0].budgets[0].limit_usd"),
