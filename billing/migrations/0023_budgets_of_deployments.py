@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0021_pdfs_as_issued'),
+        ('billing', '0022_terms_on_statement_lines'),
         ('policies', '0011_tenants_reported_labels'),
     ]
 
