@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0022_terms_on_statement_lines'),
+        ('billing', '0024_index_of_unpriced_days'),
         ('policies', '0011_tenants_reported_labels'),
     ]
 
