@@ -184,6 +184,10 @@ def switch_model(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(EDIT_METHODS)
 def create_deployment(request: HttpRequest) -> HttpResponse:
     """Add a deployment; `?provider=` and `?model=` choose these beforehand."""
+    for kind, needed in (("provider", Provider), ("model", Model)):
+        if not needed.objects.exists():
+            messages.error(request, f"A deployment is one model at one provider: add a {kind} first.")
+            return redirect(f"{kind}-new")
     chosen = {name: request.GET.get(name) for name in ("provider", "model")}
     form = DeploymentForm(posted(request), initial=chosen)
     if request.method == "POST" and form.is_valid():

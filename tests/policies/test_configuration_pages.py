@@ -53,6 +53,17 @@ def test_a_provider_is_added_with_a_credential_that_no_page_shows_again() -> Non
     assert ChangeEvent.objects.get(object_type="provider").action == "create"
 
 
+def test_a_deployment_leads_to_the_provider_and_the_model_that_it_needs() -> None:
+    client = operator()
+    response = client.get("/deployments/new", follow=True)
+    assert response.redirect_chain[-1][0] == "/providers/new"
+    assert "add a provider first" in said(response)
+    client.post("/providers/new", PROVIDER)
+    assert client.get("/deployments/new", follow=True).redirect_chain[-1][0] == "/models/new"
+    Model.objects.create(name="gpt-5")
+    assert client.get("/deployments/new").status_code == 200
+
+
 def test_a_refusal_of_the_verb_stands_at_its_field() -> None:
     response = operator().post("/providers/new", {**PROVIDER, "base_url": "http://127.0.0.1:1/v1"})
     assert response.status_code == 422
