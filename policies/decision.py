@@ -81,6 +81,9 @@ class HealthView(Protocol):
         ...
 
 
+ProviderSort = Literal["", "least_cost", "least_latency"]
+
+
 # Named tuples where data classes would do: they are made for every request, and a frozen data class of this size takes
 # 2 µs to make, a tuple 0.4.
 class Ask(NamedTuple):
@@ -89,7 +92,8 @@ class Ask(NamedTuple):
     `provider_*` name providers, in any case; `provider_order` puts candidates of these providers first. `max_*_price`
     leave out what costs more, USD per million tokens. `slider`, `allowed_models` and `excluded_models` (names, with
     `*`) are for automatic rules. `conversation_deployment` is the one that served this conversation last.
-    `retention_limit` is one of `policies.retention`.
+    `retention_limit` is one of `policies.retention`. `provider_sort` is the strategy, if any, by which the caller wants
+    the deployments of a model that it names itself; a policy's rules say how theirs are ordered.
     """
 
     requested_model: str
@@ -107,6 +111,7 @@ class Ask(NamedTuple):
     excluded_models: tuple[str, ...] = ()
     conversation_deployment: str = ""
     retention_limit: str = ""
+    provider_sort: ProviderSort = ""
 
 
 class Dropped(NamedTuple):
@@ -131,7 +136,8 @@ class Decision(NamedTuple):
     waiting would not help. `scores` run beside the first rule's candidates: (deployment name, nano-USD or ms); an
     automatic rule's are (name, quality, its error, nano-USD, ms, score). `revision` is the snapshot's,
     `tables_version` and `slider` are those of the automatic router, None where it had no part. `further_latencies`
-    (name, ms) are those by which the names after the first were ordered.
+    (name, ms) are those by which the names after the first were ordered. `sorted_by` is the caller's wish, where the
+    first name is a model's.
     """
 
     path: Path
@@ -151,6 +157,7 @@ class Decision(NamedTuple):
     pin: Pin | None = None
     is_canary: bool = False
     further_latencies: tuple[tuple[str, float | None], ...] = ()
+    sorted_by: ProviderSort = ""
 
 
 def decide(
@@ -186,7 +193,7 @@ def decide(
         if found_policy is None:
             deployments = find_deployments(name, snapshot, grant)
             if deployments is not None:
-                collected.add_group("priority", deployments)
+                collected.add_group(ask.provider_sort or "priority", deployments)
                 is_resolved = True
                 continue
             named = find_preset(name, snapshot, grant)
@@ -232,6 +239,7 @@ def decide(
         pin,
         is_canary,
         tuple(collected.further_latencies),
+        ask.provider_sort if policy is None else "",
     )
 
 

@@ -81,6 +81,8 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     if rule is not None:
         record["rule"] = rule.name
         record["strategy"] = rule.strategy
+    elif decision.sorted_by:
+        record["strategy"] = decision.sorted_by
     record["candidates"] = [deployment.name for deployment in decision.candidates]
     if decision.dropped:
         record["dropped"] = [

@@ -18,12 +18,13 @@ MAX_NAME_CHARACTERS = 300
 MAX_SLIDER = 10
 # Names that a caller gives may hold `*`; more of them than this would be no name but work.
 MAX_STARS = 4
+SORTS = {"price": "least_cost", "latency": "least_latency", "throughput": "least_latency"}
 
 
 class Wishes(NamedTuple):
     """Routing wishes. Prices are USD per million tokens; `slider` is 0 (quality) to 10 (cost).
 
-    `retention_limit`: `policies.retention`.
+    `retention_limit`: `policies.retention`. `provider_sort` is a strategy of `policies.strategies`.
     """
 
     models: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Wishes(NamedTuple):
     allowed_models: tuple[str, ...] = ()
     excluded_models: tuple[str, ...] = ()
     retention_limit: str = ""
+    provider_sort: str = ""
 
 
 NO_WISHES = Wishes()
@@ -68,6 +70,7 @@ def _with_provider(wishes: Wishes, provider: object) -> Wishes:
         max_input_price=_price(prices.get("prompt"), "provider.max_price.prompt"),
         max_output_price=_price(prices.get("completion"), "provider.max_price.completion"),
         retention_limit=_retention_limit(provider),
+        provider_sort=_sort(provider.get("sort")),
     )
 
 
@@ -95,6 +98,20 @@ def _retention_limit(provider: Mapping[str, Any]) -> str:
     if provider.get("zdr") is True:
         return "none"
     return "temporary" if provider.get("data_collection") == "deny" else ""
+
+
+def _sort(value: object) -> str:
+    """The strategy that `provider.sort` asks for. Throughput is not measured: the first token stands for it."""
+    if isinstance(value, dict):
+        value = value.get("by")
+    if value is None:
+        return ""
+    strategy = SORTS.get(value) if isinstance(value, str) else None
+    if strategy is None:
+        raise BadRequest(
+            f"'provider.sort' must be one of {', '.join(SORTS)}.", code="invalid_value", param="provider.sort"
+        )
+    return strategy
 
 
 def _names(value: object, name: str) -> tuple[str, ...]:

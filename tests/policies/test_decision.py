@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.decision import Ask, Decision, ModelNotFound, PinNeedsDeployment, decide
+from policies.explaining import decision_record, sentences
 from policies.features import Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, ModelSnapshot, PolicySnapshot
 from tests.make_routing import FakeHealth, make_deployments, make_grant, make_policy, make_snapshot
@@ -206,6 +207,27 @@ def test_the_callers_provider_preferences() -> None:
     assert (names(only), only.dropped) == (["small@b"], (("small@a", "provider_only"),))
     ignoring = route("small", provider_ignore=("B",))
     assert (names(ignoring), ignoring.dropped) == (["small@a"], (("small@b", "provider_ignored"),))
+
+
+def test_the_caller_may_sort_the_deployments_of_a_model_but_not_those_of_a_policy() -> None:
+    catalog = make_deployments(
+        "small@a", model=SMALL, provider="a", input_nanousd_per_mtok=9, output_nanousd_per_mtok=9 * 10**9
+    ) | make_deployments(
+        "small@b", model=SMALL, provider="b", input_nanousd_per_mtok=1, output_nanousd_per_mtok=10**9
+    )
+    cheapest = route("small", catalog=catalog, provider_sort="least_cost")
+    assert names(cheapest) == ["small@b", "small@a"]
+    record = decision_record(cheapest)
+    assert (record["path"], record["strategy"]) == ("fixed", "least_cost")
+    assert "To be tried, the cheapest first" in " ".join(sentences(record))
+    rule = {"name": "all", "deployments": [{"name": "small@a"}, {"name": "small@b"}]}
+    assert names(route("acme/auto", rule, catalog=catalog, provider_sort="least_cost")) == [
+        "small@a",
+        "small@b",
+    ]
+    fastest = route("small", catalog=catalog, provider_sort="least_latency")
+    assert decision_record(fastest)["strategy"] == "least_latency"
+    assert [name for name, _ in fastest.scores] == names(fastest)
 
 
 def test_without_fallbacks_the_first_candidate_alone_is_tried() -> None:

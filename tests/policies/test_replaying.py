@@ -74,7 +74,7 @@ asks = st.fixed_dictionaries({
     "allowed_models": some(((), ("small*",))), "excluded_models": some(((), ("small@a", "large"))),
     "is_pinned": some((False, False, True)),
     "provider_order": some(((), ("B",), ("b", "A"))), "provider_only": some(((), ("A",))),
-    "provider_ignore": some(((), ("a",))),
+    "provider_ignore": some(((), ("a",))), "provider_sort": some(("", "least_cost", "least_latency")),
     "allow_fallbacks": some((True, True, False)),
 }).map(lambda given: Ask(**given))  # fmt: skip
 health = st.builds(

@@ -49,7 +49,17 @@ def test_openrouters_members_are_understood() -> None:
         ("acme/*",),
         ("acme/old",),
         "",
+        "least_cost",
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "strategy"),
+    [("price", "least_cost"), ("latency", "least_latency"), ("throughput", "least_latency"),
+     ({"by": "price", "partition": "model"}, "least_cost"), (None, ""), ({}, "")],
+)  # fmt: skip
+def test_a_sort_is_one_of_the_strategies(asked: object, strategy: str) -> None:
+    assert read_wishes({"provider": {"sort": asked}}).provider_sort == strategy
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,8 @@ def test_what_openrouters_clients_say_of_data_collection_limits_retention(
         ({"provider": []}, "provider"),
         ({"provider": {"order": [1]}}, "provider.order"),
         ({"provider": {"max_price": 3}}, "provider.max_price"),
+        ({"provider": {"sort": "beauty"}}, "provider.sort"),
+        ({"provider": {"sort": ["price"]}}, "provider.sort"),
         ({"provider": {"max_price": {"prompt": "cheap"}}}, "provider.max_price.prompt"),
         ({"provider": {"max_price": {"prompt": True}}}, "provider.max_price.prompt"),
         ({"provider": {"max_price": {"completion": float("nan")}}}, "provider.max_price.completion"),
