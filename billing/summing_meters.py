@@ -76,9 +76,10 @@ JOIN billing_requestrecord r ON r.id = l.request_id AND r.started_at = l.started
 WHERE l.posted_on = %(day)s AND l.number = 0 AND l.tenant_id = ANY(%(tenants)s) AND r.cost_nanousd IS NOT NULL
 """  # noqa: S608  (all names are constants of this file)
 # A reversal takes the record's attempts out, a replacement adds those that it names, at the prices that it names.
+# Whether it was charged by terms is asked of them: a charge that is the cost may be by a factor of 1.
 _ADJUSTED = f"""
 SELECT r.tenant_id, r.project_id, r.api_key_id, r.deployment_id, r.started_at,
-    r.charge_nanousd IS DISTINCT FROM r.cost_nanousd, a.deployment_id, a.usage::text, priced.price_id,
+    true, a.deployment_id, a.usage::text, priced.price_id,
     {_LATE_MONTH}, l.posted_on IS NOT NULL, priced.sign,
     coalesce((SELECT q.label_ids::text FROM billing_requestrecord q
         WHERE q.id = r.request_id AND q.started_at = r.started_at), '{{}}')
