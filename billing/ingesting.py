@@ -30,7 +30,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from billing import journal_files, leasing, storing
 from billing.journal_files import SourceLine
 from billing.journal_lines import interrupted, read_intent
-from billing.journal_reading import BATCH_BYTES, BATCH_LINES, Batch, JournalReader
+from billing.journal_reading import BATCH_BYTES, BATCH_LINES, Batch, JournalReader, ReadingAhead
 from billing.journal_values import LineError
 from billing.models import JournalCursor, OpenIntent
 from billing.pairing import join_with_open
@@ -151,9 +151,9 @@ class Ingester:
                 if not batch.is_full or time.monotonic() > ends_s:
                     self._store(batch)
                     return Ingested(has_worked, is_behind=batch.is_full)
-                with self._reader.reading_behind(batch) as find_next:
-                    self._store(batch)
-                batch = find_next()
+                with self._reader.reading_behind(batch) as ahead:
+                    self._store(batch, ahead)
+                batch = ahead.batch()
         finally:
             gc.enable()
         return Ingested(has_worked, is_behind=False)
@@ -167,7 +167,7 @@ class Ingester:
 
     # Storing
 
-    def _store(self, batch: Batch) -> None:
+    def _store(self, batch: Batch, ahead: ReadingAhead | None = None) -> None:
         matched = batch.matched
         pairs, refused = matched.pairs, batch.torn + matched.refused
         ensure_months({month_of(pair.intent.started_at) for pair in pairs})
@@ -175,7 +175,7 @@ class Ingester:
             more_pairs, closed_ids, kept_refused = join_with_open(matched.alone)
             refused += kept_refused
             ensure_months({month_of(pair.intent.started_at) for pair in more_pairs})
-            count = self._store_pairs(pairs + more_pairs, refused)
+            count = self._store_pairs(pairs + more_pairs, refused, ahead)
             if matched.feedback:
                 storing.store_feedback(matched.feedback)
             if matched.shadows:
@@ -191,11 +191,14 @@ class Ingester:
         self.counters.record_count += count
         self.counters.rejected_count += len(refused)
 
-    def _store_pairs(self, pairs: Sequence[Pair], refused: list[Refused]) -> int:
+    def _store_pairs(
+        self, pairs: Sequence[Pair], refused: list[Refused], ahead: ReadingAhead | None = None
+    ) -> int:
         """Store what can be stored, add the rest to `refused`; return how many requests were new."""
         usable, unknown = self._known.split(pairs)
         refused += [Refused(source, reason) for pair, reason in unknown for source in pair.sources]
-        count, by_database = storing.store_pairs(usable)
+        begin = None if ahead is None else ahead.begin
+        count, by_database = storing.store_pairs(usable, meanwhile=begin)
         storing.store_failed_checks(usable)
         if by_database or unknown:
             self._known.forget()

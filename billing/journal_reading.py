@@ -2,15 +2,15 @@
 
 Reads: DATA_DIR/journal, journal_cursor.
 
-Checking lines needs Python, storing them mostly waits for PostgreSQL: while a full batch is stored, a thread reads the
-next one. It begins where the batch that is being stored ends, and is forgotten when that one cannot be stored.
+Checking lines needs Python; storing them waits for PostgreSQL once all rows have been written to it. In that time a
+thread reads what comes behind a full batch, begins where that batch ends, and is forgotten when it cannot be stored.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,24 @@ class Batch:
     torn: list[Refused] = field(default_factory=list)
     line_count: int = 0
     is_full: bool = False
+
+
+class ReadingAhead:
+    """The batch behind another one, read by a thread. Begun too early, it would only take Python from the storing."""
+
+    def __init__(self, submit: Callable[[], Future[Batch]]) -> None:
+        self._submit = submit
+        self._future: Future[Batch] | None = None
+
+    def begin(self) -> None:
+        """Read it now. May be called again."""
+        if self._future is None:
+            self._future = self._submit()
+
+    def batch(self) -> Batch:
+        """What was read, when it is."""
+        assert self._future is not None
+        return self._future.result()
 
 
 class JournalReader:
@@ -79,13 +97,15 @@ class JournalReader:
         )
 
     @contextmanager
-    def reading_behind(self, batch: Batch) -> Iterator[Callable[[], Batch]]:
-        """Read what follows a batch while that is stored; afterwards the function that is given returns it."""
+    def reading_behind(self, batch: Batch) -> Iterator[ReadingAhead]:
+        """Read what follows a batch while that is stored, from when `begin` is called; at the end it is read."""
         workers = journal_files.list_workers(self._journal)
         for worker in workers:
             self.offset_of(worker.name, 0)  # Asked here: the thread has no connection to the database.
         with ThreadPoolExecutor(1, "journal") as thread:
-            yield thread.submit(self._read, workers, dict(batch.offsets), False).result
+            ahead = ReadingAhead(lambda: thread.submit(self._read, workers, dict(batch.offsets), False))
+            yield ahead
+            ahead.begin()
 
     def _read(self, workers: Sequence[Path], begun: Mapping[tuple[str, int], int], is_final: bool) -> Batch:
         """Another worker begins each time, so that a busy one cannot starve the others."""

@@ -10,7 +10,7 @@ comes twice changes nothing. What comes for a closed month is counted on the fir
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -221,9 +221,12 @@ def _references(pair: Pair) -> list[tuple[str, int | None]]:
     ]
 
 
-def store_pairs(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
+def store_pairs(
+    pairs: Sequence[Pair], *, meanwhile: Callable[[], None] | None = None
+) -> tuple[int, list[Refused]]:
     """Insert what is new with its rollups; return how many requests were new, and what was refused.
 
+    `meanwhile` is called when PostgreSQL has all rows and begins to work on them: Python has nothing to do then.
     A row that the database refuses costs only itself: the batch is halved until it stands alone. Errors of the
     server (not of the data) are raised.
     """
@@ -231,7 +234,7 @@ def store_pairs(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
         return 0, []
     try:
         with transaction.atomic():
-            return _copy_and_insert(pairs)
+            return _copy_and_insert(pairs, meanwhile)
     except DatabaseError as error:
         if not is_poison(error):
             raise
@@ -239,8 +242,8 @@ def store_pairs(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
             reason = f"the database refuses it: {str(error).splitlines()[0]}"
             return 0, [Refused(source, reason) for source in pairs[0].sources]
     middle = len(pairs) // 2
-    first_count, first_refused = store_pairs(pairs[:middle])
-    second_count, second_refused = store_pairs(pairs[middle:])
+    first_count, first_refused = store_pairs(pairs[:middle], meanwhile=meanwhile)
+    second_count, second_refused = store_pairs(pairs[middle:], meanwhile=meanwhile)
     return first_count + second_count, first_refused + second_refused
 
 
@@ -250,7 +253,9 @@ def is_poison(error: DatabaseError) -> bool:
     return state[:2] in POISON_CLASSES
 
 
-def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
+def _copy_and_insert(
+    pairs: Sequence[Pair], meanwhile: Callable[[], None] | None
+) -> tuple[int, list[Refused]]:
     refused: list[Refused] = []
     attempts: list[str] = []
     charges = begin_charging([pair[:2] for pair in pairs])
@@ -285,6 +290,8 @@ def _copy_and_insert(pairs: Sequence[Pair]) -> tuple[int, list[Refused]]:
         hold_open_period()
         scopes = begin_settling()
         of_deployments = list_counted([pair[:2] for pair in pairs], scopes)
+        if meanwhile is not None:
+            meanwhile()
         cursor.execute(INSERT_NEW, [list(scopes.tenant_ids), of_deployments])
         inserted, budgeted = cursor.fetchone()
     if budgeted:

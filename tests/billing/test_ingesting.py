@@ -257,8 +257,8 @@ def test_a_crash_inside_a_batch_leaves_nothing_behind_and_the_next_try_does_all(
         journal.append(line)
     original = getattr(storing, step)
 
-    def crash(*arguments: Any) -> Any:
-        original(*arguments)
+    def crash(*arguments: Any, **options: Any) -> Any:
+        original(*arguments, **options)
         raise OperationalError("the power went")
 
     with monkeypatch.context() as patch:
@@ -411,11 +411,13 @@ def test_what_was_read_ahead_of_a_failing_batch_is_read_again(
     ingester = Ingester(tmp_path, batch_lines=5)
     original, calls = storing.store_pairs, []
 
-    def fail_once(pairs: Any) -> Any:
+    def fail_once(pairs: Any, **options: Any) -> Any:
         calls.append(len(pairs))
         if len(calls) == failing:
+            if options["meanwhile"]:
+                options["meanwhile"]()  # as when PostgreSQL is lost in the midst of its work
             raise OperationalError("the database is away")
-        return original(pairs)
+        return original(pairs, **options)
 
     monkeypatch.setattr(storing, "store_pairs", fail_once)
     with pytest.raises(OperationalError):
@@ -435,8 +437,8 @@ def test_traffic_that_never_stops_does_not_keep_the_ingester_from_looking_after_
     ingester = Ingester(tmp_path)
     original = Ingester._store
 
-    def store_and_receive(self: Ingester, batch: Any) -> None:
-        original(self, batch)
+    def store_and_receive(self: Ingester, batch: Any, *ahead: Any) -> None:
+        original(self, batch, *ahead)
         for line in make.request_lines(world):
             journal.append(line)
 
@@ -477,12 +479,12 @@ def test_while_the_database_is_away_the_ingester_waits_and_loses_nothing(
     ingester, stop, waits = Ingester(tmp_path), threading.Event(), list[float]()
     original, failures = storing.store_pairs, 3
 
-    def fail_at_first(pairs: Any) -> Any:
+    def fail_at_first(pairs: Any, **options: Any) -> Any:
         nonlocal failures
         if failures:
             failures -= 1
             raise OperationalError("the database is away")
-        return original(pairs)
+        return original(pairs, **options)
 
     def wait(timeout_s: float) -> bool:
         waits.append(timeout_s)
