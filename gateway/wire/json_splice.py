@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 
-import numpy as np
 import orjson
 
-# How far from the beginning a member is looked for, and from how many bytes on NumPy searches faster.
+# How far from the beginning a member is looked for first.
 NEAR_BYTES = 4096
-LARGE_BYTES = 50_000
+_QUOTE = ord('"')
 # A JSON string, or one structural character. The body has been parsed before: it is known to be valid. Possessive all
 # the same (++, *+): a text without its end would else be tried in 2^n ways.
 _TEXT_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
@@ -60,35 +59,19 @@ def _only_place_of(body: bytes, name: str) -> tuple[int, int] | None:
     with escapes of its letters (\\u006d …) and the object has this member, it is that one.
     """
     quoted = b'"%s"' % name.encode()
-    # Members stand before or after a long conversation, not in its midst.
+    # Members stand before or after a long conversation, not in its midst. Over a megabyte rfind is CPython's fastest
+    # search, and twice as fast without the frequent quote in front.
     at = body.find(quoted, 0, NEAR_BYTES)
     if at >= 0:
-        rest = at + len(quoted), len(body)
+        is_alone = body.rfind(quoted[1:], at + len(quoted)) < 0
     else:
-        at = body.rfind(quoted)
-        rest = 0, at
-    if (
-        at < 0
-        or _may_hold(body, quoted, *rest)
-        or (b"\\" in body and _may_hold(body, b"\\u006", 0, len(body)))
-    ):
+        at = body.rfind(quoted[1:]) - 1
+        is_alone = at >= 0 and body[at] == _QUOTE and body.rfind(quoted[1:], 0, at) < 0
+    # Looking for one byte is five times as fast as looking for five, and the usual end of it.
+    if not is_alone or (b"\\" in body and body.rfind(b"\\u006") >= 0):
         return None
     colon = _TEXT_VALUE.match(body, at + len(quoted))
     return colon.span(1) if colon else None
-
-
-def _may_hold(body: bytes, text: bytes, start: int, end: int) -> bool:
-    """Whether `text`, of three bytes or more, may stand between two places of `body`; a no is sure."""
-    if end - start > LARGE_BYTES:
-        # Wherever it stands, one of its parts fills a whole word of `body`; for these NumPy looks a few times as fast
-        # as bytes.find looks for the text.
-        width = 4 if len(text) >= 7 else 2
-        words = np.frombuffer(body, f"u{width}", (end - start) // width, start)
-        parts = np.frombuffer(b"".join(text[at : at + width] for at in range(width)), f"u{width}")
-        if not any((words == part).any() for part in parts):
-            return False
-    # Over a megabyte rfind is CPython's fastest search, and twice as fast without the frequent quote in front.
-    return body.rfind(text[1:], start, end) >= 0
 
 
 def _rebuild(body: bytes, changes: Mapping[str, bytes | None]) -> bytes:
