@@ -10,7 +10,7 @@ import orjson
 
 from gateway.dataplane.asking import NO_HEADERS, read_ask, read_features
 from gateway.wire.openai_request import Endpoint, parse_request
-from policies.decision import Ask
+from policies.asks import Ask
 from policies.features import Features
 from policies.snapshot import KeyGrant, RoutingSnapshot
 

@@ -10,42 +10,19 @@ does not take it away, unless the provider refused our credential or its own lim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-from policies.autorouter.ranking import rank
-from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
+from policies.asks import Ask, Dropped, HealthView, ProviderSort
+from policies.collecting import Collected
 from policies.features import Features
-from policies.filters import (
-    HARD_HEALTH_REASONS,
-    TEMPORARY_REASONS,
-    Needs,
-    find_problem,
-    find_unwanted,
-    needs_of,
-)
-from policies.naming import (
-    FAST_TARGET_MS,
-    PRESETS,
-    find_deployments,
-    find_policy,
-    find_preset,
-    not_found_text,
-)
-from policies.snapshot import (
-    DeploymentSnapshot,
-    KeyGrant,
-    PolicySnapshot,
-    RoutingSnapshot,
-    RuleSnapshot,
-    Strategy,
-)
+from policies.filters import HARD_HEALTH_REASONS, TEMPORARY_REASONS, Needs, find_problem, needs_of
+from policies.naming import find_deployments, find_policy, find_preset, not_found_text
+from policies.rule_matching import RuleTrace, match_rule
+from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.stickiness import Cost, Pin, judge_pin
-from policies.strategies import put_in_order, tenth
 
 Path = Literal["fixed", "routed", "pinned"]
-RuleOutcome = Literal["matched", "skipped", "failed", "disabled"]
 
 
 class RoutingError(Exception):
@@ -67,66 +44,6 @@ class PinNeedsDeployment(RoutingError):
     """A pinned request named a policy, or a model with several deployments."""
 
     code = "pin_needs_deployment"
-
-
-class HealthView(Protocol):
-    """How deployments fare, as one worker sees it."""
-
-    def problem(self, deployment: DeploymentSnapshot, /) -> str | None:
-        """Return ejected, cooling, credential_rejected, rate_room, or None when it may be called."""
-        ...
-
-    def latency_ms(self, deployment_id: int, /) -> float | None:
-        """Running mean of the time to the first token; None: not measured."""
-        ...
-
-
-ProviderSort = Literal["", "least_cost", "least_latency"]
-
-
-# Named tuples where data classes would do: they are made for every request, and a frozen data class of this size takes
-# 2 µs to make, a tuple 0.4.
-class Ask(NamedTuple):
-    """What a request says about routing. `models` are further names, tried in order after the first.
-
-    `provider_*` name providers, in any case; `provider_order` puts candidates of these providers first. `max_*_price`
-    leave out what costs more, USD per million tokens. `slider`, `allowed_models` and `excluded_models` (names, with
-    `*`) are for automatic rules. `conversation_deployment` is the one that served this conversation last.
-    `retention_limit` is one of `policies.retention`. `provider_sort` is the strategy, if any, by which the caller wants
-    the deployments of a model that it names itself; a policy's rules say how theirs are ordered.
-    """
-
-    requested_model: str
-    models: tuple[str, ...] = ()
-    is_pinned: bool = False
-    endpoint: str = "chat"
-    provider_order: tuple[str, ...] = ()
-    provider_only: tuple[str, ...] = ()
-    provider_ignore: tuple[str, ...] = ()
-    allow_fallbacks: bool = True
-    max_input_price: float | None = None
-    max_output_price: float | None = None
-    slider: float | None = None
-    allowed_models: tuple[str, ...] = ()
-    excluded_models: tuple[str, ...] = ()
-    conversation_deployment: str = ""
-    retention_limit: str = ""
-    provider_sort: ProviderSort = ""
-
-
-class Dropped(NamedTuple):
-    """A deployment (or a further name) that is not tried. Reason codes: `policies.filters`."""
-
-    deployment: str
-    reason: str
-
-
-class RuleTrace(NamedTuple):
-    """What became of one rule. Rules after the matching one were not looked at and have no trace."""
-
-    rule: str
-    outcome: RuleOutcome
-    detail: str = ""
 
 
 class Decision(NamedTuple):
@@ -182,7 +99,7 @@ def decide(
     )
     if ask.is_pinned:
         return _decide_pinned(ask, snapshot, grant, needs, health, draw)
-    collected = _Collected(needs, health, snapshot)
+    collected = Collected(needs, health, snapshot)
     trace: list[RuleTrace] = []
     policy: PolicySnapshot | None = None
     rule: RuleSnapshot | None = None
@@ -204,7 +121,7 @@ def decide(
         takes_canary = found_policy.canary is not None and _is_canary(found_policy, features, draw)
         if takes_canary and found_policy.canary is not None:
             found_policy = found_policy.canary
-        matched = _match(found_policy, features, trace)
+        matched = match_rule(found_policy, features, trace)
         if not is_resolved:
             policy, rule, is_canary = found_policy, matched, takes_canary
         if matched is not None:
@@ -322,213 +239,10 @@ def _decide_pinned(
     )
 
 
-class _Collected:
-    """Deployments that survived the hard filters, group by group, each once."""
-
-    __slots__ = (
-        "_health",
-        "_healthy_groups",
-        "_needs",
-        "_preset",
-        "_router",
-        "_rule",
-        "_seen",
-        "_unfit",
-        "_unfit_groups",
-        "dropped",
-        "further_latencies",
-        "slider",
-    )
-
-    def __init__(self, needs: Needs, health: HealthView, snapshot: RoutingSnapshot) -> None:
-        self.dropped: list[Dropped] = []
-        self.further_latencies: list[tuple[str, float | None]] = []
-        # Where an automatic rule stands on its slider, for the first such rule.
-        self.slider: float | None = None
-        self._needs = needs
-        self._health = health
-        self._router = snapshot.router
-        self._rule: RuleSnapshot | None = None
-        self._preset = ""
-        self._seen: set[int] = set()
-        # (strategy, deployments, weights): what is fit to be called, and the same with what health speaks against.
-        self._healthy_groups: list[_Group] = []
-        self._unfit_groups: list[_Group] = []
-        self._unfit: list[Dropped] = []
-
-    def add_rule(self, rule: RuleSnapshot, ask: Ask, preset: str) -> None:
-        if rule.missing:
-            self.dropped.extend(Dropped(name, "disabled") for name in rule.missing)
-        deployments = [choice.deployment for choice in rule.choices]
-        if rule.strategy == "auto":
-            if self._rule is None and rule.auto is not None:
-                self._rule, self._preset = rule, preset
-                asked = ask.slider if ask.slider is not None else PRESETS.get(preset)
-                self.slider = rule.auto.slider if asked is None else asked
-            if ask.allowed_models or ask.excluded_models:
-                deployments = self._without_unwanted(deployments, ask)
-            self.add_group("auto", deployments)
-        else:
-            self.add_group(rule.strategy, deployments, [choice.weight for choice in rule.choices])
-        if rule.fallbacks:
-            self.add_group("priority", rule.fallbacks)
-
-    def _without_unwanted(self, deployments: list[DeploymentSnapshot], ask: Ask) -> list[DeploymentSnapshot]:
-        wanted = []
-        for deployment in deployments:
-            reason = find_unwanted(deployment, ask.allowed_models, ask.excluded_models)
-            if reason is None:
-                wanted.append(deployment)
-            else:
-                self._seen.add(deployment.id)
-                self.dropped.append(Dropped(deployment.name, reason))
-        return wanted
-
-    def add_group(
-        self, strategy: Strategy, deployments: Sequence[DeploymentSnapshot], weights: Sequence[float] = ()
-    ) -> None:
-        healthy: list[DeploymentSnapshot] = []
-        healthy_weights: list[float] = []
-        unfit: list[DeploymentSnapshot] = []
-        unfit_weights: list[float] = []
-        needs, health, seen = self._needs, self._health, self._seen
-        for index, deployment in enumerate(deployments):
-            if deployment.id in seen:
-                continue
-            seen.add(deployment.id)
-            problem = find_problem(deployment, needs)
-            if problem is None:
-                problem = health.problem(deployment)
-                if problem is None:
-                    healthy.append(deployment)
-                    if weights:
-                        healthy_weights.append(weights[index])
-                    continue
-                if problem not in HARD_HEALTH_REASONS:
-                    unfit.append(deployment)
-                    if weights:
-                        unfit_weights.append(weights[index])
-                    self._unfit.append(Dropped(deployment.name, problem))
-                    continue
-            self.dropped.append(Dropped(deployment.name, problem))
-        if healthy:
-            self._healthy_groups.append((strategy, healthy, healthy_weights))
-        if unfit:
-            self._unfit_groups.append((strategy, unfit, unfit_weights))
-
-    def candidates(
-        self, ask: Ask, features: Features, draw: float
-    ) -> tuple[tuple[DeploymentSnapshot, ...], tuple[tuple[Any, ...], ...]]:
-        """Order what is fit to be called. When nothing is, what is ejected or cooling is better than nothing."""
-        groups = self._healthy_groups
-        if groups:
-            self.dropped.extend(self._unfit)
-        else:
-            groups = self._unfit_groups
-        ordered: list[DeploymentSnapshot] = []
-        scores: tuple[tuple[Any, ...], ...] = ()
-        for strategy, deployments, weights in groups:
-            found: Sequence[DeploymentSnapshot]
-            if strategy == "auto":
-                found, group_scores = self._ranked(deployments, features)
-            else:
-                found, values = put_in_order(
-                    strategy, deployments, weights, features=features, health=self._health, draw=draw
-                )
-                group_scores = (
-                    tuple((d.name, value) for d, value in zip(found, values, strict=True)) if values else ()
-                )
-            if not scores:
-                scores = group_scores
-            elif strategy in ("auto", "least_latency"):
-                self.further_latencies += [
-                    (score[0], score[4 if len(score) > 2 else 1]) for score in group_scores
-                ]
-            ordered.extend(_prefer(found, ask.provider_order) if ask.provider_order else found)
-        return tuple(ordered), scores
-
-    def _ranked(
-        self, deployments: list[DeploymentSnapshot], features: Features
-    ) -> tuple[list[DeploymentSnapshot], tuple[tuple[Any, ...], ...]]:
-        """The automatic router's order, with (name, quality, error, nano-USD, ms, score) for each."""
-        settings = self._rule.auto if self._rule is not None else None
-        if self._preset == "fast" and not features.max_latency_ms:
-            features = features._replace(max_latency_ms=FAST_TARGET_MS)
-        latency_ms = self._health.latency_ms
-        ranked = rank(
-            deployments,
-            features,
-            tables=self._router,
-            slider=self.slider or 0.0,
-            quality_floor=None if settings is None else settings.quality_floor,
-            # As exact as the record keeps them, so that the record gives the same order again.
-            latency_ms=lambda deployment_id: tenth(latency_ms(deployment_id)),
-        )
-        found = [deployments[index] for index in ranked.order]
-        return found, tuple(
-            [
-                (deployment.name, quality, error, cost_nanousd, latency, score)
-                for deployment, (quality, error, _, cost_nanousd, latency, score) in zip(
-                    found, ranked.scores, strict=True
-                )
-            ]
-        )
-
-
-_Group = tuple[Strategy, list[DeploymentSnapshot], list[float]]
-
-
 def _names_of(ask: Ask) -> Sequence[str]:
     if not ask.models:
         return (ask.requested_model,)
     return [name for name in dict.fromkeys((ask.requested_model, *ask.models)) if name]
-
-
-def _match(policy: PolicySnapshot, features: Features, trace: list[RuleTrace]) -> RuleSnapshot | None:
-    """The first rule whose condition holds. A condition that fails at run time does not hold."""
-    context = None
-    for rule, condition, skipped, matched in _steps(policy):
-        if not rule.is_enabled:
-            trace.append(RuleTrace(rule.name, "disabled"))
-            continue
-        if condition is not None:
-            if context is None:
-                context = prepare(features, policy.feature_names)
-            try:
-                outcome = condition(context)
-            except KeyError as missing:
-                trace.append(RuleTrace(rule.name, "skipped", f"no tag {missing.args[0]}"[:100]))
-                continue
-            except RUN_TIME_ERRORS as error:
-                trace.append(RuleTrace(rule.name, "failed", first_line(error)))
-                continue
-            if outcome is False:
-                trace.append(skipped)
-                continue
-            if outcome is not True:
-                trace.append(RuleTrace(rule.name, "failed", "neither true nor false"))
-                continue
-        trace.append(matched)
-        return rule
-    return None
-
-
-_Step = tuple[RuleSnapshot, Callable[[Any], Any] | None, RuleTrace, RuleTrace]
-
-
-@lru_cache(maxsize=1024)
-def _steps(policy: PolicySnapshot) -> tuple[_Step, ...]:
-    """A policy's rules with the traces they leave, made once: ten rules are passed in every request."""
-    return tuple(
-        (rule, rule.condition, RuleTrace(rule.name, "skipped"), RuleTrace(rule.name, "matched"))
-        for rule in policy.rules
-    )
-
-
-def _prefer(deployments: Sequence[DeploymentSnapshot], order: tuple[str, ...]) -> list[DeploymentSnapshot]:
-    """Those of the preferred providers first, in the caller's order; the others keep theirs."""
-    rank = {name.lower(): index for index, name in reversed(list(enumerate(order)))}
-    return sorted(deployments, key=lambda d: rank.get(d.provider.name.lower(), len(order)))
 
 
 def _is_never_possible(dropped: tuple[Dropped, ...]) -> bool:

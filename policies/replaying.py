@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
-from policies.decision import Ask, HealthView, RoutingError, decide
+from policies.asks import Ask, HealthView
+from policies.decision import RoutingError, decide
 from policies.explaining import decision_record
 from policies.features import FEATURE_NAMES, NO_TAGS, Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, RoutingSnapshot

@@ -27,12 +27,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from policies.asks import Ask, HealthView
 from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
-from policies.decision import Ask, Decision, HealthView, RoutingError, RuleOutcome, decide
+from policies.decision import Decision, RoutingError, decide
 from policies.documents import Problem, build_policy, check_document, has_errors
 from policies.explaining import decision_record, reason_text, sentences
 from policies.features import Features
 from policies.naming import name_instead, names_of
+from policies.rule_matching import RuleOutcome
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.strategies import expected_cost_nanousd
 from policies.unmet_conditions import list_unmet

@@ -14,7 +14,8 @@ from gateway.dataplane.recording import features_as_line
 from gateway.dataplane.request_ids import make_request_id
 from gateway.snapshots import Loaded, load_everything
 from policies import publishing
-from policies.decision import Ask, decide
+from policies.asks import Ask
+from policies.decision import decide
 from policies.explaining import decision_record
 from policies.features import Features
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant

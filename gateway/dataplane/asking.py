@@ -15,10 +15,10 @@ from gateway.dataplane.errors import BadRequest
 from gateway.wire.openai_request import ParsedRequest
 from gateway.wire.openai_text import read_text
 from gateway.wire.openai_wishes import NO_WISHES
+from policies.asks import Ask
 from policies.autorouter.request_facts import read_text_facts
 from policies.autorouter.request_types import TYPES
 from policies.autorouter.tables import RouterTables
-from policies.decision import Ask
 from policies.features import Features
 from policies.naming import find_named_policy
 from policies.snapshot import KeyGrant, RoutingSnapshot

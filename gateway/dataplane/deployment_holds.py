@@ -14,7 +14,7 @@ from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError, Hold
 from gateway.dataplane.errors import GatewayError, NoCandidate
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.most_costs import CostPlan
-from policies.decision import Dropped
+from policies.asks import Dropped
 from policies.snapshot import BudgetTerms, DeploymentSnapshot
 
 REASON = "deployment_budget"

@@ -22,7 +22,8 @@ from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_li
 from gateway.dataplane.request_ids import make_request_id
 from gateway.journal import JournalError
 from gateway.wire.openai_request import Endpoint, ParsedRequest
-from policies.decision import Ask, Decision
+from policies.asks import Ask
+from policies.decision import Decision
 from policies.explaining import decision_record
 from policies.features import Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RuleSnapshot

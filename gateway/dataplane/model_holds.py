@@ -14,7 +14,7 @@ from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError, Hold
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.most_costs import CostPlan
 from gateway.wire.openai_request import ParsedRequest
-from policies.decision import Dropped
+from policies.asks import Dropped
 from policies.snapshot import BudgetTerms, DeploymentSnapshot
 
 MAX_LOWERINGS = 3

@@ -15,7 +15,8 @@ from gateway.dataplane.errors import RateLimited
 from gateway.dataplane.exchange import Exchange, RoomHold
 from gateway.dataplane.rate_limit_headers import duration
 from gateway.dataplane.rate_shares import RateLimitedError
-from policies.decision import Decision, HealthView, decide
+from policies.asks import HealthView
+from policies.decision import Decision, decide
 from policies.snapshot import DeploymentSnapshot, RateTerms
 
 USUAL_OUTPUT_TOKENS = 500

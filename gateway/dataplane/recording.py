@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from billing.usage import UNKNOWN_USAGE, Usage
-from policies.decision import Ask
+from policies.asks import Ask
 from policies.features import Features
 from policies.snapshot import DeploymentSnapshot
 

@@ -21,10 +21,11 @@ from gateway.kept_configuration import MAX_AGE_S, WRITE_EVERY_S, KeptConfigurati
 from gateway.snapshots import Loaded, load_everything
 from gateway.worker_configuration import WorkerConfiguration
 from policies import issuing, publishing, tenancy_changes
+from policies.asks import Ask
 from policies.autorouter.difficulty import FORM_NAMES, DifficultyModel
 from policies.autorouter.tables import Amount, Estimate, Latency, Workload
 from policies.conditions import compile_condition
-from policies.decision import Ask, decide
+from policies.decision import decide
 from policies.features import Features
 from policies.keys import hash_secret
 from policies.snapshot import BudgetTerms

@@ -16,7 +16,8 @@ from gateway import snapshots, worker_configuration
 from gateway.snapshots import load_snapshot
 from gateway.worker_configuration import WorkerConfiguration
 from policies import cataloguing, issuing, publishing, tenancy_changes
-from policies.decision import Ask, decide
+from policies.asks import Ask
+from policies.decision import decide
 from policies.features import Features
 from policies.models import Policy
 from tests.make_configuration import (

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from policies.asks import Ask
 from policies.autorouter.tables import Rating, RouterTables
-from policies.decision import Ask, Decision, ModelNotFound, decide
+from policies.decision import Decision, ModelNotFound, decide
 from policies.explaining import decision_record, sentences
 from policies.features import Features
 from policies.snapshot import ModelSnapshot, PolicySnapshot

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.decision import Ask, Decision, ModelNotFound, PinNeedsDeployment, decide
+from policies.asks import Ask
+from policies.decision import Decision, ModelNotFound, PinNeedsDeployment, decide
 from policies.explaining import decision_record, sentences
 from policies.features import Features
 from policies.snapshot import DeploymentSnapshot, KeyGrant, ModelSnapshot, PolicySnapshot

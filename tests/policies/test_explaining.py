@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from policies.decision import Ask, decide
+from policies.asks import Ask
+from policies.decision import decide
 from policies.explaining import decision_record, sentences
 from policies.features import Features
 from policies.snapshot import ModelSnapshot

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dataplane.recording import features_as_line
+from policies.asks import Ask
 from policies.autorouter.tables import Estimate, Latency, Rating, RouterTables, Workload
-from policies.decision import Ask, RoutingError, decide
+from policies.decision import RoutingError, decide
 from policies.explaining import MAX_DROPPED, decision_record
 from policies.features import Features
 from policies.replaying import (

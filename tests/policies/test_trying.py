@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.asks import Ask
 from policies.condition_rows import read_group, rows_to_cel
-from policies.decision import Ask, ModelNotFound, decide
+from policies.decision import ModelNotFound, decide
 from policies.features import Features
 from policies.naming import PRESETS
 from policies.snapshot import ModelSnapshot
