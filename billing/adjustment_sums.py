@@ -12,7 +12,7 @@ from django.db import connection
 
 from billing.models import Adjustment
 from billing.periods import late_postings_of
-from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
+from billing.rollups import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 
 
 def adjustment_sums(sums: Sequence[tuple[str, str]]) -> str:

@@ -1,7 +1,7 @@
 """How does a database get millions of requests that nobody made, to measure with?
 
 Writes: tenants, projects, keys, a catalog, a policy, labels; request and attempt records with every rollup, by the
-statement that ingests journals (`storing.INSERT_NEW`), so that `verify_usage` holds; change_event (one).
+statement that ingests journals (`rollups.insert_new`), so that `verify_usage` holds; change_event (one).
 PostgreSQL makes the rows itself. The same seed and the same end make the same rows: what a row is follows from a hash
 of its number. No key of these can be used: nobody has a secret that hashes to theirs.
 """
@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from billing.models import Label, LabelName, LabelUse, Price, RequestRecord
 from billing.partitions import add_months, ensure_months, month_of
 from billing.periods import hold_open_period
-from billing.storing import CREATE_TEMPORARY, EMPTY_TEMPORARY, INSERT_NEW
+from billing.rollups import CREATE_TEMPORARY, EMPTY_TEMPORARY, insert_new
 from policies import changes
 from policies.errors import InvalidValueError
 from policies.models import ApiKey, Deployment, Model, Policy, PolicyVersion, Project, Provider, Tenant
@@ -267,4 +267,4 @@ def _insert(plan: Plan, world: _World, begin: int, end: int) -> None:
         cursor.execute(_TO_REQUESTS, values)
         cursor.execute(_TO_ATTEMPTS, values)
         hold_open_period()
-        cursor.execute(INSERT_NEW, [[]])
+        insert_new()

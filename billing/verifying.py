@@ -27,9 +27,9 @@ from billing.pricebook import PriceVersion
 from billing.rating import UsageUnknownError, rate
 from billing.rerating import REPLACEMENT, REVERSAL
 from billing.retention import find_records_since
+from billing.rollups import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 from billing.stored_prices import load_price
 from billing.stored_usage import usage_from_json
-from billing.storing import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
 from billing.verifying_budgets import find_wrong_budgets
 from billing.verifying_charges import find_wrong_charges
 from billing.verifying_invoices import find_wrong_numbers, find_wrong_statements

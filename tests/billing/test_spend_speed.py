@@ -21,7 +21,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from billing.storing import DAY_SUMS
+from billing.rollups import DAY_SUMS
 from gateway.dataplane.server import GC_THRESHOLDS
 from policies.models import ApiKey, Deployment, Model, Project, Tenant
 from tests import make

@@ -1,0 +1,117 @@
+"""How do new rows become records and their sums, in one statement?
+
+Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour, late_posting.
+Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that comes
+twice changes nothing. What comes for a closed month is counted on the first open day (`periods`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from django.db import connection
+
+from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS
+from billing.periods import POSTING_DAY, late_postings_of
+
+CREATE_TEMPORARY = """
+CREATE TEMPORARY TABLE IF NOT EXISTS new_request (LIKE billing_requestrecord) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS new_attempt (LIKE billing_attemptrecord) ON COMMIT DELETE ROWS;
+ALTER TABLE new_request ALTER ingested_at SET DEFAULT now();
+"""
+EMPTY_TEMPORARY = "DELETE FROM new_request; DELETE FROM new_attempt"
+
+_SHARED_SUMS = (
+    ("request_count", "count(*)"),
+    # What a client saw fail: `ok` was answered, `cancelled` was the client's own doing.
+    ("error_count", "count(*) FILTER (WHERE status NOT IN ('ok', 'cancelled'))"),
+    ("unpriced_count", "count(*) FILTER (WHERE is_unpriced)"),
+    ("estimated_count", "count(*) FILTER (WHERE usage_kind = 'estimated')"),
+    ("unknown_count", "count(*) FILTER (WHERE usage_kind = 'unknown')"),
+    ("input_tokens", "coalesce(sum(input_tokens), 0)"),
+    ("output_tokens", "coalesce(sum(output_tokens), 0)"),
+    ("cost_nanousd", "coalesce(sum(cost_nanousd), 0)"),
+)
+DAY_KEYS = (
+    ("day", POSTING_DAY),
+    *(
+        (name, name)
+        for name in ("tenant_id", "project_id", "api_key_id", "deployment_id", "price_id", "policy_id")
+    ),
+)
+DAY_SUMS = (
+    *_SHARED_SUMS,
+    ("cache_read_tokens", "coalesce(sum(cache_read_tokens), 0)"),
+    ("cache_write_tokens", "coalesce(sum(cache_write_tokens), 0)"),
+    ("reasoning_tokens", "coalesce(sum(reasoning_tokens), 0)"),
+    ("charge_nanousd", "coalesce(sum(coalesce(charge_nanousd, cost_nanousd)), 0)"),
+)
+KEY_DAY_KEYS = DAY_KEYS[:4]
+LABEL_DAY_KEYS = (*DAY_KEYS[:2], ("label_id", "label_id"))
+HOUR_KEYS = (
+    ("hour", "date_trunc('hour', started_at, 'UTC')"),
+    *((name, name) for name in ("tenant_id", "deployment_id")),
+)
+HOUR_SUMS = (
+    *_SHARED_SUMS,
+    ("duration_ms_sum", "coalesce(sum(duration_ms), 0)"),
+    ("first_token_ms_sum", "coalesce(sum(first_token_ms), 0)"),
+    ("first_token_count", "count(first_token_ms)"),
+)
+
+
+def _upsert(
+    table: str,
+    keys: Sequence[tuple[str, str]],
+    sums: Sequence[tuple[str, str]],
+    source: str = "inserted",
+) -> str:
+    columns = ", ".join(name for name, _ in (*keys, *sums))
+    values = ", ".join(expression for _, expression in (*keys, *sums))
+    key_names = ", ".join(name for name, _ in keys)
+    positions = ", ".join(str(index + 1) for index in range(len(keys)))
+    added = ", ".join(f"{name} = kept.{name} + excluded.{name}" for name, _ in sums)
+    return f"""INSERT INTO {table} AS kept ({columns})
+    SELECT {values} FROM {source} GROUP BY {positions} ORDER BY {positions}
+    ON CONFLICT ({key_names}) DO UPDATE SET {added}"""  # noqa: S608  (all names are constants of this file)
+
+
+_INSERT_NEW = f"""
+WITH inserted AS (
+    INSERT INTO billing_requestrecord ({REQUEST_COLUMNS}, ingested_at)
+    SELECT {REQUEST_COLUMNS}, ingested_at FROM new_request
+    ON CONFLICT DO NOTHING
+    RETURNING id, started_at, tenant_id, project_id, api_key_id, deployment_id, price_id, policy_id, status,
+        is_unpriced, usage_kind, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+        reasoning_tokens, cost_nanousd, charge_nanousd, duration_ms, first_token_ms, label_ids
+), attempts AS (
+    INSERT INTO billing_attemptrecord ({ATTEMPT_COLUMNS})
+    SELECT {ATTEMPT_COLUMNS} FROM new_attempt WHERE request_id IN (SELECT id FROM inserted)
+    ON CONFLICT DO NOTHING
+), days AS (
+    {_upsert("billing_usagebyday", DAY_KEYS, DAY_SUMS)}
+), key_days AS (
+    {_upsert("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)}
+), label_days AS (
+    {_upsert("billing_usagebylabelday", LABEL_DAY_KEYS, DAY_SUMS, "inserted, unnest(label_ids) AS label_id")}
+), hours AS (
+    {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
+), late AS (
+    {late_postings_of("inserted", request_id="id", number="0")}
+)
+SELECT count(*), array_agg(id) FILTER (WHERE tenant_id = ANY(%s) OR id = ANY(%s)) FROM inserted
+"""  # noqa: S608  (all names are constants of this file)
+
+
+def insert_new(
+    *, tenant_ids: Iterable[int] = (), request_ids: Sequence[UUID] = ()
+) -> tuple[int, list[UUID] | None]:
+    """Move what stands in the temporary tables into records and rollups.
+
+    Returns how many requests were new, and which of them are of these tenants or among these: those that budgets count.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT_NEW, [list(tenant_ids), list(request_ids)])
+        count, budgeted = cursor.fetchone()
+    return count, budgeted
