@@ -125,7 +125,7 @@ def credit_a_line(page: Any) -> float:
     for line in lines.all():
         line.locator("input[name=line]").uncheck()
     chosen.locator("input[name=line]").check()
-    taken = amount(chosen.locator("td[data-label=amount]").inner_text())
+    taken = amount(chosen.locator("td[data-label=left]").inner_text())
     page.fill("#reason", "the first day was a test")
     page.fill("#confirm", number)
     page.click("button:has-text('Issue the credit note')")
