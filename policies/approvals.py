@@ -32,16 +32,15 @@ def request_publication(
 ) -> PublicationRequest:
     """Ask for the draft to be published, or to serve `canary_percent` of the conversations.
 
-    Raises PolicyError when the draft has errors, CanaryRunningError beside a canary, ConfigurationError when another
-    request is pending, the draft is what is live, or the policy wants no approval.
+    Raises PolicyError when the draft has errors, NothingToPublishError when it is what is live, CanaryRunningError
+    beside a canary, ConfigurationError when another request is pending, or the policy wants no approval.
     """
     share = None if canary_percent is None else canaries.check_percent(canary_percent)
     row, draft = publishing.lock_policy(policy)
     if not row.requires_approval:
         raise ConfigurationError(f"{row} is published without approval: publish it")
     sound = publishing.check_publishable(draft.document, row)
-    if row.live_version is not None and row.live_version.document == sound:
-        raise ConfigurationError("the draft is what is live: there is nothing to publish")
+    publishing.refuse_what_is_live(row, sound, "the draft is what is live: there is nothing to publish")
     if row.canary_version is not None:
         raise CanaryRunningError(
             f"version {row.canary_version.number} of {row} is a canary: promote it or stop it first"

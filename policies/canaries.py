@@ -32,17 +32,15 @@ def start_canary(
     """Publish the draft as a version that serves `percent` of the conversations, and return it.
 
     Raises PolicyError when the draft has errors, ApprovalNeededError when the policy wants another person's approval,
-    CanaryRunningError beside another canary, ConfigurationError when there is no live version to compare with, or the
-    draft is what is live.
+    CanaryRunningError beside another canary, NothingToPublishError when the draft is what is live, ConfigurationError
+    when there is no live version to compare with.
     """
     share = check_percent(percent)
     row, draft = publishing.lock_policy(policy)
     sound = publishing.check_publishable(draft.document, row)
-    live = row.live_version
-    if live is None:
+    if row.live_version is None:
         raise ConfigurationError(f"{row} has no live version to compare a canary with: publish it instead")
-    if live.document == sound:
-        raise ConfigurationError("the draft is what is live: there is nothing to try")
+    publishing.refuse_what_is_live(row, sound, "the draft is what is live: there is nothing to try")
     if row.canary_version is not None:
         raise CanaryRunningError(
             f"version {row.canary_version.number} of {row} is a canary already: promote it or stop it first"

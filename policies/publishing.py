@@ -66,6 +66,10 @@ class CanaryRunningError(ConfigurationError):
     """A canary of this policy is running, and has to be promoted or stopped first."""
 
 
+class NothingToPublishError(ConfigurationError):
+    """What should go live is what is live: a version that changes nothing, a new note alone, is not made."""
+
+
 @transaction.atomic
 def create_policy(*, public_id: str, actor: str, description: str = "") -> Policy:
     """Create a policy with an empty draft; it takes requests once a version is published.
@@ -151,16 +155,13 @@ def publish(
 ) -> PolicyVersion:
     """Publish the draft (or `document`, which then becomes the draft) as a new version and make it live.
 
-    Publishing what is live already returns the live version. Raises PolicyError when the document has errors,
+    Raises PolicyError when the document has errors, NothingToPublishError when it is what is live,
     ApprovalNeededError when the policy wants another person's approval, CanaryRunningError beside a canary.
     """
     row, draft = lock_policy(policy)
     sound = check_publishable(draft.document if document is None else document, row)
-    live = row.live_version
-    if live is not None and live.document == sound and row.canary_version_id is None:
-        if draft.document != sound:
-            _write_draft(draft, sound, actor)
-        return live
+    if row.canary_version_id is None:
+        refuse_what_is_live(row, sound, "the draft is what is live: there is nothing to publish")
     refuse_unapproved(row, actor=actor, approved_by=approved_by)
     if row.canary_version is not None:
         raise CanaryRunningError(
@@ -178,13 +179,18 @@ def roll_back(*, policy: Policy, number: int, actor: str) -> PolicyVersion:
     """Publish the document of version `number` again, as a new version; the draft follows it, a canary stops.
 
     Needs no approval: it is the way out of trouble, to what was published before. Raises NotFoundError when there is
-    no such version, PolicyError when its document is no longer sound.
+    no such version, PolicyError when its document is no longer sound, NothingToPublishError when its rules are live
+    and no canary runs beside them.
     """
     row, draft = lock_policy(policy)
     older = PolicyVersion.objects.filter(policy=row, number=number).first()
     if older is None:
         raise NotFoundError(f"{row} has no version {number}")
     sound = check_publishable(older.document, row)
+    if row.canary_version_id is None:
+        refuse_what_is_live(
+            row, sound, f"the rules of version {number} are live: there is nothing to roll back"
+        )
     if draft.document != sound:
         _write_draft(draft, sound, actor)
     version = add_version(
@@ -214,6 +220,12 @@ def refuse_unapproved(row: Policy, *, actor: str, approved_by: str) -> None:
         raise ApprovalNeededError(
             f"{row} is published only with the approval of another operator: ask for it instead"
         )
+
+
+def refuse_what_is_live(row: Policy, sound: Mapping[str, Any], text: str) -> None:
+    """Raise NothingToPublishError with `text` when the document is that of the live version."""
+    if row.live_version is not None and row.live_version.document == sound:
+        raise NothingToPublishError(text)
 
 
 def add_version(

@@ -78,7 +78,7 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
     )
     context = {
         "policy": policy,
-        "versions": [(version, backtests.get(version.pk)) for version in versions],
+        "versions": [(row, backtests.get(row.pk), _can_return(policy, row)) for row in versions],
         "shown": shown,
         "is_live": shown is not None and shown == live,
         "document": document,
@@ -91,6 +91,7 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
         "draft_backtest": _find_draft_backtest(policy) if draft_changes else None,
         "against_live": [] if shown is None or live is None else list_differences(live.document, document),
         "changes_of_shown": _changes_of(versions, shown),
+        "can_roll_back": shown is not None and _can_return(policy, shown),
         "opens_roll_back": request.GET.get("roll_back") == "1",
     }
     return render(request, "policies/detail.html", context)
@@ -114,6 +115,14 @@ def _sides(policy: Policy, now: dt.datetime) -> list[dict[str, Any]]:
         {"name": "live", "version": live, "traffic": found[live.pk]},
         {"name": "canary", "version": canary, "traffic": found[canary.pk]},
     ]
+
+
+def _can_return(policy: Policy, version: PolicyVersion) -> bool:
+    """Say whether rolling back to a version would change what serves: its rules are others, or a canary ends."""
+    live = policy.live_version
+    if live is None or version.pk in (live.pk, policy.canary_version_id):
+        return False
+    return policy.canary_version_id is not None or bool(list_differences(live.document, version.document))
 
 
 def list_draft_changes(policy: Policy) -> list[Difference]:

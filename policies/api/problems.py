@@ -27,7 +27,12 @@ from policies.errors import (
     NameTakenError,
     NotFoundError,
 )
-from policies.publishing import ApprovalNeededError, CanaryRunningError, PolicyError
+from policies.publishing import (
+    ApprovalNeededError,
+    CanaryRunningError,
+    NothingToPublishError,
+    PolicyError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +85,12 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
             409,
             "Another person has to approve this",
             "Post a publication request; a person who did not ask for it approves it in the console.",
+        ),
+        ProblemType(
+            "nothing-to-publish",
+            409,
+            "This is what is live",
+            "Change the draft first; a version that changes nothing is not made.",
         ),
         ProblemType(
             "canary-running",
@@ -142,6 +153,7 @@ _SLUGS: dict[type[ConfigurationError], str] = {
     CredentialError: "credential-refused",
     ApprovalNeededError: "approval-needed",
     CanaryRunningError: "canary-running",
+    NothingToPublishError: "nothing-to-publish",
 }
 
 

@@ -61,7 +61,7 @@ class PublishView(PublicationView):
     def post(self, request: Request, pk: int) -> Response:
         """Make the draft the next version; in force in every worker within 2 s.
 
-        Publishing what is live already changes nothing and answers with the live version. Errors in the draft block.
+        Errors in the draft block; a draft that is what is live answers 409 `nothing-to-publish`.
         A policy that requires approval answers 409 `approval-needed`: ask for it with a publication request.
         """
         policy = self.find_row()
@@ -83,7 +83,8 @@ class RollBackView(PublicationView):
     def post(self, request: Request, pk: int) -> Response:
         """Publish an older document again, as a new version; the draft follows it, a canary stops.
 
-        Needs no approval: it is the way out of trouble.
+        Needs no approval: it is the way out of trouble. Rolling back to what is live answers 409
+        `nothing-to-publish`.
         """
         policy = self.find_row()
         number = self.read_body()["version"]

@@ -223,6 +223,29 @@ def test_rolling_back_names_what_changes_and_takes_one_click(policy: Policy) -> 
     assert policy.live_version.number == 3
 
 
+def test_what_is_live_is_not_offered_for_publishing_or_rolling_back(policy: Policy) -> None:
+    client = operator()
+    address = f"/policies/{policy.pk}"
+    for name in ("first", "second", "first"):
+        save(client, policy, form(rule(name)), policy.draft.revision)
+        policy.draft.refresh_from_db()
+        assert "Publish as version" in client.get(f"{address}/publish").content.decode()
+        publish(client, policy)
+        policy.draft.refresh_from_db()
+    page = client.get(f"{address}/publish").content.decode()
+    assert "Nothing to publish" in page
+    assert "Publish as version" not in page
+    refused = publish(client, policy)
+    assert refused.status_code == 422
+    assert "The draft is what is live: there is nothing to publish" in refused.content.decode()
+    page = client.get(f"{address}?version=1&roll_back=1").content.decode()
+    assert "v1, same as what is live" in page
+    assert "roll-back" not in page
+    assert re.findall(r"\?version=(\d)&amp;roll_back=1", page) == ["2"]
+    client.post(f"{address}/roll-back", {"version": "1"})
+    assert policy.versions.count() == 3
+
+
 def test_a_draft_from_elsewhere_that_is_odd_still_opens(policy: Policy) -> None:
     odd = {
         "rules": [{"name": 7, "deployments": ["a", {"weight": "x"}], "fallbacks": "b", "extra": [1]}, "text"]

@@ -10,7 +10,7 @@ from django.db import DatabaseError, transaction
 from policies import cataloguing, publishing, tenancy_changes
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
 from policies.models import ChangeEvent, Deployment, Policy, PolicyVersion
-from policies.publishing import PolicyError, StaleDraftError
+from policies.publishing import NothingToPublishError, PolicyError, StaleDraftError
 from tests.make_configuration import make_deployment, make_model, make_tenant
 
 pytestmark = pytest.mark.django_db
@@ -110,12 +110,16 @@ def test_publishing_makes_an_immutable_version_live(policy: Policy) -> None:
         version.save()
 
 
-def test_publishing_what_is_live_changes_nothing(policy: Policy) -> None:
-    first = publishing.publish(policy=policy, actor=ACTOR, document=document("a"))
+def test_what_is_live_is_neither_published_again_nor_rolled_back_to(policy: Policy) -> None:
+    publishing.publish(policy=policy, actor=ACTOR, document=document("a"))
     count = ChangeEvent.objects.count()
-    assert publishing.publish(policy=policy, actor=ACTOR) == first
-    assert publishing.publish(policy=policy, actor=ACTOR, document=document("a")) == first
-    assert ChangeEvent.objects.count() == count
+    with pytest.raises(NothingToPublishError, match="the draft is what is live"):
+        publishing.publish(policy=policy, actor=ACTOR, note="a note alone")
+    with pytest.raises(NothingToPublishError):
+        publishing.publish(policy=policy, actor=ACTOR, document=document("a"))
+    with pytest.raises(NothingToPublishError, match="the rules of version 1 are live"):
+        publishing.roll_back(policy=policy, number=1, actor=ACTOR)
+    assert (ChangeEvent.objects.count(), policy.versions.count()) == (count, 1)
 
 
 def test_rolling_back_publishes_the_older_document_as_a_new_version(policy: Policy) -> None:

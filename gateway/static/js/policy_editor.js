@@ -19,6 +19,8 @@ let checkNumber = 0;
 let timer = 0;
 const history = [];
 
+const NOTHING_TO_PUBLISH = "Nothing to publish: the draft is what is live.";
+
 const announce = (text) => { document.getElementById("announcer").textContent = text; };
 
 data.datalist = (field) => {
@@ -54,6 +56,7 @@ function show(next) {
 function edited() {
   if (before !== null && before !== JSON.stringify(form)) remember(before);
   setState(true);
+  buttons.publish.disabled = false; // until the server has said what it changes
   clearTimeout(timer);
   timer = setTimeout(check, CHECK_AFTER_MS);
 }
@@ -108,7 +111,9 @@ function showAnswer(answer) {
   showProblems({ querySelectorAll: () => places }, outside.map((problem) => ({ ...problem, path: places.some((place) => place.dataset.place === problem.path) ? problem.path : "rules" })));
   const list = document.getElementById("changes");
   list.replaceChildren(...answer.changes.map(describe));
-  if (!answer.changes.length) list.append(item(root.dataset.live ? "Nothing: this is what is live." : "Nothing yet."));
+  if (!answer.changes.length) list.append(item(root.dataset.live ? NOTHING_TO_PUBLISH : "Nothing yet."));
+  buttons.publish.disabled = Boolean(root.dataset.live) && !answer.changes.length;
+  buttons.publish.title = buttons.publish.disabled ? NOTHING_TO_PUBLISH : "";
 }
 
 const item = (text, kind = "li") => {

@@ -45,8 +45,8 @@ def test_a_policy_is_added_edited_published_and_rolled_back(caller: Caller) -> N
     assert first.status_code == 201
     assert (first.json()["number"], first.json()["note"], first.json()["is_live"]) == (1, "begin", True)
     assert caller.read(first["Location"]) == first.json()
-    again = caller.send("POST", f"{place}/publish", {})
-    assert again.json() == first.json(), "publishing what is live changes nothing"
+    for path, body in (("publish", {"note": "a note alone"}), ("rollback", {"version": 1})):
+        problem_of(caller.send("POST", f"{place}/{path}", body), 409, "nothing-to-publish")
     draft = caller.get(f"{place}/draft")
     changed = {"document": sound_document("smol@local", timeout_s=5)}
     caller.send("PUT", f"{place}/draft", changed, If_Match=draft["ETag"])
