@@ -23,13 +23,14 @@ from policies.router_tables import find_waiting_number
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One entry of the menu. `shortcut` is the key after `g`."""
+    """One entry of the menu. `shortcut` is the key after `g`; `also`: how addresses begin that belong to it as well."""
 
     title: str
     url_name: str
     icon: str
     ability: Ability = Ability.READ
     shortcut: str = ""
+    also: tuple[str, ...] = ()
 
 
 MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
@@ -43,7 +44,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
     (
         "Routing",
         (
-            Page("Policies", "policies", "route", shortcut="p"),
+            Page("Policies", "policies", "route", shortcut="p", also=("/backtests/",)),
             Page("Auto router", "router", "wand", shortcut="w"),
             Page("Models", "models", "box", shortcut="m"),
             Page("Providers", "providers", "plug", shortcut="o"),
@@ -53,7 +54,7 @@ MENU: tuple[tuple[str, tuple[Page, ...]], ...] = (
     (
         "Access",
         (
-            Page("Tenants", "tenants", "building", shortcut="t"),
+            Page("Tenants", "tenants", "building", shortcut="t", also=("/projects/",)),
             Page("API keys", "keys", "key", shortcut="k"),
             Page("Rate limits", "rate-limits", "filter", shortcut="l"),
             Page("Management tokens", "management-tokens", "terminal-2", Ability.ISSUE_TOKENS),
@@ -104,7 +105,7 @@ def _entry(page: Page, path: str, badges: dict[str, tuple[str, str]]) -> dict[st
         "url": url,
         "icon": page.icon,
         "shortcut": page.shortcut,
-        "is_current": path == url or (url != "/" and path.startswith(url.rstrip("/") + "/")),
+        "is_current": path == url or (url != "/" and path.startswith((f"{url.rstrip('/')}/", *page.also))),
         "badge": badge,
         "badge_colour": colour,
     }

@@ -134,6 +134,7 @@ class ProviderForm(ConsoleForm):
     )
     extra_headers = forms.JSONField(
         required=False,
+        initial=dict,
         widget=forms.Textarea(attrs={"rows": 2, "class": "mono"}),
         help_text='Sent with every call, for example {"OpenAI-Organization": "org-1"}. Never a secret.',
     )
@@ -220,6 +221,7 @@ class ModelForm(ConsoleForm):
     endpoints = forms.MultipleChoiceField(
         choices=[(name, name) for name in ENDPOINTS],
         required=False,
+        label="Calls",
         widget=forms.CheckboxSelectMultiple,
         help_text="None ticked: chat and completions.",
     )

@@ -117,7 +117,7 @@ def rounded_amount(nano: int | None, currency: str) -> str:
 
 @register.filter
 def when(at: dt.datetime | str | None) -> SafeString | str:
-    """Write a time relative to now, with the exact UTC time on hover."""
+    """Write a time relative to now, or after a month the UTC day, with the exact UTC time on hover."""
     if isinstance(at, str):
         at = parse_datetime(at)
     if at is None:
@@ -137,11 +137,13 @@ def _relative(at: dt.datetime, now: dt.datetime) -> str:
         (60, 1, "s"),
         (3600, 60, "min"),
         (86400, 3600, "h"),
-        (float("inf"), 86400, "d"),
+        (30 * 86400, 86400, "d"),
     ):
         if seconds < limit:
             text = f"{int(seconds / size)} {name}"
             break
+    else:
+        return f"{at:%Y-%m-%d}"
     return "just now" if seconds < 5 else f"in {text}" if at > now else f"{text} ago"
 
 
@@ -233,12 +235,12 @@ def slice_end(text: object, length: int) -> str:
 
 
 @register.filter
-def rate(usd: Decimal | None) -> str:
-    """Write a rate exactly, without exponent and closing zeros; None is not stated."""
-    if usd is None:
+def rate(usd: Decimal | str | None) -> str:
+    """Write a rate exactly, without exponent, to the cent at least: 0.80, 0.024; None or no text is not stated."""
+    if usd is None or usd == "":
         return "–"
-    text = f"{usd:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    whole, _, part = f"{Decimal(usd):f}".partition(".")
+    return f"{whole}.{part.rstrip('0'):0<2}"
 
 
 @register.filter
@@ -249,7 +251,12 @@ def rate_name(name: str) -> str:
     except PriceError:
         return words(name)
     plain = words(key.name.removesuffix("_usd_per_mtok")) + " / Mtok"
-    piece = {"usd_per_request": "each request", "usd_per_search": "each search"}
+    piece = {
+        "usd_per_request": "each request",
+        "usd_per_search": "each search",
+        "usd_per_image": "each image",
+        "usd_per_audio_hour": "an hour of audio",
+    }
     parts = [piece.get(key.name, plain)]
     if key.service_tier:
         parts.append(f"{key.service_tier} tier")

@@ -49,7 +49,7 @@ def test_finance_uploads_a_file_sees_what_would_change_and_approves_it(tmp_path:
     )
     assert "1 to approve" in finance.get("/").content.decode()
     page = finance.get(reverse("price-proposal", args=[proposal.pk])).content.decode()
-    assert "input / Mtok 0.05 0.1 +100 %" in said(page)
+    assert "input / Mtok 0.05 0.10 +100 %" in said(page)
     # 800 x 100 + 200 x 5 + 500 x 200 nano-USD, recorded were 141,000.
     assert "1 request, recorded $0.000141; at this price $0.000181 (+28 %)" in said(page)
     row = proposal.rows.get()

@@ -504,7 +504,7 @@ def test_no_page_holds_inline_script_style_or_handlers(filled: Filled) -> None:
     assert inline_parts(Client().get("/sign-in").content.decode()) == []
 
 
-def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(
+def test_every_page_has_a_title_one_heading_a_place_in_the_menu_and_no_leftover_of_a_template(
     filled: Filled, settings: Any
 ) -> None:
     # A name that a view forgot to hand over would else be an empty cell that nobody misses.
@@ -519,6 +519,11 @@ def test_every_page_has_a_title_one_heading_and_no_leftover_of_a_template(
         assert "{%" not in html
         # Members of a policy's document may be left out by whoever wrote it.
         assert re.findall(r"MISSING:(?!document\.)[\w.]*", html) == [], name
+        assert not re.search(r'>\s*(null|None)\s*</textarea>|value="(null|None)"', html), name
+        assert len(re.findall(r'<li><a [^>]*aria-current="page"', html)) == (name != "find"), (
+            name,
+            "in the menu",
+        )
         title = re.findall(r"<title>(.*?)</title>", html)[0]  # the later ones are of charts
         titles[name] = title
     assert len(set(titles.values())) == len(titles), "two pages have one title"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import datetime as dt
+from decimal import Decimal
 
-from gateway.templatetags.console import done, signed_percent, usd
+import pytest
+from django.utils import timezone
+
+from gateway.templatetags.console import done, rate, signed_percent, usd, when
 
 
 def test_amounts_and_shares_below_zero_have_the_same_minus() -> None:
@@ -31,3 +35,28 @@ def test_growth_has_thousands() -> None:
 )
 def test_an_action_of_the_audit_log_is_said_as_what_somebody_did(action: str, said: str) -> None:
     assert done(action) == said
+
+
+@pytest.mark.parametrize(
+    ("usd_per_mtok", "said"),
+    [
+        ("0.8", "0.80"),
+        ("10", "10.00"),
+        ("0.0240", "0.024"),
+        ("1E+2", "100.00"),
+        (Decimal("2.50"), "2.50"),
+        (Decimal("5E-8"), "0.00000005"),
+        (None, "–"),
+        ("", "–"),
+    ],
+)
+def test_a_rate_is_exact_and_has_cents(usd_per_mtok: Decimal | str | None, said: str) -> None:
+    assert rate(usd_per_mtok) == said
+
+
+def test_a_time_is_told_from_now_and_after_a_month_as_its_day() -> None:
+    now = timezone.now()
+    assert ">3 h ago<" in when(now - dt.timedelta(hours=3.5))
+    assert ">in 6 d<" in when(now + dt.timedelta(days=6.5))
+    long_ago = now - dt.timedelta(days=31)
+    assert f">{long_ago:%Y-%m-%d}<" in when(long_ago)
