@@ -33,6 +33,7 @@ from policies.models import (
     Tenant,
 )
 from policies.permissions import Ability, may
+from policies.seen_values import list_changed, marks_of
 
 admin.site.site_header = "Pointsman back office"
 admin.site.site_title = "Pointsman"
@@ -87,8 +88,48 @@ class ReadOnlyAdmin(RoleAdmin):
         return False
 
 
+class MarkedForm(BaseForm):
+    """Says once when somebody else has changed the row since it was opened, as the console's forms do."""
+
+    @property
+    def marks(self) -> str:
+        """The marks of what the row holds now."""
+        return marks_of(self._stored)
+
+    @property
+    def _stored(self) -> dict[str, Any]:
+        if self.instance.pk is None:
+            return {}  # there is no row yet
+        return {name: value for name, value in self.initial.items() if name in self.fields}
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        changed = list_changed(self.data.get("seen", ""), self._stored)
+        if changed:
+            now = "; ".join(f"{self[name].label}: {self._shown(name)}" for name in changed)
+            self.add_error(
+                None,
+                f"Somebody changed this since you opened it. It is now {now}. Below stands what you typed:"
+                " save again to put it in place of that.",
+            )
+        return cleaned
+
+    def _shown(self, name: str) -> str:
+        value = self._stored[name]
+        return (", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)) or "empty"
+
+
 class VerbAdmin(RoleAdmin):
     """Saves and deletes by verbs. `create_row`, `change_row` and `delete_row` call them."""
+
+    form = MarkedForm
+    change_form_template = "admin/change_form_with_marks.html"
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        # Of the row as it is now: sent again, the form has seen what it says.
+        form = context["adminform"].form
+        context = {**context, "seen": getattr(form, "marks", "")}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def create_row(self, actor: str, fields: dict[str, Any]) -> Table:
         raise NotImplementedError

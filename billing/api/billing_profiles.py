@@ -16,7 +16,7 @@ from billing.currencies import CURRENCIES
 from billing.exchange_rates import add_rate
 from billing.models import BillingProfile, ExchangeRate
 from policies.api.access import READ, SET_BILLING, Operation
-from policies.api.resources import CollectionView, Filters, ManagementView, RowView, StrictSerializer, row_id
+from policies.api.resources import CollectionView, Filters, GuardedView, RowView, StrictSerializer, row_id
 from policies.models import Tenant
 
 
@@ -55,7 +55,7 @@ class BillingProfileSerializer(IssuerSerializer):
     payment_days = serializers.IntegerField(min_value=0, max_value=365, required=False)
 
 
-class BillingProfileView(ManagementView):
+class BillingProfileView(GuardedView):
     tag = "billing"
     queryset = Tenant.objects.all()
     serializer_class = BillingProfileSerializer
@@ -64,9 +64,14 @@ class BillingProfileView(ManagementView):
         "PATCH": Operation("change_billing_profile", "Change a tenant's billing details", SET_BILLING),
     }
 
+    def find_shown(self, *, is_locked: bool = False) -> BillingProfile:
+        # As the verb locks: a tenant may have no profile yet.
+        tenants = Tenant.objects.select_for_update(no_key=True) if is_locked else Tenant.objects.all()
+        return profile_of(self.find_row(of=tenants))
+
     def get(self, request: Request, pk: int) -> Response:
         """The defaults where nobody wrote any."""
-        return self.show(profile_of(self.find_row()))
+        return self.show(self.find_shown())
 
     def patch(self, request: Request, pk: int) -> Response:
         """Change the members that are sent."""
@@ -75,7 +80,7 @@ class BillingProfileView(ManagementView):
         return self.show(change_profile(tenant=tenant, actor=self.actor, **fields))
 
 
-class IssuerView(ManagementView):
+class IssuerView(GuardedView):
     tag = "billing"
     queryset = BillingProfile.objects.filter(tenant=None)
     serializer_class = IssuerSerializer
@@ -84,8 +89,13 @@ class IssuerView(ManagementView):
         "PATCH": Operation("change_issuer", "Change the issuer of statements", SET_BILLING),
     }
 
+    def find_shown(self, *, is_locked: bool = False) -> BillingProfile:
+        if is_locked:
+            BillingProfile.objects.select_for_update().filter(tenant=None).first()
+        return profile_of(None)
+
     def get(self, request: Request) -> Response:
-        return self.show(profile_of(None))
+        return self.show(self.find_shown())
 
     def patch(self, request: Request) -> Response:
         """Change the members that are sent."""

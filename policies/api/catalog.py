@@ -96,6 +96,7 @@ class ProvidersView(CollectionView):
 
 class ProviderView(RowView):
     tag = "providers"
+    unshown_columns = ("credential_revision",)
     queryset = Provider.objects.all()
     serializer_class = ProviderSerializer
     operations = {

@@ -104,6 +104,12 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
             "The draft was changed in the meantime",
             "The answer holds the draft as it is now. Put your change into it and send it with the new ETag.",
         ),
+        ProblemType(
+            "stale-row",
+            412,
+            "This was changed in the meantime",
+            "`current` holds it as it is now. Put your change on that and send it with the new ETag.",
+        ),
         ProblemType("unsupported-media-type", 415, "The body is not JSON", "Send `application/json`."),
         ProblemType(
             "invalid-value", 422, "A value is wrong", "`errors` names each member and what is wrong with it."

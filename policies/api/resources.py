@@ -5,9 +5,11 @@ Calls: the verbs that a resource names. Writes nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from django.db import transaction
 from django.db.models import Model as Table
 from django.db.models import QuerySet
 from django.http import Http404
@@ -22,6 +24,7 @@ from rest_framework.response import Response
 
 from policies.api.access import MeetsNeed, Operation
 from policies.api.authentication import ManagementTokenAuthentication, actor_of_request
+from policies.api.etags import etag_of_values, names_tag
 from policies.api.paging import MAX_ID, PagesById
 from policies.api.parsing import StrictJSONParser
 from policies.api.problems import ApiRefusal, handle
@@ -99,6 +102,8 @@ class ManagementView(GenericAPIView[Any]):
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     schema = ManagementSchema()
     operations: ClassVar[Mapping[str, Operation]] = {}
+    # What is changed only by who has read it as it is, where the caller says so (`GuardedView`).
+    is_guarded: ClassVar[bool] = False
     # For the schema: the group in which the document lists it, and whether POST makes something new.
     tag: ClassVar[str] = ""
     is_list: ClassVar[bool] = False
@@ -146,11 +151,68 @@ class ManagementView(GenericAPIView[Any]):
         return self.get_queryset().get(pk=row.pk)
 
 
-class RowView(ManagementView):
+class GuardedView(ManagementView):
+    """What has an ETag, and is changed or deleted only as it was read where the caller names that (`If-Match`).
+
+    The tag is that of the members that can be set: traffic, and what others do beside them, is no conflict.
+    """
+
+    # Columns that count as read although no member shows them: a secret's revision.
+    unshown_columns: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("put", "patch", "delete"):
+            if name in vars(cls):
+                cls.is_guarded = True
+                setattr(cls, name, _guarded(vars(cls)[name]))
+
+    def find_shown(self, *, is_locked: bool = False) -> Any:
+        """The row that GET shows; locked, nobody changes it before the transaction ends. Raises Http404."""
+        rows = self.get_queryset()
+        return self.find_row(of=rows.select_for_update(of=("self",)) if is_locked else rows)
+
+    def show(self, row: Any, *, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+        tag = {"ETag": self.etag_of_row(row)} if self.is_guarded else {}
+        return super().show(row, code=code, headers={**tag, **(headers or {})})
+
+    def etag_of_row(self, row: Any) -> str:
+        """The tag of the row as it is now."""
+        form: Any = self.get_serializer(row)
+        settable = [n for n, field in form.fields.items() if not field.read_only and not field.write_only]
+        values = {name: form.data[name] for name in settable}
+        return etag_of_values(values | {name: getattr(row, name) for name in self.unshown_columns})
+
+    def refuse_unread(self) -> None:
+        """Raise ApiRefusal when the row is not as the caller has read it. Call inside a transaction."""
+        row = self.find_shown(is_locked=True)
+        etag = self.etag_of_row(row)
+        if not names_tag(self.request, etag):
+            raise ApiRefusal(
+                "stale-row",
+                "Somebody changed this since you read it; `current` is what it is now.",
+                members={"current": self.get_serializer(row).data},
+                headers={"ETag": etag},
+            )
+
+
+def _guarded(change: Callable[..., Response]) -> Callable[..., Response]:
+    @functools.wraps(change)  # the schema reads its docstring
+    def run(view: GuardedView, request: Request, **kwargs: Any) -> Response:
+        if "If-Match" not in request.headers:
+            return change(view, request, **kwargs)
+        with transaction.atomic():
+            view.refuse_unread()
+            return change(view, request, **kwargs)
+
+    return run
+
+
+class RowView(GuardedView):
     """One row; the resource adds how it is changed and deleted."""
 
     def get(self, request: Request, **kwargs: Any) -> Response:
-        return self.show(self.find_row())
+        return self.show(self.find_shown())
 
 
 class CollectionView(ManagementView):

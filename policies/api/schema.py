@@ -10,7 +10,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from policies.api.problems import CONTENT_TYPE, PROBLEM_TYPES, TYPE_PREFIX
@@ -35,6 +35,21 @@ class ProblemSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="What happened this time, a sentence for people.")
     errors = ProblemErrorSerializer(many=True, required=False)  # type: ignore[assignment]  # a field
+
+
+ETAG = OpenApiParameter(
+    "ETag",
+    str,
+    OpenApiParameter.HEADER,
+    response=[200],
+    description="Names what can be set as it is now; for `If-Match`.",
+)
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    str,
+    OpenApiParameter.HEADER,
+    description="An ETag that was read: what somebody has changed since is not changed (412 `stale-row`).",
+)
 
 
 class ManagementTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
@@ -95,7 +110,13 @@ class ManagementSchema(AutoSchema):
         return []
 
     def get_override_parameters(self) -> list[Any]:
-        return [self.resource.filters] if self._is_list_view() and self.resource.filters is not None else []
+        if self._is_list_view():
+            return [] if self.resource.filters is None else [self.resource.filters]
+        if not self.resource.is_guarded:
+            return []
+        is_changing = self.method in ("PUT", "PATCH", "DELETE")
+        shows_it = [] if self.method == "DELETE" else [ETAG]
+        return [*shows_it, IF_MATCH] if is_changing else shows_it
 
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         bodies = super()._get_response_bodies(direction)

@@ -52,6 +52,37 @@ def test_the_second_of_two_editors_is_told_once_and_decides() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("table", "typed", "theirs", "said", "mine"),
+    [
+        ("model", {"name": "m"}, {"context_tokens": 7}, "Context tokens: 7", {"description": "mine"}),
+        ("tenant", {"name": "t", "time_zone": "UTC", "shadow_percent": "0", "shadow_daily_budget_usd": "0"},
+         {"allowed_regions": ["eu"]}, "Allowed regions: eu", {"retention_limit": "none"}),
+    ],
+)  # fmt: skip
+def test_the_back_office_tells_the_second_editor_too(
+    table: str, typed: dict[str, str], theirs: dict[str, Any], said: str, mine: dict[str, str]
+) -> None:
+    world = make.world()
+    row: Any = world.tenant if table == "tenant" else world.deployment.model
+    client = operator()
+    address = f"/admin/policies/{table}/{row.pk}/change/"
+    opened = hidden(client.get(address))
+    assert marks_of({"name": row.name}) in opened
+    type(row).objects.filter(pk=row.pk).update(**theirs)
+    sent = {**typed, **mine, "name": row.name, "is_enabled": "on"}
+    refused = client.post(address, {**sent, "seen": opened})
+    assert refused.status_code == 200
+    assert said in refused.content.decode()
+    (name,) = mine
+    row.refresh_from_db()
+    assert getattr(row, name) == ""
+    assert client.post(address, {**sent, "seen": hidden(refused)}).status_code == 302
+    row.refresh_from_db()
+    assert getattr(row, name) == mine[name]
+
+
+@pytest.mark.django_db
 def test_marks_are_no_value_of_the_row() -> None:
     stored = {"name": "demo", "time_zone": "UTC"}
     form = TenantForm(
