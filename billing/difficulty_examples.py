@@ -23,7 +23,8 @@ def find_difficulty(tables: RouterTables) -> DifficultyModel | None:
     examples = list_examples()
     if len(examples) < MIN_EXAMPLES:
         return tables.difficulty
-    return learn_difficulty(examples, tables=tables)
+    lesson = learn_difficulty(examples, tables=tables)
+    return None if lesson is None else lesson.model
 
 
 def list_examples() -> list[Example]:

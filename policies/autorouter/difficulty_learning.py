@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from policies.autorouter.difficulty import WORDS_BUCKETS, DifficultyModel, bucket_matrix
+from policies.autorouter.difficulty import UNKNOWN, WORDS_BUCKETS, DifficultyModel, bucket_matrix
 from policies.autorouter.estimating import estimate_qualities
 from policies.autorouter.tables import RouterTables
 
@@ -41,10 +41,22 @@ class Example(NamedTuple):
     qualities: Mapping[str, float]
 
 
+class Lesson(NamedTuple):
+    """A model of difficulty, and what it would have said of each example's text had it not learnt from that."""
+
+    model: DifficultyModel
+    unseen: Sequence[float]
+
+
+def fold_of(text: str) -> int:
+    """Return the fold that a text is in: equal texts are never on both sides."""
+    return crc32(text.encode("utf-8", "surrogatepass")) % FOLDS
+
+
 def learn_difficulty(
     examples: Sequence[Example], *, tables: RouterTables, bucket_count: int = WORDS_BUCKETS
-) -> DifficultyModel | None:
-    """Return a model of difficulty for `tables`, or None when the words did not prove to help."""
+) -> Lesson | None:
+    """Learn a model of difficulty for `tables`; None when the words did not prove to help."""
     if len(examples) < MIN_EXAMPLES:
         return None
     answers = _read_answers(examples, tables)
@@ -53,7 +65,7 @@ def learn_difficulty(
     target = np.where(np.isnan(answers.left), 0.0, answers.left) @ _strengths(answers.models, tables)
     if not target.std():
         return None
-    folds = np.array([crc32(example.text.encode("utf-8", "surrogatepass")) % FOLDS for example in examples])
+    folds = np.array([fold_of(example.text) for example in examples])
     fitted = _Ridge(bucket_matrix((example.text for example in examples), bucket_count), target, folds)
     predicted = fitted.predict_unseen()
     spread = float(predicted.std())
@@ -65,12 +77,13 @@ def learn_difficulty(
     if not slopes.any():
         return None
     weights, bias = fitted.solve(list(range(FOLDS)))
-    return DifficultyModel(
+    model = DifficultyModel(
         weights=tuple((weights / spread).tolist()),
         bias=bias / spread,
         slopes=dict(zip(answers.models, slopes.tolist(), strict=True)),
         n=len(examples),
     )
+    return Lesson(model, (difficulty + UNKNOWN).round(3).tolist())
 
 
 class _Answers(NamedTuple):

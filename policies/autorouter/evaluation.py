@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from policies.autorouter import curves
 from policies.autorouter.curves import Point
 from policies.autorouter.difficulty import UNKNOWN
+from policies.autorouter.foreseeing import Choices, Floats, foresee
 from policies.autorouter.offline_rows import Matrix
-from policies.autorouter.ranking import DEFAULT_SLIDER, expected_costs, prepare, rank
+from policies.autorouter.ranking import DEFAULT_SLIDER, rank
 from policies.autorouter.tables import RouterTables
 from policies.autorouter.words import read_words
 from policies.features import Features
@@ -24,9 +24,6 @@ from policies.features import Features
 TAUS: Final = np.concatenate(([0.0], np.geomspace(1e-4, 1e3, 160)))
 SAVING_LEVELS: Final = (0.95, 0.98, 1.0)
 DEFAULT_BOOTSTRAP_COUNT: Final = 200
-
-Floats = npt.NDArray[np.float64]
-Choices = npt.NDArray[np.intp]
 
 
 class Routing(NamedTuple):
@@ -55,20 +52,11 @@ def read_features(matrix: Matrix, tables: RouterTables) -> list[Features]:
 
 def route_by_tables(name: str, matrix: Matrix, tables: RouterTables, features: Sequence[Features]) -> Routing:
     """Return what the automatic router would choose, tau by tau."""
-    quality = np.empty_like(matrix.scores)
-    caution = np.empty_like(matrix.scores)
-    ratio = np.empty_like(matrix.scores)
-    for at, facts in enumerate(features):
-        prepared = prepare(matrix.deployments, facts.workload, facts.task_type, tables).prepared
-        offset = facts.difficulty - UNKNOWN
-        quality[at] = [entry.quality + entry.slope * offset for entry in prepared]
-        caution[at] = [entry.caution for entry in prepared]
-        costs = np.array(expected_costs(prepared, facts), dtype=float)
-        ratio[at] = costs / costs.max()
-    quality = quality.clip(0.0, 1.0) - caution
-    choices = np.array([(quality - tau * ratio).argmax(axis=1) for tau in TAUS])
+    foreseen = foresee(matrix.deployments, features, tables)
+    choices = np.array([foreseen.choose(tau) for tau in TAUS])
     preference = None
     if len(matrix.deployments) == 2:
+        quality, ratio = foreseen.quality - foreseen.caution, foreseen.cost_ratio
         dearer = int(ratio.mean(axis=0).argmax())
         gap = ratio[:, dearer] - ratio[:, 1 - dearer]
         preference = (quality[:, dearer] - quality[:, 1 - dearer]) / np.maximum(gap, 1e-9)

@@ -39,11 +39,14 @@ TOKENS_PER_MTOK: Final = 1_000_000
 APART: Final = 1e7
 # At the cheap end of the slider: no difference in quality outweighs one in cost that anybody would notice.
 MAX_TAU: Final = 1e6
-# The default slider gives up this share of the best single model's quality at most, as far as the tables can tell; the
-# taus that it may come to, and the one where there is no evidence yet.
+# What the default slider may come to. How far it goes is cross-validated (`cross_validation`); where that was not
+# possible, it gives up this share of the best single model's quality as the tables foresee it; and this is where it
+# stands without evidence.
+PROVEN_TAUS: Final = tuple(step / 200 for step in range(2, 61))
+UNPROVEN_TAUS: Final = tuple(0.01 * step for step in range(1, 16))
 DEFAULT_LOSS: Final = 0.003
-CALIBRATED_TAUS: Final = tuple(0.01 * step for step in range(1, 16))
 USUAL_TAU: Final = 0.03
+ROUNDING: Final = 1e-9
 # Those with most evidence speak for all: this happens on the hot path, once for each set of candidates.
 CALIBRATED_WORKLOADS: Final = 16
 # Words that told something of other workloads of a type tell half as much of a new one; of fewer requests than this,
@@ -178,9 +181,31 @@ def prepare(
 
 
 def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables) -> float:
-    """Return the largest tau at which the tables expect nearly the best single model's quality over all workloads.
+    """Return the largest tau at which the tables foresee no more than the allowed loss over all workloads.
 
     So the default means the same for any candidates: as cheap as it gets without a loss that anybody would see.
+    """
+    allowed, taus = DEFAULT_LOSS, UNPROVEN_TAUS
+    if tables.default is not None:
+        most, allowed = tables.default
+        taus = tuple(candidate for candidate in PROVEN_TAUS if candidate <= most) or PROVEN_TAUS[:1]
+    losses = foresee_losses(deployments, tables, taus)
+    if not losses:
+        return USUAL_TAU
+    found = taus[0]
+    for candidate, loss in zip(taus[1:], losses[1:], strict=True):
+        if loss > allowed + ROUNDING:
+            break
+        found = candidate
+    return found
+
+
+def foresee_losses(
+    deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables, taus: Sequence[float]
+) -> list[float]:
+    """Return how much less than the best single model's quality the tables foresee at each tau.
+
+    As a share of that quality; less than nothing: they foresee more. Empty: they know no workload.
     """
     weights, qualities, ratios, cautions = [], [], [], []
     heaviest = nlargest(CALIBRATED_WORKLOADS, tables.workloads.items(), key=lambda item: item[1].n)
@@ -196,18 +221,17 @@ def _calibrate(deployments: tuple[DeploymentSnapshot, ...], tables: RouterTables
             ratios.append(ratio_here)
             cautions.append([entry.caution for entry in prepared])
     if not weights:
-        return USUAL_TAU
+        return []
     weight, quality, ratio = np.array(weights), np.array(qualities), np.array(ratios)
     careful = quality - np.array(cautions)
     single: float = (weight @ quality).max()
     rows = np.arange(len(weight))
-    found: float = CALIBRATED_TAUS[0]
-    for candidate in CALIBRATED_TAUS[1:]:
-        chosen = (careful - candidate * ratio).argmax(axis=1)
-        if float(weight @ quality[rows, chosen]) < (1 - DEFAULT_LOSS) * single:
-            break
-        found = candidate
-    return found
+    return [
+        1 - float(weight @ quality[rows, (careful - candidate * ratio).argmax(axis=1)]) / single
+        if single
+        else 0.0
+        for candidate in taus
+    ]
 
 
 def _known_workloads(tables: RouterTables) -> frozenset[str]:

@@ -67,6 +67,14 @@ class Latency(NamedTuple):
     n: float
 
 
+class ProvenDefault(NamedTuple):
+    """How far the default slider may go, found on requests that were not learnt from: its tau, and the share of the
+    best single model's quality that the tables themselves foresee to lose there."""
+
+    tau: float
+    foreseen_loss: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RouterTables:
     """Everything that `ranking.rank` knows. Keys of pairs are (workload, model) or (type, model).
@@ -85,7 +93,8 @@ class RouterTables:
          "latency_ms": {WORKLOAD | "all": {MODEL: [p50, p95, n]}},
          "pins": {WORKLOAD: MODEL},
          "extra_types": {TYPE: [WORD, …]},
-         "difficulty": {…} | null}                       (see policies.autorouter.difficulty)
+         "difficulty": {…} | null,                       (see policies.autorouter.difficulty)
+         "default": {"tau": 0.11, "foreseen_loss": 0.002}}   (see policies.autorouter.cross_validation)
     """
 
     version: int = 0
@@ -99,6 +108,7 @@ class RouterTables:
     pins: Mapping[str, str] = field(default_factory=dict)
     extra_types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     difficulty: DifficultyModel | None = None
+    default: ProvenDefault | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def remember(self, key: Any, value: _Value) -> _Value:
@@ -125,6 +135,7 @@ class RouterTables:
             "pins": dict(self.pins),
             "extra_types": {name: list(words) for name, words in self.extra_types.items()},
             "difficulty": None if self.difficulty is None else self.difficulty.to_document(),
+            **({} if self.default is None else {"default": self.default._asdict()}),
         }
 
     @classmethod
@@ -137,6 +148,7 @@ class RouterTables:
         try:
             tokens = document.get("output_tokens") or {}
             difficulty = document.get("difficulty")
+            default = document.get("default")
             return cls(
                 version=int(document.get("version") or 0),
                 learnt_at_unix_s=float(document.get("learnt_at_unix_s") or 0),
@@ -155,6 +167,9 @@ class RouterTables:
                     for name, words in (document.get("extra_types") or {}).items()
                 },
                 difficulty=None if difficulty is None else DifficultyModel.from_document(difficulty),
+                default=None
+                if default is None
+                else ProvenDefault(_share(default["tau"]), _share(default["foreseen_loss"])),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a document of router tables: {error}") from error
@@ -168,7 +183,7 @@ def empty_tables() -> RouterTables:
 def _share(value: Any) -> float:
     number = float(value)
     if not 0 <= number <= 1:
-        raise ValueError(f"a quality is between 0 and 1, not {number}")
+        raise ValueError(f"a quality, a share of it or a tau is between 0 and 1, not {number}")
     return number
 
 

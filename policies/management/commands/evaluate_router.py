@@ -17,12 +17,14 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 
+from policies.autorouter.cross_validation import Calibrated, calibrate
 from policies.autorouter.difficulty_learning import learn_difficulty
 from policies.autorouter.evaluation import DEFAULT_BOOTSTRAP_COUNT, evaluate, list_mix
 from policies.autorouter.learning import learn
 from policies.autorouter.offline_rows import (
     FileError,
     Matrix,
+    Prices,
     Row,
     build_matrix,
     list_evidence,
@@ -65,6 +67,9 @@ cost, at 95, 98 and 100 % of its quality):
   decision_p50_us_200_words  decision_p99_us_200_words  (and _2000_words; processor time)
 and any figure of another row by its path, for example rows.mix.aiq. A VALUE may be a percentage, savings_at_95=85%,
 and is read as one when it is more than 1.5 where the figure is a share.
+
+How the slider's default was found: cross_validation (in the JSON) lists what each tau came to on training rows that
+were held out, as shares of the best single model's quality and cost; proven_default is what was chosen there.
 """
 
 
@@ -143,9 +148,11 @@ def run(
     matrix = build_matrix(tested, prices)
     training = read_rows(path, "train") if train_path is None else _read_training(train_path)
     priors = RouterTables(ratings=rate_models(matrix.deployments, profiles))
-    candidate = learn_tables(training, priors)
+    compared = _lay_out(training, matrix, prices)
+    candidate, steps = learn_tables(training, priors, compared)
     current, origin = _find_current(priors)
-    mix, is_hindsight = _find_mix(training, matrix, prices)
+    # Chosen in hindsight where the training rows know too few of the candidates.
+    mix = list_mix(compared or matrix)
     result = evaluate(matrix, mix=mix, current=current, candidate=candidate, bootstrap_count=bootstrap_count)
     result |= time_decisions(candidate, clock_ns=time.thread_time_ns, deployments=matrix.deployments)
     return {
@@ -155,7 +162,9 @@ def run(
         "training_row_count": len(training),
         **_rounded(result),
         "mix_models": list(mix),
-        "is_mix_chosen_in_hindsight": is_hindsight,
+        "is_mix_chosen_in_hindsight": compared is None,
+        "proven_default": None if candidate.default is None else candidate.default._asdict(),
+        "cross_validation": [_rounded(step._asdict()) for step in steps],
         "current_tables": origin,
         "has_difficulty": candidate.difficulty is not None,
         "left_out_models": list(matrix.left_out_models),
@@ -163,12 +172,19 @@ def run(
     }
 
 
-def learn_tables(training: Sequence[Row], priors: RouterTables) -> RouterTables:
-    """Learn from every score of the rows, then from their words."""
+def learn_tables(training: Sequence[Row], priors: RouterTables, compared: Matrix | None) -> Calibrated:
+    """Learn from every score of the rows, then from their words, then how far the default may go.
+
+    `compared`: those of the rows that every candidate answered; None: there are none.
+    """
     labels = {row.workload: row.task for row in training}
     tables = learn(list_evidence(training), priors=priors, now_unix_s=0.0, labels=labels)
-    difficulty = learn_difficulty(list_examples(training), tables=tables)
-    return replace(tables, difficulty=difficulty, memo={})
+    lesson = learn_difficulty(list_examples(training), tables=tables)
+    unseen: dict[str, float] = {}
+    if lesson is not None:
+        tables = replace(tables, difficulty=lesson.model, memo={})
+        unseen = dict(zip((row.prompt for row in training), lesson.unseen, strict=True))
+    return Calibrated(tables, ()) if compared is None else calibrate(training, compared, tables, unseen)
 
 
 def _read_tested(path: Path, split: str | None) -> tuple[str, list[Row]]:
@@ -197,13 +213,12 @@ def _read_profiles(path: Path | None, folder: Path) -> Mapping[str, Mapping[str,
     return read_profiles(beside) if beside.exists() else {}
 
 
-def _find_mix(training: Sequence[Row], matrix: Matrix, prices: Any) -> tuple[list[str], bool]:
-    """The models to mix, chosen on the training rows; in hindsight where those know too few of the candidates."""
+def _lay_out(training: Sequence[Row], matrix: Matrix, prices: Prices) -> Matrix | None:
+    """The training rows that the candidates answered; None where they know too few of the candidates."""
     try:
-        chosen_on = build_matrix(training, prices, matrix.models)
+        return build_matrix(training, prices, matrix.models)
     except FileError:
-        return list_mix(matrix), True
-    return list_mix(chosen_on), False
+        return None
 
 
 def _find_current(priors: RouterTables) -> tuple[RouterTables, str]:
@@ -285,6 +300,7 @@ def format_table(result: Mapping[str, Any]) -> str:
         "",
         f"slider at its default: {result['default_quality_ratio']:.1%} of the best single model's quality,"
         f" {result['default_saving']:.1%} of its cost saved",
+        _proof_line(result),
         f"requests of unseen workloads: {result['unseen_row_share']:.0%}; current tables: {result['current_tables']};"
         f" mix of {', '.join(result['mix_models'])}",
         "one decision among 30 models (processor time): "
@@ -301,6 +317,18 @@ def format_table(result: Mapping[str, Any]) -> str:
         )
     lines += [f"MISSED: {text}" for text in result["missed"]]
     return "\n".join(lines)
+
+
+def _proof_line(result: Mapping[str, Any]) -> str:
+    """Say how the default was found."""
+    proven = result["proven_default"]
+    if proven is None:
+        return "the default was not cross-validated: too few training rows that all candidates answered"
+    step = next(step for step in result["cross_validation"] if step["tau"] == proven["tau"])
+    return (
+        f"cross-validated on the training rows: tau {step['tau']:.3f}, where quality was {-step['loss']:+.1%}"
+        f" ± {step['error']:.1%} and {step['saving']:.1%} was saved"
+    )
 
 
 def _cell(value: float | None, width: int, form: str) -> str:

@@ -27,8 +27,9 @@ def examples(count: int, *, is_telling: bool) -> list[Example]:
 
 
 def test_words_that_tell_which_model_fails_are_learnt() -> None:
-    model = learn_difficulty(examples(400, is_telling=True), tables=rated([0.6, 0.9]), bucket_count=128)
-    assert model is not None
+    lesson = learn_difficulty(examples(400, is_telling=True), tables=rated([0.6, 0.9]), bucket_count=128)
+    assert lesson is not None
+    model = lesson.model
     hard = model.difficulty(read_words("a theorem about word3 and word9"))
     easy = model.difficulty(read_words("a recipe with word3 and word9"))
     assert easy < 0.5 < hard
@@ -36,8 +37,8 @@ def test_words_that_tell_which_model_fails_are_learnt() -> None:
 
 
 def test_words_that_tell_nothing_are_next_to_nothing() -> None:
-    model = learn_difficulty(examples(400, is_telling=False), tables=rated([0.6, 0.9]), bucket_count=128)
-    assert model is None or max(map(abs, model.slopes.values())) < 0.1
+    lesson = learn_difficulty(examples(400, is_telling=False), tables=rated([0.6, 0.9]), bucket_count=128)
+    assert lesson is None or max(map(abs, lesson.model.slopes.values())) < 0.1
 
 
 @pytest.mark.parametrize("count", [0, 1, MIN_EXAMPLES - 1])

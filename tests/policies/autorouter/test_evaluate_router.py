@@ -64,14 +64,15 @@ def priors_for(matrix: Matrix) -> RouterTables:
     return RouterTables(ratings=rate_models(matrix.deployments, read_profiles(DATA / "public_profiles.json")))
 
 
-def judge(training: Sequence[Row], tested: Sequence[Row]) -> dict[str, Any]:
+def judge(training: Sequence[Row], tested: Sequence[Row], *, is_calibrated: bool = True) -> dict[str, Any]:
     matrix = build_matrix(tested, prices())
     priors = priors_for(matrix)
+    compared = build_matrix(training, prices(), matrix.models)
     return evaluate(
         matrix,
-        mix=list_mix(build_matrix(training, prices(), matrix.models)),
+        mix=list_mix(compared),
         current=priors,
-        candidate=learn_tables(training, priors),
+        candidate=learn_tables(training, priors, compared if is_calibrated else None).tables,
         bootstrap_count=2,
     )
 
@@ -96,9 +97,9 @@ def test_the_router_meets_its_bars_on_workloads_that_it_knows(name: str, bars: d
     assert {key: result[key] for key, least in bars.items() if result[key] < least} == {}
     assert result["best_quality"] >= result["best_single_quality"] - 1e-9
     assert result["default_quality_ratio"] >= 0.985
-    if name not in ("routellm_mmlu", "routellm_gsm8k"):
-        # Of two models, one forty times as dear, so much cannot be saved for so little: README of policies.
-        assert result["default_saving"] >= 0.25
+    # Of two models, one forty times as dear, 25 % cannot be saved for so little: README of policies.
+    least = {"routellm_mmlu": 0.05, "routellm_gsm8k": 0.03}.get(name, 0.25)
+    assert result["default_saving"] >= least
     assert result["rows"]["oracle"]["aiq"] > result["aiq"] > result["rows"]["random"]["quality"]
 
 
@@ -107,7 +108,8 @@ def test_a_task_never_seen_is_routed_no_worse_than_by_the_plain_mix(name: str) -
     rows = rows_of(name)
     for task in UNSEEN[name]:
         training = [row for row in split(rows, "train") if row.task != task]
-        result = judge(training, [row for row in split(rows, "test") if row.task == task])
+        tested = [row for row in split(rows, "test") if row.task == task]
+        result = judge(training, tested, is_calibrated=False)
         assert result["unseen_row_share"] == 1
         assert result["aiq_over_mix"] >= -0.002, task
         assert result["best_quality_over_mix"] >= -0.002, task
