@@ -41,7 +41,7 @@ class VersionTraffic:
     request_count: int
     is_cut: bool
     error_count: int
-    mean_cost_nanousd: float | None
+    mean_cost_nanousd: int | None
     p50_first_token_ms: float | None
     p50_duration_ms: float | None
     p95_duration_ms: float | None
@@ -103,6 +103,6 @@ def read_version_traffic(
                 [policy_id, version_id, since, now, MAX_RAW_ROWS],
             )
             count, errors, mean_cost, *times = cursor.fetchone()
-            mean = None if mean_cost is None else float(mean_cost)
+            mean = None if mean_cost is None else round(mean_cost)
             found[version_id] = VersionTraffic(count, count >= MAX_RAW_ROWS, errors, mean, *times)
     return found

@@ -6,10 +6,12 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from billing.policy_traffic import RuleTraffic, read_policy_traffic, read_version_traffic
 from policies.models import PolicyVersion
 from tests import make
+from tests.console_people import operator
 
 pytestmark = pytest.mark.django_db
 
@@ -67,3 +69,30 @@ def test_two_versions_are_compared_over_the_same_time(tmp_path: Path) -> None:
     assert (live.request_count, live.error_ratio, live.mean_cost_nanousd) == (2, 0.0, make.COST_NANOUSD)
     assert live.p50_duration_ms == 200.0
     assert (tried.request_count, tried.error_ratio) == (1, 1.0)
+
+
+def test_the_page_shows_a_canary_beside_the_live_version_with_what_one_request_cost(tmp_path: Path) -> None:
+    world, now = make.world(), timezone.now()
+    world.policy.live_version = world.version
+    world.policy.canary_version = PolicyVersion.objects.create(
+        policy=world.policy, number=2, document=world.version.document
+    )
+    world.policy.canary_percent, world.policy.canary_started_at = 20.0, now - dt.timedelta(hours=1)
+    world.policy.save()
+    lines = []
+    # A mean that is no whole number of nano-USD: two of the one amount, one of the other.
+    for minutes, version, cost in [
+        (2, world.version.pk, 1_000),
+        (3, world.version.pk, 1_000),
+        (4, world.version.pk, 1_001),
+        (5, world.policy.canary_version.pk, 2_500),
+    ]:
+        request_id = make.request_id_at(now - dt.timedelta(minutes=minutes))
+        lines += [
+            make.intent_line(world, request_id, version=version),
+            make.outcome_line(world, request_id, cost=cost),
+        ]
+    make.ingest(tmp_path, lines)
+    page = operator().get(f"/policies/{world.policy.pk}").content.decode()
+    assert 'data-label="cost of one">$0.000001<' in page
+    assert 'data-label="cost of one">$0.0000025<' in page
