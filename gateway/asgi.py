@@ -30,6 +30,7 @@ from gateway.console_bodies import refuses_body  # noqa: E402
 from gateway.conversation_board import ConversationBoard  # noqa: E402
 from gateway.dataplane.app import DataPlane, endpoint_path  # noqa: E402
 from gateway.dataplane.budgets import LeaseBook  # noqa: E402
+from gateway.dataplane.cross_origin import Plane, open_to  # noqa: E402
 from gateway.dataplane.errors import RequestTooLarge  # noqa: E402
 from gateway.dataplane.gateway import Gateway  # noqa: E402
 from gateway.dataplane.health import Health  # noqa: E402
@@ -59,7 +60,7 @@ class Application:
     """One worker process: the ASGI application that the server runs."""
 
     def __init__(self) -> None:
-        self.plane: DataPlane | None = None
+        self.plane: Plane | None = None
         self._worker: Worker | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -85,7 +86,7 @@ class Application:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._worker = Worker(Path(settings.POINTSMAN_DATA_DIR))
-                self.plane = DataPlane(self._worker.gateway)
+                self.plane = open_to(DataPlane(self._worker.gateway), settings.POINTSMAN_CORS_ORIGINS)
                 await send({"type": "lifespan.startup.complete"})
             else:
                 if self._worker is not None:

@@ -6,6 +6,7 @@ Reads: the environment. Addresses are never repeated: they hold passwords.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import environ
@@ -19,6 +20,28 @@ def whole_number(name: str, default: int, *, least: int = 0, most: int) -> int:
     if not (text.isascii() and text.isdecimal()) or not least <= int(text[:9]) <= most:
         raise SystemExit(f"{name} is {text[:40]!r}: set it to a whole number from {least} to {most}.")
     return int(text)
+
+
+# As browsers write it: no path, no user, no slash at the end; extensions and desktop apps have schemes of their own.
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://[a-z0-9._-]+(?::\d{1,5})?|([a-z]+)://\[[0-9a-f:.]+\](?::\d{1,5})?"
+)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def origins(name: str) -> tuple[str, ...]:
+    """The origins of a list with commas, each as browsers send it; `*` stands for all. Raises SystemExit."""
+    found = []
+    for text in os.environ.get(name, "").split(","):
+        origin = text.strip().lower()
+        if origin and origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise SystemExit(
+                f"{name} holds {text.strip()[:80]!r}: set it to origins such as https://app.example.com, without a path "
+                "or a slash at the end, separated by commas, or to * for all."
+            )
+        if origin:
+            found.append(origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], "")))
+    return tuple(found)
 
 
 def database_settings(name: str) -> dict[str, Any]:

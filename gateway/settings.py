@@ -11,7 +11,7 @@ from pathlib import Path
 import environ
 
 from gateway.embedded import socket_directory
-from gateway.environment_values import database_settings, mail_settings, whole_number
+from gateway.environment_values import database_settings, mail_settings, origins, whole_number
 from gateway.secrets_file import load_or_create_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -27,6 +27,8 @@ POINTSMAN_CONFIG = env.str("POINTSMAN_CONFIG", "")
 # Where background work reaches the endpoint; with a wildcard address that is this machine.
 _own_host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(POINTSMAN_HOST, POINTSMAN_HOST)  # noqa: S104
 POINTSMAN_GATEWAY_URL = env.str("POINTSMAN_GATEWAY_URL", f"http://{_own_host}:{POINTSMAN_PORT}")
+# Whose pages may call the endpoint from a browser; nobody's by default.
+POINTSMAN_CORS_ORIGINS = origins("POINTSMAN_CORS_ORIGINS")
 # Months of request records to keep besides the current one; 0 keeps all.
 POINTSMAN_KEEP_MONTHS = whole_number("POINTSMAN_KEEP_MONTHS", 0, most=1200)
 POINTSMAN_PUBLIC_URL = env.str("POINTSMAN_PUBLIC_URL", f"http://{POINTSMAN_HOST}:{POINTSMAN_PORT}")

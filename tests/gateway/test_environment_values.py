@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.environment_values import database_settings, mail_settings, whole_number
+from gateway.environment_values import database_settings, mail_settings, origins, whole_number
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "0", "65536", "1.5", "²", "9" * 40])
@@ -46,3 +46,29 @@ def test_a_wrong_mail_address_is_explained_and_not_repeated(monkeypatch):
     assert "pwd-7" not in str(refusal.value)
     monkeypatch.setenv("EMAIL_URL", "")
     assert mail_settings("EMAIL_URL")["EMAIL_BACKEND"].endswith("console.EmailBackend")
+
+
+@pytest.mark.parametrize(
+    "text", ["app.example.com", "https://a.example/", "https://*.a.example", "null", "https://u@a"]
+)
+def test_what_is_no_origin_is_named_with_what_it_may_be(monkeypatch, text):
+    monkeypatch.setenv("POINTSMAN_CORS_ORIGINS", f"https://right.example, {text}")
+    with pytest.raises(
+        SystemExit, match=r"^POINTSMAN_CORS_ORIGINS holds .*https://app.example.com"
+    ) as refusal:
+        origins("POINTSMAN_CORS_ORIGINS")
+    assert repr(text) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_origins_are_kept_as_browsers_send_them(monkeypatch):
+    monkeypatch.setenv(
+        "POINTSMAN_CORS_ORIGINS", " https://A.example:443, http://localhost:5173 ,,tauri://localhost"
+    )
+    assert origins("POINTSMAN_CORS_ORIGINS") == (
+        "https://a.example",
+        "http://localhost:5173",
+        "tauri://localhost",
+    )
+    monkeypatch.setenv("POINTSMAN_CORS_ORIGINS", "")
+    assert origins("POINTSMAN_CORS_ORIGINS") == ()
