@@ -1,4 +1,4 @@
-"""Who guessed a password wrong of late? Table: sign_in_tries."""
+"""Who guessed a password, or a management token, wrong of late? Table: sign_in_tries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from django.db import models
 
 
 class SignInTries(models.Model):
-    """Tries of one name from one address that led nowhere. `who_hash` tells neither: people type passwords as names.
+    """Tries of one name, or of tokens, from one address that led nowhere. `who_hash` tells none of these: people type
+    passwords as names.
 
     `policies.sign_in_tries` is the only writer. Nothing of it is configuration, so nothing of it is in the audit log.
     """

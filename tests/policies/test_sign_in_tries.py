@@ -15,7 +15,15 @@ from django.test import Client
 from policies.models import SignInTries
 from policies.people import add_person
 from policies.permissions import Role
-from policies.sign_in_tries import FORGOTTEN_AT_ONCE, MAX_TRIES, WAIT, forget_tries, take_try
+from policies.sign_in_tries import (
+    FORGOTTEN_AT_ONCE,
+    MAX_TOKEN_TRIES,
+    MAX_TRIES,
+    WAIT,
+    forget_tries,
+    take_token_try,
+    take_try,
+)
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -60,6 +68,22 @@ def test_who_gets_in_starts_afresh() -> None:
         take()
     forget_tries(username="Walter", address="10.0.0.1")
     assert take()
+
+
+def test_wrong_tokens_are_counted_for_all_workers_and_passwords_apart(transactional_db: None) -> None:
+    def guess(_: int) -> list[bool]:
+        try:
+            return [take_token_try(address="10.0.0.1", now=NOW) for _ in range(8)]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        results = [result for found in threads.map(guess, range(4)) for result in found]
+    assert (len(results), sum(results)) == (32, MAX_TOKEN_TRIES)
+    assert take_token_try(address="10.0.0.2", now=NOW)
+    assert take(username="", address="10.0.0.1")
+    assert SignInTries.objects.count() == 3
+    assert take_token_try(address="10.0.0.1", now=NOW + WAIT)
 
 
 @pytest.mark.django_db
