@@ -7,6 +7,7 @@ Writes: publication_request, change_event, and through `publishing` and `canarie
 from __future__ import annotations
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from policies import canaries, publishing
@@ -104,6 +105,11 @@ def reject(*, request: PublicationRequest, actor: str, note: str = "") -> Public
         after={"request": asked.pk, "requested_by": asked.requested_by, "note": note},
     )
     return asked
+
+
+def list_pending() -> QuerySet[PublicationRequest]:
+    """All requests that wait for a decision, with their policies, oldest first."""
+    return PublicationRequest.objects.filter(status=Status.PENDING).select_related("policy").order_by("pk")
 
 
 def find_pending(policy: Policy) -> PublicationRequest | None:

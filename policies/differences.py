@@ -186,7 +186,7 @@ def _changes(old: _Rule, new: _Rule) -> Iterator[str]:
     if before["when"] != after["when"]:
         yield f"The condition is {_condition(after['when'])}; it was {_condition(before['when'])}."
     if before["strategy"] != after["strategy"]:
-        yield f"The strategy is {after['strategy']}; it was {before['strategy']}."
+        yield f"The strategy is {_words(after['strategy'])}; it was {_words(before['strategy'])}."
     yield from _choice_changes(old, new)
     yield from _fallback_changes(old.fallbacks, new.fallbacks)
     yield from _limit_changes(before, after)
@@ -272,13 +272,17 @@ def _described(rule: _Rule) -> Iterator[str]:
     names = [f"{name} ({weight})" if is_weighted else name for name, weight in rule.choices]
     off = " It is switched off." if not rule.settings["is_enabled"] else ""
     yield f"Matches {when}.{off}"
-    yield f"Strategy {rule.settings['strategy']} over {', '.join(names) or 'no deployment'}."
+    yield f"Strategy {_words(rule.settings['strategy'])} over {', '.join(names) or 'no deployment'}."
     if rule.fallbacks:
         yield f"Fallbacks: {', '.join(rule.fallbacks)}."
 
 
 def _named(value: object) -> str:
     return str(value) if value else "not set"
+
+
+def _words(strategy: str) -> str:
+    return strategy.replace("_", " ")
 
 
 def _condition(text: str) -> str:

@@ -26,6 +26,7 @@ from policies import router_tables
 from policies.errors import ConfigurationError
 from policies.models import Model, RouterTable
 from policies.permissions import Ability, actor_name, needs
+from policies.views.answering import tell_refusal
 
 SPANS = ((1, "1 day"), (7, "7 days"), (30, "30 days"), (90, "90 days"))
 DEFAULT_DAYS = 7
@@ -225,7 +226,7 @@ def _run(request: HttpRequest, verb: Callable[[], object], *, done: str) -> None
     try:
         verb()
     except ConfigurationError as refusal:
-        messages.error(request, str(refusal))
+        tell_refusal(request, refusal)
     else:
         messages.success(request, done)
 

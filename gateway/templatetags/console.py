@@ -76,6 +76,7 @@ STATES = {
     "paid": ("green", "paid"),
     "closed": ("green", "closed"),
     "to_close": ("yellow", "to be closed"),
+    "to_approve": ("azure", "to approve"),
 }
 
 

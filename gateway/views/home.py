@@ -25,11 +25,13 @@ from billing.rerating import count_unpriced_lately
 from gateway.demo_books import find_invented_until
 from gateway.health_board import read_reports
 from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments
+from policies.approvals import list_pending
 from policies.models import ApiKey, Deployment, Model, Policy
 from policies.permissions import Ability, needs
 
 CHART_HEIGHT = 100
 BUDGETS_SHOWN = 5
+PUBLICATIONS_SHOWN = 5
 BACKLOG_WORTH_A_LOOK_BYTES = 5_000_000
 
 
@@ -94,7 +96,7 @@ def list_figures(today: TodaySummary) -> list[dict[str, Any]]:
             "kind": "percent",
             "value": now.error_ratio,
             "before": before.error_ratio,
-            "detail": f"{now.error_count:,} requests",
+            "detail": f"{now.error_count:,} request{'' if now.error_count == 1 else 's'}",
             "is_bad": (now.error_ratio or 0) > 0.02,
             "url": reverse("requests") + "?status=error",
         },
@@ -174,6 +176,15 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
                 "url": reverse("unpriced"),
             }
         )
+    items += [
+        {
+            "state": "to_approve",
+            "title": f"{asked.requested_by} asks to publish {asked.policy.public_id}",
+            "text": asked.note or "Another operator approves or rejects it.",
+            "url": reverse("policy", args=[asked.policy_id]),
+        }
+        for asked in list_pending()[:PUBLICATIONS_SHOWN]
+    ]
     items += _budgets_to_look_at(timezone.now())
     if month := find_overdue_month(timezone.now()):
         items.append(

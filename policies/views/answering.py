@@ -50,6 +50,11 @@ def is_confirmed(request: HttpRequest, name: str) -> bool:
     return False
 
 
+def tell_refusal(request: HttpRequest, refusal: ConfigurationError) -> None:
+    """Say why nothing changed."""
+    messages.error(request, f"Nothing changed: {str(refusal).removesuffix('.')}.")
+
+
 def run_and_return(
     request: HttpRequest, verb: Callable[[], Any], *, done: str, to: str, pk: int | None = None
 ) -> HttpResponse:
@@ -57,7 +62,7 @@ def run_and_return(
     try:
         verb()
     except ConfigurationError as refusal:
-        messages.error(request, str(refusal))
+        tell_refusal(request, refusal)
     else:
         messages.success(request, done)
     return redirect(to) if pk is None else redirect(to, pk=pk)

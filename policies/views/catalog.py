@@ -26,7 +26,7 @@ from policies.forms import (
 from policies.models import Deployment, Model, Provider
 from policies.permissions import Ability, actor_name, needs
 from policies.provider_probe import probe_provider
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form
+from policies.views.answering import is_confirmed, posted, run_and_return, show_form, tell_refusal
 
 EDIT_METHODS = ["GET", "HEAD", "POST"]
 
@@ -261,7 +261,7 @@ def delete_catalog_row(request: HttpRequest, kind: str, pk: int) -> HttpResponse
         else:
             cataloguing.delete_deployment(deployment=row, actor=actor)
     except ConfigurationError as refusal:
-        messages.error(request, str(refusal))
+        tell_refusal(request, refusal)
         return redirect(kind, pk=pk)
     messages.success(request, f"{row.name} is deleted.")
     return redirect(f"{kind}s")

@@ -29,7 +29,7 @@ from policies.models import Deployment, Model, Policy, PolicyDraft, Tenant
 from policies.permissions import Ability, actor_name, needs
 from policies.policy_forms import NewPolicyForm, PolicyAboutForm
 from policies.publishing import PolicyError, StaleDraftError
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form
+from policies.views.answering import is_confirmed, posted, run_and_return, show_form, tell_refusal
 
 EDIT_METHODS = ["GET", "HEAD", "POST"]
 STRATEGIES = (
@@ -116,7 +116,7 @@ def delete_policy(request: HttpRequest, pk: int) -> HttpResponse:
     try:
         publishing.delete_policy(policy=policy, actor=actor_name(request))
     except ConfigurationError as refusal:
-        messages.error(request, str(refusal))
+        tell_refusal(request, refusal)
         return redirect("policy", pk=pk)
     messages.success(request, f"{policy} is deleted.")
     return redirect("policies")

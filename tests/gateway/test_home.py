@@ -11,9 +11,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from billing.ingesting import Ingester
+from billing.recent_reports import today_summary
 from gateway import health_board
 from gateway.needs_attention import count_journal_backlog_bytes
-from gateway.views.home import relative_change
+from gateway.views.home import list_attention, relative_change
+from policies.models import PublicationRequest
 from tests import make
 from tests.console_people import operator, viewer
 
@@ -107,3 +109,17 @@ def test_what_the_ingester_has_not_read_is_the_backlog(tmp_path: Path) -> None:
 )
 def test_a_change_against_yesterday_is_written_for_people(now: int, before: int, text: str) -> None:
     assert relative_change(now, before) == text
+
+
+def test_a_draft_that_waits_for_another_operator_needs_somebody() -> None:
+    policy = make.world().policy
+    policy.requires_approval = True
+    policy.save()
+    PublicationRequest.objects.create(policy=policy, document={}, note="latency first", requested_by="ada")
+    items = list_attention(today_summary(timezone.now()))
+    assert {
+        "state": "to_approve",
+        "title": f"ada asks to publish {policy.public_id}",
+        "text": "latency first",
+        "url": f"/policies/{policy.pk}",
+    } in items

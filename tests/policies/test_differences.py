@@ -56,6 +56,10 @@ LONG, SPLIT, REST = RULES
             ],
         ),
         (
+            with_rules(LONG, SPLIT, {**REST, "strategy": "least_cost"}),
+            [("changed", "rest", "The strategy is least cost; it was auto.")],
+        ),
+        (
             with_rules(LONG, {**SPLIT, "slider": 9}, REST),
             [("changed", "split", "What the rule holds without using it changed.")],
         ),
