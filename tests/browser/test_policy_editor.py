@@ -129,6 +129,43 @@ def test_a_policy_is_written_tested_published_and_rolled_back_beside_a_colleague
     assert "mine" not in page.inner_text(".rule-line >> nth=1")
 
 
+def test_rules_are_ordered_by_touch_too(browser: Any, page: Any, installation: Installation) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True,
+        storage_state=page.context.storage_state(),
+    )  # fmt: skip
+    touched = context.new_page()
+    touched.goto(f"{installation.url}/policies")
+    touched.click("table >> text=pointsman/auto")
+    touched.click("text=Edit draft")
+    touched.wait_for_selector(".rule")
+    before = names(touched)
+    fingers = context.new_cdp_session(touched)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        fingers.send(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
+        )
+
+    def drag_second_above_first(end: str) -> None:
+        grip = touched.locator(".rule-grip").nth(1).bounding_box()
+        top = touched.locator(".rule").nth(0).bounding_box()["y"]
+        x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+        touch("touchStart", (x, y))
+        for step in range(1, 6):
+            touch("touchMove", (x, y + (top + 5 - y) * step / 5))
+        assert names(touched)[0] == before[1], "it is seen where it would be"
+        touch(end)
+
+    drag_second_above_first("touchCancel")
+    assert names(touched) == before
+    drag_second_above_first("touchEnd")
+    assert names(touched) == [before[1], before[0], *before[2:]]
+    touched.click("#undo")
+    assert names(touched) == before
+    context.close()
+
+
 def test_the_editor_fits_a_telephone(page: Any, installation: Installation) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{installation.url}/policies")

@@ -3,6 +3,9 @@
 
 import { ConditionEditor, clone, fillSelect } from "./condition_editor.js";
 
+// While a rule is dragged so near to the edge of the window, the page scrolls by that at each move.
+const EDGE_PX = 70;
+const SCROLL_PX = 14;
 const NUMBERS = new Set(["quality_floor", "max_attempts", "timeout_s", "slider"]);
 const AUTO_DEFAULTS = { slider: 5, quality_floor: null, check_answers: false };
 
@@ -11,10 +14,12 @@ export class RuleList {
   constructor(list, data, hooks) {
     Object.assign(this, { list, data, ...hooks, rules: [], shares: {}, cards: new Map(), open: new WeakSet(), dragged: null });
     this.deployments = new Map(data.deployments.map((deployment) => [deployment.name, deployment]));
-    list.addEventListener("dragstart", (event) => this.onDragStart(event));
-    list.addEventListener("dragover", (event) => this.onDragOver(event));
-    list.addEventListener("drop", (event) => event.preventDefault());
-    list.addEventListener("dragend", () => this.onDragEnd());
+    // Pointer events, not the browser's own dragging: that one knows no touch.
+    list.addEventListener("pointerdown", (event) => this.onDragStart(event));
+    list.addEventListener("pointermove", (event) => this.onDragMove(event));
+    list.addEventListener("pointerup", () => this.onDragEnd());
+    list.addEventListener("pointercancel", () => this.putBack());
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape") this.putBack(); });
   }
 
   show(rules, openNames = new Set()) {
@@ -257,28 +262,40 @@ export class RuleList {
   }
 
   onDragStart(event) {
-    this.dragged = event.target.closest?.(".rule");
-    if (!this.dragged) return;
-    event.dataTransfer.effectAllowed = "move";
-    event.dataTransfer.setData("text/plain", this.dragged.rule.name);
-    event.dataTransfer.setDragImage(this.dragged.querySelector(".rule-head"), 12, 12);
+    if (event.button !== 0 || !event.isPrimary || !event.target.closest(".rule-grip")) return;
+    event.preventDefault(); // no text is selected meanwhile
+    this.dragged = event.target.closest(".rule");
+    this.list.setPointerCapture(event.pointerId); // the list stays where it is, the rule does not
     this.dragged.classList.add("is-dragged");
   }
 
-  onDragOver(event) {
+  onDragMove(event) {
     if (!this.dragged) return;
-    event.preventDefault();
-    const over = event.target.closest(".rule");
+    if (event.clientY < EDGE_PX) scrollBy(0, -SCROLL_PX);
+    else if (event.clientY > innerHeight - EDGE_PX) scrollBy(0, SCROLL_PX);
+    // Only the height counts: above the list is its beginning, below it its end.
+    const box = this.list.getBoundingClientRect();
+    const y = Math.min(Math.max(event.clientY, box.top + 2), box.bottom - 2);
+    const over = document.elementFromPoint(box.left + box.width / 2, y)?.closest(".rule");
     if (!over || over === this.dragged) return;
     const { top, height } = over.getBoundingClientRect();
-    this.list.insertBefore(this.dragged, event.clientY > top + height / 2 ? over.nextElementSibling : over);
+    this.list.insertBefore(this.dragged, y > top + height / 2 ? over.nextElementSibling : over);
+  }
+
+  letGo() {
+    const element = this.dragged;
+    this.dragged = null;
+    element?.classList.remove("is-dragged");
+    return element;
+  }
+
+  putBack() {
+    if (this.letGo()) this.list.append(...this.rules.map((rule) => this.cards.get(rule).element));
   }
 
   onDragEnd() {
-    const element = this.dragged;
-    this.dragged = null;
+    const element = this.letGo();
     if (!element) return;
-    element.classList.remove("is-dragged");
     const to = [...this.list.children].indexOf(element);
     if (to !== this.rules.indexOf(element.rule)) this.move(element.rule, to, "");
   }
