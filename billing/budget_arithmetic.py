@@ -25,8 +25,13 @@ MAX_CACHED_BOUNDS: Final = 10_000
 # Nobody can say how often a provider will search: at a price of searches each request holds so many. More are charged
 # as what they cost.
 HELD_SEARCHES: Final = 10
+# Nor how many images a model makes for each answer asked for; no request can state a limit of them.
+HELD_IMAGES: Final = 10
+# No provider makes fewer tokens of a second of audio (OpenAI 10, Mistral 12.5, Google 32): so the most that the input
+# can be in tokens bounds its seconds, too.
+LEAST_TOKENS_A_SECOND: Final = 10
 
-_OUTPUT_RATES: Final = ("output", "reasoning", "audio_output")
+_OUTPUT_RATES: Final = ("output", "reasoning", "audio_output", "image_output")
 
 
 class Span(NamedTuple):
@@ -139,28 +144,34 @@ class Lease:
 
 
 class _Bounds(NamedTuple):
-    """The dearest rates of a price as integers: nano-USD a token and a request, times `scale`."""
+    """The dearest rates of a price as integers: nano-USD a token, a request and an answer of it, times `scale`."""
 
     source: object
     scale: int
     input: int
     output: int
     request: int
+    choice: int
 
 
 _cache: dict[int, _Bounds] = {}
 
 
-def most_nanousd(price: PriceVersion, *, input_tokens: int, output_tokens: int) -> int:
-    """The most that one attempt with so many tokens can cost: every token at the dearest rate of its direction."""
-    _, scale, sent, generated, request = _bounds_of(price)
-    return -(-(request + input_tokens * sent + output_tokens * generated) // scale)
+def most_nanousd(price: PriceVersion, *, input_tokens: int, output_tokens: int, choices: int = 1) -> int:
+    """The most that one attempt with so many tokens can cost: every token at the dearest rate of its direction.
+
+    `output_tokens` are those of all `choices` (answers to one request) together.
+    """
+    _, scale, sent, generated, request, choice = _bounds_of(price)
+    return -(-(request + choices * choice + input_tokens * sent + output_tokens * generated) // scale)
 
 
-def most_output_tokens(price: PriceVersion, *, input_tokens: int, nanousd: int) -> int | None:
+def most_output_tokens(
+    price: PriceVersion, *, input_tokens: int, nanousd: int, choices: int = 1
+) -> int | None:
     """How many output tokens an amount pays for besides the input, at least 0; None: as many as one likes."""
-    _, scale, sent, generated, request = _bounds_of(price)
-    left = nanousd * scale - request - input_tokens * sent
+    _, scale, sent, generated, request, choice = _bounds_of(price)
+    left = nanousd * scale - request - choices * choice - input_tokens * sent
     if left < 0:
         return 0
     return left // generated if generated else None
@@ -171,19 +182,24 @@ def _bounds_of(price: PriceVersion) -> _Bounds:
     # The id finds the entry, the identity of the rates proves it: a test may reuse an id.
     if bounds is not None and bounds.source is price.rates:
         return bounds
-    dearest = dict.fromkeys(("input", "output", "request", "search"), Fraction(0))
+    dearest = dict.fromkeys(("input", "output", "request", "choice", "search", "second"), Fraction(0))
     for name, rate in price.rates.items():
         # Names may carry a limit or a service tier behind them; the dearest of all counts.
         if name.startswith("usd_per_request"):
             direction, per_unit = "request", Fraction(rate) * NANOUSD_PER_USD
         elif name.startswith("usd_per_search"):
             direction, per_unit = "search", Fraction(rate) * NANOUSD_PER_USD
+        elif name.startswith("usd_per_image"):
+            direction, per_unit = "choice", Fraction(rate) * NANOUSD_PER_USD * HELD_IMAGES
+        elif name.startswith("usd_per_audio_hour"):
+            direction, per_unit = "second", Fraction(rate) * NANOUSD_PER_USD / 3600
         elif name.startswith(_OUTPUT_RATES):
             direction, per_unit = "output", Fraction(rate) * NANOUSD_PER_TOKEN
         else:
             direction, per_unit = "input", Fraction(rate) * NANOUSD_PER_TOKEN
         dearest[direction] = max(dearest[direction], per_unit)
     dearest["request"] += HELD_SEARCHES * dearest.pop("search")
+    dearest["input"] += dearest.pop("second") / LEAST_TOKENS_A_SECOND
     scale = math.lcm(*(rate.denominator for rate in dearest.values()))
     bounds = _Bounds(price.rates, scale, **{name: int(rate * scale) for name, rate in dearest.items()})
     if len(_cache) >= MAX_CACHED_BOUNDS:

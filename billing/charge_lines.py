@@ -9,13 +9,15 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from billing.models import Price
 from billing.pricebook import list_windows
-from billing.rating import PIECE_METERS, Line, UsageUnknownError, rate
+from billing.rating import AUDIO_SECOND, IMAGE, REQUEST, SEARCH, Line, UsageUnknownError, rate
 from billing.stored_prices import read_price
 from billing.usage import Usage
+
+_PIECE_NAMES: Final = {REQUEST: "a request", SEARCH: "a search", IMAGE: "an image", AUDIO_SECOND: "an hour"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +71,6 @@ def charge_lines(attempts: Sequence[Mapping[str, Any]], *, at: dt.datetime) -> l
 
 
 def _line(line: Line) -> ChargeLine:
-    unit = f"a {line.meter}" if line.meter in PIECE_METERS else "a million"
-    return ChargeLine(line.meter, line.quantity, line.usd_per_mtok, unit, line.nanousd)
+    return ChargeLine(
+        line.meter, line.quantity, line.usd_per_mtok, _PIECE_NAMES.get(line.meter, "a million"), line.nanousd
+    )

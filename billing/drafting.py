@@ -20,7 +20,7 @@ from billing.models import BillingProfile, LatePosting, MeterByDay, Price, SaleT
 from billing.money import usd_text
 from billing.partitions import add_months
 from billing.periods import count_foreign_reversals
-from billing.rating import METERS, PIECE_METERS
+from billing.rating import A_MILLION, METERS, PIECES
 from billing.statement_document import (
     Note,
     NoteKind,
@@ -43,6 +43,10 @@ METER_NAMES: Final = {
     "audio_output": "Audio output tokens",
     "request": "Requests",
     "search": "Searches",
+    "image_input": "Image input tokens",
+    "image_output": "Image output tokens",
+    "image": "Images",
+    "audio_second": "Seconds of audio",
 }
 # Who bills, while nobody wrote the issuer's profile.
 NO_ISSUER: Final = "Pointsman"
@@ -207,7 +211,7 @@ def _line(
         sale_price_id=row["sale_price"],
         quantity=row["units"],
         unit_usd=Decimal(row["sale_rate"]),
-        unit_size=1 if row["meter"] in PIECE_METERS else 1_000_000,
+        unit_size=PIECES.get(row["meter"], A_MILLION),
         tax_ratio=profile.tax_ratio.normalize() if profile.tax_ratio else Decimal(0),
         late_of=row["late_of"],
     )

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from billing import budget_arithmetic
 from billing.pricebook import PriceVersion
-from billing.rating import total_nanousd
-from billing.usage import Usage
 
 TIMEOUT_S = 620.0  # the gateway gives a request 600
 KEY_WAIT_S = 15.0
@@ -124,11 +123,4 @@ def most_nanousd(messages: Sequence[Mapping[str, str]], max_output_tokens: int, 
     sent = REQUEST_TOKENS + sum(
         MESSAGE_TOKENS + len(message["content"].encode("utf-8", "replace")) for message in messages
     )
-    usage = Usage(kind="reported", input_tokens=sent, output_tokens=max_output_tokens, convention="bound")
-    dearest = (
-        usage,
-        usage._replace(cache_write_tokens=sent),
-        usage._replace(reasoning_tokens=max_output_tokens),
-        usage._replace(cache_write_tokens=sent, reasoning_tokens=max_output_tokens),
-    )
-    return max(total_nanousd(one, variant) for one in dearest for variant in price.every_hour())
+    return budget_arithmetic.most_nanousd(price, input_tokens=sent, output_tokens=max_output_tokens)

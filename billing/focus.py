@@ -24,11 +24,15 @@ from billing.money import NANO_DIGITS, usd_decimal
 from billing.rating import (
     AUDIO_INPUT,
     AUDIO_OUTPUT,
+    AUDIO_SECOND,
     CACHE_READ,
     CACHE_WRITE,
     CACHE_WRITE_1H,
+    IMAGE,
+    IMAGE_INPUT,
+    IMAGE_OUTPUT,
     OUTPUT,
-    PIECE_METERS,
+    PIECES,
     REASONING,
     REQUEST,
     SEARCH,
@@ -37,7 +41,8 @@ from billing.spreadsheets import Column, Kind, exact_text
 
 VERSIONS: Final = ("1.4", "1.2")
 USD: Final = "USD"
-# A rate has at most twelve digits after the point and a quantity in millions six, so that products stay exact.
+# A rate has at most twelve digits after the point and a quantity in millions six, so that products stay exact; that
+# of a second is rounded to them.
 RATE_STEP: Final = Decimal("1e-12")
 NANO_STEP: Final = Decimal("1e-9")
 MILLION_DIGITS: Final = 6
@@ -148,6 +153,10 @@ METERS: Final[Mapping[str, Meter]] = {
     AUDIO_OUTPUT: Meter("Audio output tokens", None, "Output", "Audio"),
     REQUEST: Meter("Requests", None, None, None),
     SEARCH: Meter("Searches", None, None, None),
+    IMAGE_INPUT: Meter("Image input tokens", None, "Input", "Image"),
+    IMAGE_OUTPUT: Meter("Image output tokens", None, "Output", "Image"),
+    IMAGE: Meter("Images", None, None, None),
+    AUDIO_SECOND: Meter("Seconds", None, None, None),
 }
 
 
@@ -215,11 +224,12 @@ def values_of(row: Row, columns: Sequence[Column]) -> list[Any]:
 def usage_row(usage: Usage, account: Account, statement: Statement | None) -> Row:
     """The row of one meter of one key on one day."""
     meter = METERS.get(usage.meter) or Meter(usage.meter, None, None, None)
-    is_tokens = usage.meter not in PIECE_METERS
+    pieces = PIECES.get(usage.meter)
+    is_tokens = pieces is None
     quantity = Decimal(usage.quantity)
     priced = quantity.scaleb(-MILLION_DIGITS, context=_EXACT) if is_tokens else quantity
     exchange = statement.exchange_rate if statement is not None else Decimal(1)
-    list_usd, sale_usd = _rate(usage.cost_rate), _rate(usage.sale_rate)
+    list_usd, sale_usd = (_rate(text, pieces or 1) for text in (usage.cost_rate, usage.sale_rate))
     list_price, sale_price = _in(list_usd, exchange), _in(sale_usd, exchange)
     billed = _billed(usage.charge_nanousd, exchange)
     details = {
@@ -254,7 +264,7 @@ def usage_row(usage: Usage, account: Account, statement: Statement | None) -> Ro
         "PricingCurrencyEffectiveCost": usd_decimal(usage.charge_nanousd),
         "PricingCurrencyListUnitPrice": list_usd,
         "PricingQuantity": priced,
-        "PricingUnit": "1000000 Tokens" if is_tokens else "Requests",
+        "PricingUnit": "1000000 Tokens" if is_tokens else meter.name,
         "ResourceId": f"key-{usage.key_id}",
         "ResourceName": usage.key,
         "ResourceType": "API key",
@@ -359,8 +369,9 @@ def _price_id(usage: Usage) -> str:
     return f"price-{usage.price_id}/{usage.meter}{tier}/{usage.cost_rate or 'sale'}"
 
 
-def _rate(text: str) -> Decimal:
-    return Decimal(text or 0).quantize(RATE_STEP, ROUND_HALF_UP, context=_EXACT)
+def _rate(text: str, pieces: int) -> Decimal:
+    """The price of a piece, of a rate that is stated for so many (an hour of audio is priced by the second)."""
+    return _EXACT.divide(Decimal(text or 0), pieces).quantize(RATE_STEP, ROUND_HALF_UP, context=_EXACT)
 
 
 def _in(rate_usd: Decimal, exchange: Decimal) -> Decimal:

@@ -23,8 +23,12 @@ LABELS = {
     "reasoning_usd_per_mtok": ("Reasoning", "Empty: charged as output"),
     "audio_input_usd_per_mtok": ("Audio input", "Empty: charged as input"),
     "audio_output_usd_per_mtok": ("Audio output", "Empty: charged as output"),
+    "image_input_usd_per_mtok": ("Image input", "Empty: charged as input"),
+    "image_output_usd_per_mtok": ("Image output", "Empty: charged as output"),
     "usd_per_request": ("Each request", "USD a request, besides its tokens"),
     "usd_per_search": ("Each search", "USD a search that the provider reports"),
+    "usd_per_image": ("Each image", "USD an image in the answer"),
+    "usd_per_audio_hour": ("An hour of audio", "USD; charged by the second that the provider reports"),
 }
 
 

@@ -32,6 +32,19 @@ from billing.journal_values import (
 MAX_ATTEMPTS: Final = 1_000
 STATUSES: Final = frozenset({"ok", "error", "refused", "cancelled"})
 USAGE_KINDS: Final = frozenset({"reported", "estimated", "unknown"})
+# What few requests use: the journal's name of it, and that of `billing.usage`.
+_RARE_COUNTS: Final = (
+    ("audio_in", "audio_input_tokens"),
+    ("audio_out", "audio_output_tokens"),
+    ("cache_write_1h", "cache_write_1h_tokens"),
+    ("searches", "search_count"),
+)
+_IMAGES_AND_SECONDS: Final = (
+    ("image_in", "image_input_tokens"),
+    ("image_out", "image_output_tokens"),
+    ("images", "image_count"),
+    ("audio_s", "audio_s"),
+)
 
 
 # Named tuples, not dataclasses: several of them are made per request, at 10,000 requests a second.
@@ -392,14 +405,9 @@ def _usage(raw: Any) -> Usage:
     if type(kind) is not str or kind not in USAGE_KINDS:
         raise LineError("usage kind: not one we know")
     detail: dict[str, Any] = {}
-    if audio_input := read_count(get("audio_in"), "audio_in"):
-        detail["audio_input_tokens"] = audio_input
-    if audio_output := read_count(get("audio_out"), "audio_out"):
-        detail["audio_output_tokens"] = audio_output
-    if write_1h := read_count(get("cache_write_1h"), "cache_write_1h"):
-        detail["cache_write_1h_tokens"] = write_1h
-    if searches := read_count(get("searches"), "searches"):
-        detail["search_count"] = searches
+    for short, name in (*_RARE_COUNTS, *_IMAGES_AND_SECONDS) if "images" in raw else _RARE_COUNTS:
+        if counted := read_count(get(short), short):
+            detail[name] = counted
     reported_cost = read_amount(get("reported_cost"), "reported_cost")
     if reported_cost is not None:
         detail["reported_cost_nanousd"] = reported_cost

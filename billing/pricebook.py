@@ -25,7 +25,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import combinations
 from typing import Final, NamedTuple
 
-# Rate name -> what it multiplies. All are USD; `_per_mtok` per million tokens, the others by the piece.
+# Rate name -> what it multiplies. All are USD; `_per_mtok` per million tokens, the others by the piece or the hour.
 RATE_NAMES = (
     "input_usd_per_mtok",
     "cache_read_usd_per_mtok",
@@ -35,10 +35,20 @@ RATE_NAMES = (
     "reasoning_usd_per_mtok",
     "audio_input_usd_per_mtok",
     "audio_output_usd_per_mtok",
+    "image_input_usd_per_mtok",
+    "image_output_usd_per_mtok",
     "usd_per_request",
     "usd_per_search",
+    "usd_per_image",
+    "usd_per_audio_hour",
 )
-BY_THE_PIECE: Final = frozenset({"usd_per_request", "usd_per_search"})
+# How many of what is counted one of these prices pays for: an hour is counted in seconds.
+BY_THE_PIECE: Final[Mapping[str, int]] = {
+    "usd_per_request": 1,
+    "usd_per_search": 1,
+    "usd_per_image": 1,
+    "usd_per_audio_hour": 3600,
+}
 MAX_RATE = Decimal("1000000")
 MAX_RATES: Final = 100
 # What is charged at another rate while its own is not stated; the other rates have no such stand-in.
@@ -49,6 +59,8 @@ FALLBACKS: Final[Mapping[str, str]] = {
     "audio_input_usd_per_mtok": "input_usd_per_mtok",
     "reasoning_usd_per_mtok": "output_usd_per_mtok",
     "audio_output_usd_per_mtok": "output_usd_per_mtok",
+    "image_input_usd_per_mtok": "input_usd_per_mtok",
+    "image_output_usd_per_mtok": "output_usd_per_mtok",
 }
 # Answers that echo one of these are charged at the rates that name no service tier.
 STANDARD_TIERS: Final = frozenset({"", "auto", "default", "standard", "on_demand"})

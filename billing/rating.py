@@ -10,11 +10,19 @@ fallback the unit is not charged):
     cache_write   cache_write - cache_write_1h (if it has a rate)                  cache_write, else input
     cache_write_1h  cache_write_1h, if its rate is stated                          cache_write_1h
     audio_input   audio_input                                                      audio_input, else input
+    image_input   image_input, if its rate is stated                               image_input
     output        output - reasoning (if it has a rate) - audio_output, at least 0 output
     reasoning     reasoning, if its rate is stated                                 reasoning
     audio_output  audio_output                                                     audio_output, else output
+    image_output  image_output, if its rate is stated                              image_output
     request       1                                                                usd_per_request
     search        search_count                                                     usd_per_search
+    image         image_count                                                      usd_per_image
+    audio_second  audio_s                                                          usd_per_audio_hour
+
+Tokens of images that are charged apart are taken out of input and output; those of a cache are charged as cached.
+Nothing is charged twice: where images or hours of audio have a price of their own and are counted, the tokens that
+the usage names for the same images or audio cost nothing, unless these tokens have a rate of their own too.
 
 Which of its limited rates (`pricebook`) holds is looked up first, by the service tier that the answer echoed and by
 `input`; the fallbacks above come after. A tier without rates of its own is charged at the standard ones. Of
@@ -64,6 +72,10 @@ MAX_CACHED_PRICES: Final = 10_000
     AUDIO_OUTPUT,
     REQUEST,
     SEARCH,
+    IMAGE_INPUT,
+    IMAGE_OUTPUT,
+    IMAGE,
+    AUDIO_SECOND,
 ) = (
     "input",
     "cache_read",
@@ -75,12 +87,18 @@ MAX_CACHED_PRICES: Final = 10_000
     "audio_output",
     "request",
     "search",
+    "image_input",
+    "image_output",
+    "image",
+    "audio_second",
 )
 METERS: Final = (
     INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_1H, AUDIO_INPUT, OUTPUT, REASONING, AUDIO_OUTPUT, REQUEST, SEARCH,
+    IMAGE_INPUT, IMAGE_OUTPUT, IMAGE, AUDIO_SECOND,
 )  # fmt: skip
-# Their rates are USD a piece, those of all others USD a million tokens.
-PIECE_METERS: Final = frozenset({REQUEST, SEARCH})
+# For how many units the rate of a meter stands; that of all others for a million tokens.
+PIECES: Final[Mapping[str, int]] = {REQUEST: 1, SEARCH: 1, IMAGE: 1, AUDIO_SECOND: 3600}
+A_MILLION: Final = 1_000_000
 
 
 class UsageUnknownError(ValueError):
@@ -93,7 +111,7 @@ Part = tuple[str, int, tuple[int, Decimal]]
 
 # Named tuples: this is the hot path, and they are made in half of a frozen dataclass's time (0.4 µs).
 class Line(NamedTuple):
-    """One meter of a charge. For PIECE_METERS the rate is USD a piece, not a million tokens."""
+    """One meter of a charge. For the meters of PIECES the rate is not for a million tokens."""
 
     meter: str
     quantity: int
@@ -124,6 +142,12 @@ class _Rates:
     audio_output: tuple[int, Decimal] | None
     request: tuple[int, Decimal] | None
     search: tuple[int, Decimal] | None
+    image_input: tuple[int, Decimal] | None
+    image_output: tuple[int, Decimal] | None
+    image: tuple[int, Decimal] | None
+    audio_second: tuple[int, Decimal] | None
+    # Audio has a price by the hour and none of its own by the token.
+    is_audio_by_hour: bool
     # Meter -> ((units up to which the rate before holds, rate beyond), ...), ascending; None: no marginal rates.
     marginal: Mapping[str, tuple[tuple[int, tuple[int, Decimal]], ...]] | None = None
     # Of a price with limited rates, what holds when; None: these rates hold always.
@@ -178,6 +202,10 @@ def parts_of(usage: Usage, price: PriceVersion) -> tuple[list[Part], int]:
         _,
         write_1h,
         searches,
+        image_input,
+        image_output,
+        images,
+        seconds,
     ) = usage
     if sent is None or generated is None or kind == "unknown":
         raise UsageUnknownError("usage without token counts cannot be rated")
@@ -189,6 +217,8 @@ def parts_of(usage: Usage, price: PriceVersion) -> tuple[list[Part], int]:
         rates = rates.variants.choose(tier, sent)
     parts: list[Part] = []  # without meters of nothing
     uncached = sent - cache_read - cache_write - audio_input
+    image_input = max(0, min(image_input, uncached)) if rates.image_input is not None else 0
+    uncached -= image_input  # of an image that a cache gave back the tokens are charged as cached
     if uncached > 0 and rates.input is not None:
         parts.append((INPUT, uncached, rates.input))
     if cache_read and rates.cache_read is not None:
@@ -202,11 +232,21 @@ def parts_of(usage: Usage, price: PriceVersion) -> tuple[list[Part], int]:
             parts.append((CACHE_WRITE_1H, write_1h, rates.cache_write_1h))
         else:
             parts.append((CACHE_WRITE, cache_write, rates.cache_write))
-    if audio_input and rates.audio_input is not None:
+    if audio_input and rates.audio_input is not None and not (seconds and rates.is_audio_by_hour):
         parts.append((AUDIO_INPUT, audio_input, rates.audio_input))
+    if image_input and rates.image_input is not None:
+        parts.append((IMAGE_INPUT, image_input, rates.image_input))
     plain = generated - audio_output
     if rates.reasoning is not None:
         plain -= reasoning
+    if image_output:
+        image_output = min(image_output, max(plain, 0))
+        if rates.image_output is not None:
+            if image_output:
+                parts.append((IMAGE_OUTPUT, image_output, rates.image_output))
+            plain -= image_output
+        elif images and rates.image is not None:
+            plain -= image_output
     if plain > 0 and rates.output is not None:
         parts.append((OUTPUT, plain, rates.output))
     if reasoning and rates.reasoning is not None:
@@ -217,6 +257,10 @@ def parts_of(usage: Usage, price: PriceVersion) -> tuple[list[Part], int]:
         parts.append((REQUEST, 1, rates.request))
     if searches and rates.search is not None:
         parts.append((SEARCH, searches, rates.search))
+    if images and rates.image is not None:
+        parts.append((IMAGE, images, rates.image))
+    if seconds and rates.audio_second is not None:
+        parts.append((AUDIO_SECOND, seconds, rates.audio_second))
     if rates.marginal is not None:
         parts = _split_marginal(parts, rates.marginal)
     return parts, rates.scale
@@ -320,7 +364,8 @@ def _as_integers(
     stated: Mapping[str, Decimal], beyond: Mapping[str, list[tuple[int, Decimal]]], *, source: object
 ) -> _Rates:
     def exactly(name: str, value: Decimal) -> Fraction:
-        return Fraction(value) * (NANOUSD_PER_USD if name in BY_THE_PIECE else NANOUSD_PER_TOKEN)
+        pieces = BY_THE_PIECE.get(name)
+        return Fraction(value) * (NANOUSD_PER_TOKEN if pieces is None else Fraction(NANOUSD_PER_USD, pieces))
 
     exact = {name: exactly(name, value) for name, value in stated.items()}
     marginal = {
@@ -328,7 +373,7 @@ def _as_integers(
     }
     scale = 1
     for value in (*exact.values(), *(value for rows in marginal.values() for _, value, _ in rows)):
-        # Denominators are powers of ten without their common factors; one multiple of all makes integers.
+        # Denominators have few prime factors (those of ten, and of an hour); one multiple of all makes integers.
         scale = math.lcm(scale, value.denominator)
 
     def find(name: str, fallback: str = "") -> tuple[int, Decimal] | None:
@@ -350,6 +395,11 @@ def _as_integers(
         audio_output=find("audio_output_usd_per_mtok", "output_usd_per_mtok"),
         request=find("usd_per_request"),
         search=find("usd_per_search"),
+        image_input=find("image_input_usd_per_mtok"),
+        image_output=find("image_output_usd_per_mtok"),
+        image=find("usd_per_image"),
+        audio_second=find("usd_per_audio_hour"),
+        is_audio_by_hour="usd_per_audio_hour" in exact and "audio_input_usd_per_mtok" not in exact,
         marginal={
             name.removesuffix("_usd_per_mtok"): tuple(
                 (n, (int(value * scale), rate)) for n, value, rate in rows

@@ -223,6 +223,10 @@ def _usage_of(record: RequestRecord) -> Usage:
         reported_cost_nanousd=detail.get("reported_cost_nanousd"),
         cache_write_1h_tokens=detail.get("cache_write_1h_tokens", 0),
         search_count=detail.get("search_count", 0),
+        image_input_tokens=detail.get("image_input_tokens", 0),
+        image_output_tokens=detail.get("image_output_tokens", 0),
+        image_count=detail.get("image_count", 0),
+        audio_s=detail.get("audio_s", 0),
     )
 
 

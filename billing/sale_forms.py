@@ -29,6 +29,10 @@ METER_NAMES: Final = {
     "audio_output": "Audio output",
     "request": "Requests",
     "search": "Searches",
+    "image_input": "Image input",
+    "image_output": "Image output",
+    "image": "Images",
+    "audio_second": "Seconds of audio",
 }
 assert set(METER_NAMES) == set(METERS)
 HUNDRED: Final = Decimal(100)

@@ -158,10 +158,10 @@ def describe(line: StatementLine) -> str:
 
 
 def rate_text(line: StatementLine) -> str:
-    """The unit price with its unit: "2.50 / 1M"; "0.01 each"."""
+    """The unit price with its unit: "2.50 / 1M"; "0.01 each"; "0.24 / hour"."""
     if line.unit_usd is None:
         return ""
-    size = {1: " each", 1_000_000: " / 1M"}.get(line.unit_size, f" / {line.unit_size:,}")
+    size = {1: " each", 3600: " / hour", 1_000_000: " / 1M"}.get(line.unit_size, f" / {line.unit_size:,}")
     return f"{decimal_text(line.unit_usd)}{size}"
 
 

@@ -20,7 +20,7 @@ from billing.price_sources.listing import Answer, Called, Listing, SourceError
 from billing.pricebook import FALLBACKS, PriceError, Window, parse_rates, read_rate_key
 
 KIND = "genai-prices"
-# Their names for what we count, all USD a million. What is not here is not counted by this gateway.
+# Their names for what we count, USD a million or an hour. What is not here is not counted by this gateway.
 RATE_OF = {
     "input_mtok": "input_usd_per_mtok",
     "cache_read_mtok": "cache_read_usd_per_mtok",
@@ -31,9 +31,14 @@ RATE_OF = {
     "output_reasoning_mtok": "reasoning_usd_per_mtok",
     "input_audio_mtok": "audio_input_usd_per_mtok",
     "output_audio_mtok": "audio_output_usd_per_mtok",
+    "input_image_mtok": "image_input_usd_per_mtok",
+    "output_image_mtok": "image_output_usd_per_mtok",
+    "input_audio_hours": "usd_per_audio_hour",
 }
 # By the thousand there, by the piece here.
 THOUSANDS = {"requests_kcount": "usd_per_request", "web_searches_kcount": "usd_per_search"}
+# What a price states once more for all directions, beside that of what is sent.
+REPEATED = {"audio_hours": "input_audio_hours"}
 # What selects a variant of the price, where an answer can echo it as its service tier.
 _TIER_KEYS = ("service_tier", "processing")
 
@@ -140,8 +145,11 @@ def _read_rates(model: Any, at: dt.datetime) -> tuple[dict[str, Decimal], tuple[
     notes: list[str] = []
     rates: dict[str, Decimal] = {}
     always, by_hours = _split_hours(model.prices, at)
-    for key, price in always.__dict__.items():
-        if price is not None and not _add(rates, key, price, ""):
+    stated = {key: price for key, price in always.__dict__.items() if price is not None}
+    for key, price in stated.items():
+        if stated.get(REPEATED.get(key, "")) == price:
+            continue
+        if not _add(rates, key, price, ""):
             notes.append(f"{key} is not counted here")
     if not rates:
         return {}, tuple(notes)

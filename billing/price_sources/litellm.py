@@ -47,9 +47,17 @@ RATE_OF = {
     "cache_creation_input_token_cost_above_1hr": "cache_write_1h_usd_per_mtok",
     "input_cost_per_audio_token": "audio_input_usd_per_mtok",
     "output_cost_per_audio_token": "audio_output_usd_per_mtok",
+    "input_cost_per_image_token": "image_input_usd_per_mtok",
+    "output_cost_per_image_token": "image_output_usd_per_mtok",
     "output_cost_per_reasoning_token": "reasoning_usd_per_mtok",
     "input_cost_per_request": "usd_per_request",
+    "output_cost_per_image": "usd_per_image",
+    "input_cost_per_audio_per_second": "usd_per_audio_hour",
 }
+# All others are stated for a token.
+_SCALES = {"usd_per_request": 1, "usd_per_image": 1, "usd_per_audio_hour": 3600}
+# Stated beside the rate of an image's tokens, it says the same once more.
+_SAME_AS = {"output_cost_per_image": "output_cost_per_image_token"}
 _KEY = re.compile(r"(.+?)(?:_above_(\d+)k_tokens)?(?:_(flex|priority|batches))?")
 _TIERS = {None: "", "flex": "@flex", "priority": "@priority", "batches": "@batch"}
 # Costs that are stated for what this gateway does not count; anything else about cost is noted too.
@@ -125,9 +133,11 @@ def read_entry(name: str, members: Mapping[str, Any]) -> Answer:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value < 0:
             return Answer("inexpressible", text=f"{name}: {key} is {str(value)[:40]}, not a price")
+        if members.get(_SAME_AS.get(key, "")):
+            notes.append(f"{key} is left out: {_SAME_AS[key]} charges the same images")
+            continue
         limit = f">{int(match[2]) * 1000}" if match[2] else ""
-        scale = 1 if plain == "usd_per_request" else 1_000_000
-        rates[f"{plain}{_TIERS[match[3]]}{limit}"] = Decimal(value) * scale
+        rates[f"{plain}{_TIERS[match[3]]}{limit}"] = Decimal(value) * _SCALES.get(plain, 1_000_000)
     if not rates:
         text = f"{name}: {'; '.join(notes)}" if notes else f"{name}: listed without a price"
         return Answer("inexpressible", text=text)

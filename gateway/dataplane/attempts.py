@@ -48,7 +48,7 @@ from gateway.wire.openai_answer import read_answer
 from gateway.wire.openai_errors import fault_in_answer, read_fault
 from gateway.wire.openai_request import upstream_body
 from gateway.wire.openai_stream import OpenAIStream, StreamGarbageError
-from gateway.wire.openai_usage import read_usage
+from gateway.wire.openai_usage import read_usage, with_images
 from policies.snapshot import DeploymentSnapshot
 
 MAX_ATTEMPTS = 3
@@ -310,7 +310,7 @@ async def _open_stream(
     secret = log.deployment.provider.secret
 
     def cost_of(usage: Mapping[str, Any], tier: object) -> float | None:
-        exchange.charge(log, read_usage(usage, service_tier=tier))
+        exchange.charge(log, with_images(read_usage(usage, service_tier=tier), stream.image_count))
         cost = exchange.cost_nanousd()
         return None if cost is None else cost / 1_000_000_000  # a JSON number, for showing
 

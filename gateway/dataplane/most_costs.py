@@ -66,6 +66,7 @@ class CostPlan:
                 price,
                 input_tokens=self._input_tokens,
                 output_tokens=self._choices * self._output_tokens(known, output_limit),
+                choices=self._choices,
             )
             for price, known in self._among(among)
         )
@@ -96,7 +97,7 @@ class CostPlan:
         if self._asked or not self._writes:
             return None
         fitting = [
-            most_output_tokens(price, input_tokens=self._input_tokens, nanousd=nanousd)
+            most_output_tokens(price, input_tokens=self._input_tokens, nanousd=nanousd, choices=self._choices)
             for price, _ in self._among(among)
         ]
         limited = [tokens // self._choices for tokens in fitting if tokens is not None]

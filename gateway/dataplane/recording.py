@@ -79,6 +79,13 @@ def usage_as_line(usage: Usage) -> dict[str, Any]:
         line["cache_write_1h"] = usage.cache_write_1h_tokens
     if usage.search_count:
         line["searches"] = usage.search_count
+    if usage.image_count or usage.image_output_tokens or usage.image_input_tokens or usage.audio_s:
+        line |= {
+            "image_in": usage.image_input_tokens,
+            "image_out": usage.image_output_tokens,
+            "images": usage.image_count,
+            "audio_s": usage.audio_s,
+        }
     return line
 
 

@@ -17,7 +17,7 @@ from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_stream import StreamGarbageError
-from gateway.wire.openai_usage import read_usage
+from gateway.wire.openai_usage import read_usage, with_images
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -144,7 +144,7 @@ def settle(exchange: Exchange, answer: StreamAnswer) -> None:
             input_tokens=features.input_tokens if features is not None else 0,
             output_characters=stream.output_characters,
         )
-    exchange.charge(attempt, usage)
+    exchange.charge(attempt, with_images(usage, stream.image_count))
 
 
 def error_event(code: str, message: str) -> bytes:

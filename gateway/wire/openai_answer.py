@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from billing.usage import Usage
-from gateway.wire.openai_usage import find_usage, read_usage
+from gateway.wire.openai_usage import count_images, find_usage, read_usage, with_images
 
 CHARACTERS_PER_TOKEN = 4
 # Parts hold parts (thinking) two levels deep; what is deeper was not written to be counted.
@@ -30,18 +30,22 @@ def read_answer(payload: Mapping[str, Any], *, estimated_input_tokens: int) -> A
     """Read a chat, completions or embeddings answer. Usage that is missing is estimated and marked so."""
     model = payload.get("model")
     finish = ""
+    image_count = 0
     choices = payload.get("choices")
     if isinstance(choices, list):
         for choice in choices:
-            reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+            if not isinstance(choice, dict):
+                continue
+            reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 finish = reason
+            image_count += count_images(choice.get("message"))
     usage = read_usage(find_usage(payload), service_tier=payload.get("service_tier"))
     if usage.kind == "unknown":
         usage = estimate_usage(
             input_tokens=estimated_input_tokens, output_characters=_generated_characters(choices)
         )
-    return AnswerFacts(model if isinstance(model, str) else "", finish[:60], usage)
+    return AnswerFacts(model if isinstance(model, str) else "", finish[:60], with_images(usage, image_count))
 
 
 def estimate_usage(*, input_tokens: int, output_characters: int) -> Usage:

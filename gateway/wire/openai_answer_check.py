@@ -35,7 +35,8 @@ def check_answer(answer: Mapping[str, Any], request: Mapping[str, Any]) -> str:
         return "refused"
     calls = message.get("tool_calls")
     content = message.get("content")
-    if not calls and not content and not message.get("audio") and not message.get("function_call"):
+    others = (message.get(kind) for kind in ("audio", "images", "function_call"))
+    if not calls and not content and not any(others):
         return "cut_off" if finish == "length" and not _has_limit(request) else "empty"
     if finish == "length":
         # With a limit of its own the caller asked for that; without one, the model ran out.

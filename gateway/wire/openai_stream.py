@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.openai_errors import read_fault
-from gateway.wire.openai_usage import find_usage
+from gateway.wire.openai_usage import count_images, find_usage
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -39,6 +39,7 @@ class OpenAIStream:
         "error",
         "event_count",
         "finish_reason",
+        "image_count",
         "is_done",
         "model",
         "output_characters",
@@ -59,6 +60,7 @@ class OpenAIStream:
         self.is_done = False
         self.error: Mapping[str, Any] | None = None
         self.output_characters = 0
+        self.image_count = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes, return whole events to forward. Raises StreamGarbageError (what came before is lost)."""
@@ -169,6 +171,8 @@ class OpenAIStream:
                     self.output_characters += len(content)
                 if len(delta) > 1 or type(content) is not str:
                     self.output_characters += _other_characters(delta)
+                    if "images" in delta or type(content) is list:
+                        self.image_count += count_images(delta)
             else:
                 text = choice.get("text")
                 if type(text) is str:

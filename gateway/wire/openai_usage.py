@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from billing.usage import MAX_TOKENS, UNKNOWN_USAGE, Usage
+from billing.usage import MAX_PIECES, MAX_TOKENS, UNKNOWN_USAGE, Usage
 
 
 def find_usage(payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -36,6 +36,21 @@ def read_usage(raw: Mapping[str, Any] | None, *, service_tier: object = None) ->
         return UNKNOWN_USAGE
 
 
+def with_images(usage: Usage, image_count: int) -> Usage:
+    """The usage of an answer that holds so many images; UNKNOWN_USAGE where nobody can believe that."""
+    if not image_count:
+        return usage
+    return usage._replace(image_count=image_count) if image_count <= MAX_PIECES else UNKNOWN_USAGE
+
+
+def count_images(message: object) -> int:
+    """The images in a message or delta: OpenRouter and LiteLLM put them into `images`, vLLM-Omni into `content`."""
+    if not isinstance(message, dict):
+        return 0
+    places = [parts for parts in (message.get("images"), message.get("content")) if isinstance(parts, list)]
+    return sum(1 for parts in places for part in parts if isinstance(part, dict) and part.get("image_url"))
+
+
 class _UnbelievableError(ValueError):
     pass
 
@@ -57,23 +72,37 @@ def _part(details: Any, name: str) -> int:
     return _count(value) or 0 if value else 0
 
 
+def _seconds(value: Any) -> int:
+    """Whole seconds, half a second up: providers that state parts of one charge by the nearest."""
+    if not value:
+        return 0
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= MAX_PIECES:
+        raise _UnbelievableError
+    return int(value + 0.5)
+
+
 def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
     get = raw.get
     prompt = _count(get("prompt_tokens", get("input_tokens")))
     completion = _count(get("completion_tokens", get("output_tokens")))
     total = _count(get("total_tokens"))
     if prompt is None and completion is None and total is None:
-        return UNKNOWN_USAGE
+        # Whisper and what is like it: charged by the second of audio, and no tokens are counted.
+        seconds = _seconds(get("seconds")) if get("type") == "duration" else 0
+        return Usage("reported", 0, 0, convention="duration", audio_s=seconds) if seconds else UNKNOWN_USAGE
     prompt_details = get("prompt_tokens_details", get("input_tokens_details"))
     completion_details = get("completion_tokens_details", get("output_tokens_details"))
     cached = cache_write = write_1h = searches = audio_in = reasoning = audio_out = 0
+    image_in = image_out = seconds = 0
     if prompt_details:
         cached = _part(prompt_details, "cached_tokens")
         cache_write = _part(prompt_details, "cache_write_tokens")
         audio_in = _part(prompt_details, "audio_tokens")
+        image_in = _part(prompt_details, "image_tokens")  # xAI, Google, OpenAI
     if completion_details:
         reasoning = _part(completion_details, "reasoning_tokens")
         audio_out = _part(completion_details, "audio_tokens")
+        image_out = _part(completion_details, "image_tokens")  # OpenRouter, Google
     # Are there members beyond the standard ones?
     has_more = len(raw) > (prompt is not None) + (completion is not None) + (total is not None) + bool(
         prompt_details
@@ -100,6 +129,9 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
             or _count(get("num_sources_used"))  # xAI: it charges the sources that it read
             or 0
         )
+        if searches > MAX_PIECES:
+            raise _UnbelievableError
+        seconds = _seconds(get("prompt_audio_seconds"))  # Mistral
     convention = "openai"
     if prompt is None:
         prompt = total if completion is None else (total or completion) - completion  # Voyage: only a total
@@ -137,6 +169,10 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         _stated_cost_nanousd(raw) if has_more else None,
         write_1h,
         searches,
+        image_in,
+        image_out,
+        0,  # images: the answer shows them, no usage counts them
+        seconds,
     )
 
 

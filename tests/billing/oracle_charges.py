@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 _RATE = re.compile(r"(\w+?)(?:@([a-z]+))?(?:~(\d\d):(\d\d)-(\d\d):(\d\d))?(?:([>+])(\d+))?")
 METERS: Final = (
     "input", "cache_read", "cache_write", "cache_write_1h", "audio_input", "output", "reasoning", "audio_output",
-    "request", "search",
+    "request", "search", "image_input", "image_output", "image", "audio_second",
 )  # fmt: skip
-_PIECES: Final = {"request", "search"}
+# What one of them is of what its rate is stated for.
+_PIECES: Final = {"request": 1, "search": 1, "image": 1, "audio_second": Fraction(1, 3600)}
 
 
 class Price(NamedTuple):
@@ -144,17 +145,33 @@ def _parts(
     spoken = usage["audio_out"]
     text_in = "input_usd_per_mtok"
     text_out = "output_usd_per_mtok"
+    # Pictures: apart where they are priced apart; paid for with the picture itself where that has a price.
+    pictures, seconds = usage.get("images", 0), usage.get("audio_s", 0)
+    shown, drawn = look_up("image_input_usd_per_mtok"), look_up("image_output_usd_per_mtok")
+    by_picture, by_hour = look_up("usd_per_image"), look_up("usd_per_audio_hour")
+    fresh = max(0, sent - read - written - heard)
+    seen = min(usage.get("image_in", 0), fresh) if shown.usd is not None else 0
+    painted = min(usage.get("image_out", 0), max(0, made - reasoned - spoken))
+    kept_apart = drawn.usd is not None or (by_picture.usd is not None and pictures > 0)
+    if seconds and by_hour.usd is not None and look_up("audio_input_usd_per_mtok").usd is None:
+        spoken_to = 0
+    else:
+        spoken_to = heard
     meters = [
-        ("input", sent - read - written - heard, look_up(text_in)),
+        ("input", fresh - seen, look_up(text_in)),
         ("cache_read", read, or_else("cache_read_usd_per_mtok", text_in)),
         ("cache_write", written - for_an_hour, or_else("cache_write_usd_per_mtok", text_in)),
         ("cache_write_1h", for_an_hour, hour),
-        ("audio_input", heard, or_else("audio_input_usd_per_mtok", text_in)),
-        ("output", made - reasoned - spoken, look_up(text_out)),
+        ("audio_input", spoken_to, or_else("audio_input_usd_per_mtok", text_in)),
+        ("image_input", seen, shown),
+        ("output", made - reasoned - spoken - (painted if kept_apart else 0), look_up(text_out)),
         ("reasoning", reasoned, thought),
         ("audio_output", spoken, or_else("audio_output_usd_per_mtok", text_out)),
         ("request", 1, look_up("usd_per_request")),
+        ("image_output", painted, drawn),
         ("search", usage.get("searches", 0), look_up("usd_per_search")),
+        ("image", pictures, by_picture),
+        ("audio_second", seconds, by_hour),
     ]
     parts = []
     for meter, units, rate in meters:
@@ -202,7 +219,7 @@ def _rate_of(rates: Mapping[str, str], name: str, at: dt.datetime, tier: str, se
 
 def _round(parts: Sequence[tuple[str, int, Fraction]]) -> list[Line]:
     """Round the sum half up; each line gets its whole nano-USD, and those with the largest rests one more."""
-    exact = [units * usd * (10**9 if meter in _PIECES else 10**3) for meter, units, usd in parts]
+    exact = [units * usd * 10**9 * _PIECES.get(meter, Fraction(1, 10**6)) for meter, units, usd in parts]
     whole = [int(amount) for amount in exact]
     missing = half_up(sum(exact, Fraction(0))) - sum(whole)
     largest = sorted(range(len(exact)), key=lambda place: (whole[place] - exact[place], place))

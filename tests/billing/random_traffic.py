@@ -159,11 +159,15 @@ class RandomTraffic:
         sent, made = draw.choice((0, 1, 900, 901, 5000, 5001, 12345)), draw.choice((0, 1, 300, 301, 777))
         written = draw.choice((0, 0, sent // 4))
         more = {"cache_write_1h": written // draw.choice((1, 3)), "searches": draw.choice((0, 2))}
+        more = {name: count for name, count in more.items() if count}
+        if draw.random() < 0.4:
+            more |= {"images": draw.choice((0, 1, 3)), "audio_s": draw.choice((0, 1, 59))}
+            more |= {"image_in": draw.choice((0, sent // 3)), "image_out": draw.choice((0, made // 2))}
         return make.usage_line(
             kind=draw.choice(("reported", "reported", "estimated")), input=sent, output=made,
             cache_read=draw.choice((0, sent // 3)), cache_write=written, reasoning=draw.choice((0, 0, made // 2)),
             audio_in=draw.choice((0, 0, sent // 5)), audio_out=draw.choice((0, 0, made // 4)),
-            tier=draw.choice(("", "", "flex", "priority")), **{name: n for name, n in more.items() if n},
+            tier=draw.choice(("", "", "flex", "priority")), **more,
         )  # fmt: skip
 
 

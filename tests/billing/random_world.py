@@ -48,7 +48,15 @@ RATES: Final = (
         "cache_write_1h_usd_per_mtok": "100000", "audio_input_usd_per_mtok": "0.7", "output_usd_per_mtok@flex": "3",
         "output_usd_per_mtok@flex~00:30-08:00": "2.5", "output_usd_per_mtok@flex~00:30-08:00>900": "2",
     },
-    {"input_usd_per_mtok": "60000", "input_usd_per_mtok>800": "65000.1", "usd_per_request": "0.5"},
+    {
+        "input_usd_per_mtok": "60000", "input_usd_per_mtok>800": "65000.1", "usd_per_request": "0.5",
+        "output_usd_per_mtok": "30000", "usd_per_image": "0.039", "usd_per_image@flex": "0.02",
+        "usd_per_audio_hour": "12.34567", "image_input_usd_per_mtok": "70000.07",
+    },
+    {
+        "input_usd_per_mtok": "400", "output_usd_per_mtok": "2500", "image_output_usd_per_mtok": "30000.3",
+        "usd_per_image": "0.001", "usd_per_audio_hour": "7", "audio_input_usd_per_mtok": "3",
+    },
 )  # fmt: skip
 FACTORS: Final = ("1.2", "0.9", "0", "1", "1.333333")
 

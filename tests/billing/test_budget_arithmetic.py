@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.budget_arithmetic import Lease, Span, most_nanousd, most_output_tokens, plan_loan, span_at
+from billing.budget_arithmetic import (
+    HELD_IMAGES,
+    HELD_SEARCHES,
+    LEAST_TOKENS_A_SECOND,
+    Lease,
+    Span,
+    most_nanousd,
+    most_output_tokens,
+    plan_loan,
+    span_at,
+)
 from billing.pricebook import RATE_NAMES, PriceVersion
 from billing.rating import total_nanousd
 from billing.usage import Usage
@@ -84,11 +94,12 @@ rates = st.dictionaries(
     rates,
     st.integers(0, 300_000),
     st.integers(0, 300_000),
-    st.tuples(*[st.integers(0, 100) for _ in range(6)]),
+    st.tuples(*[st.integers(0, 100) for _ in range(10)]),
     st.sampled_from(["", "flex", "default"]),
+    st.integers(1, 3),
 )
 def test_no_usage_within_the_bounds_costs_more_than_the_most(
-    stated: dict[str, Decimal], sent: int, generated: int, shares: tuple[int, ...], tier: str
+    stated: dict[str, Decimal], sent: int, generated: int, shares: tuple[int, ...], tier: str, choices: int
 ) -> None:
     stated = {"input_usd_per_mtok": Decimal(1), "output_usd_per_mtok": Decimal(2), **stated}
     price = PriceVersion(1, 1, 0.0, stated)
@@ -98,9 +109,11 @@ def test_no_usage_within_the_bounds_costs_more_than_the_most(
     reasoning = generated * shares[3] // 100
     usage = Usage(
         "reported", sent, generated, read, write, reasoning, audio, (generated - reasoning) * shares[4] // 100,
-        service_tier=tier,
+        service_tier=tier, image_input_tokens=sent * shares[5] // 100,
+        image_output_tokens=generated * shares[6] // 100, image_count=choices * HELD_IMAGES * shares[7] // 100,
+        audio_s=sent // LEAST_TOKENS_A_SECOND * shares[8] // 100, search_count=HELD_SEARCHES * shares[9] // 100,
     )  # fmt: skip
-    most = most_nanousd(price, input_tokens=sent, output_tokens=generated)
+    most = most_nanousd(price, input_tokens=sent, output_tokens=generated, choices=choices)
     assert total_nanousd(usage, price) <= most
-    fitting = most_output_tokens(price, input_tokens=sent, nanousd=most)
+    fitting = most_output_tokens(price, input_tokens=sent, nanousd=most, choices=choices)
     assert fitting is None or fitting >= generated

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from billing.charging import FACTOR_SCALE, SaleTerms, charge, charge_nanousd
 from billing.pricebook import PriceVersion
-from billing.rating import METERS, PIECE_METERS, rate
+from billing.rating import A_MILLION, METERS, PIECES, Line, rate
 from billing.sale_book import SaleBook, SaleEntry, SaleScope
 from billing.usage import Usage
 from tests import make
@@ -45,7 +45,7 @@ def test_a_charge_is_the_exact_product_rounded_half_up_once_and_its_lines_sum_to
     charged = charge(usage, price, SaleTerms(None, default, by_meter))
     exact = sum(
         (
-            Fraction(line.usd_per_mtok) * line.quantity * (10**9 if line.meter in PIECE_METERS else 10**3)
+            Fraction(line.usd_per_mtok) * line.quantity * unit_of(line)
             * Fraction(by_meter.get(line.meter, default), FACTOR_SCALE)
             for line in rate(usage, price).lines
         ),
@@ -55,8 +55,12 @@ def test_a_charge_is_the_exact_product_rounded_half_up_once_and_its_lines_sum_to
     assert charge_nanousd(usage, price, SaleTerms(None, default, by_meter)) == charged.total_nanousd
     assert sum(line.nanousd for line in charged.lines) == charged.total_nanousd
     for line in charged.lines:  # the rate that a statement shows makes the amount that it shows
-        unit = 10**9 if line.meter in PIECE_METERS else 10**3
-        assert abs(line.nanousd - Fraction(line.usd_per_mtok) * line.quantity * unit) < 1
+        assert abs(line.nanousd - Fraction(line.usd_per_mtok) * line.quantity * unit_of(line)) < 1
+
+
+def unit_of(line: Line) -> Fraction:
+    """Nano-USD of one unit at a rate of 1 USD."""
+    return Fraction(10**9, PIECES.get(line.meter, A_MILLION))
 
 
 def test_an_own_price_rates_the_usage_itself() -> None:

@@ -36,7 +36,7 @@ def test_genai_prices_says_its_version_and_finds_a_model_by_address_and_name() -
     [
         ("gpt-4o-mini", "http://127.0.0.1:8000/v1", "unlisted", "no provider of the list"),
         ("no-such-model", OPENAI, "unlisted", "has no no-such-model"),
-        ("whisper-1", OPENAI, "inexpressible", "audio_hours is not counted here"),
+        ("tts-1", OPENAI, "inexpressible", "input_mchars is not counted here"),
     ],
 )
 def test_genai_prices_never_guesses(model: str, base_url: str, finding: str, text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
+import math
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.pricebook import RATE_NAMES, PriceVersion
-from billing.rating import Rated, UsageUnknownError, rate, total_nanousd
+from billing.rating import PIECES, Rated, UsageUnknownError, rate, total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
 from tests import make
 
@@ -28,18 +29,22 @@ counts = st.integers(min_value=0, max_value=2_000_000)
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
     """Usage whose parts are inside their totals."""
-    cache_read, cache_write, audio_in, uncached, reasoning, audio_out, plain = (
-        draw(counts) for _ in range(7)
+    cache_read, cache_write, audio_in, image_in, uncached, reasoning, audio_out, image_out, plain = (
+        draw(counts) for _ in range(9)
     )
     return Usage(
         kind="reported",
-        input_tokens=uncached + cache_read + cache_write + audio_in,
-        output_tokens=plain + reasoning + audio_out,
+        input_tokens=uncached + cache_read + cache_write + audio_in + image_in,
+        output_tokens=plain + reasoning + audio_out + image_out,
         cache_read_tokens=cache_read,
         cache_write_tokens=cache_write,
         reasoning_tokens=reasoning,
         audio_input_tokens=audio_in,
         audio_output_tokens=audio_out,
+        image_input_tokens=image_in,
+        image_output_tokens=image_out,
+        image_count=draw(st.integers(0, 3)),
+        audio_s=draw(st.integers(0, 4_000)),
     )
 
 
@@ -117,16 +122,15 @@ def test_the_total_is_the_exact_sum_rounded_and_the_lines_sum_to_it(
     rated = rate(usage, price)
     exact = sum(
         (
-            Fraction(line.usd_per_mtok) * line.quantity * (10**9 if line.meter == "request" else 10**3)
+            Fraction(line.usd_per_mtok) * line.quantity * Fraction(10**9, PIECES.get(line.meter, 10**6))
             for line in rated.lines
         ),
         Fraction(0),
     )
-    as_decimal = Decimal(exact.numerator) / Decimal(exact.denominator)
-    assert rated.total_nanousd == int(as_decimal.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    assert rated.total_nanousd == math.floor(exact + Fraction(1, 2))
     assert sum(line.nanousd for line in rated.lines) == rated.total_nanousd
     for line in rated.lines:
-        unit = 10**9 if line.meter == "request" else 10**3
+        unit = Fraction(10**9, PIECES.get(line.meter, 10**6))
         assert abs(line.nanousd - Fraction(line.usd_per_mtok) * line.quantity * unit) < 1
         assert line.quantity > 0
         assert type(line.nanousd) is int
@@ -148,6 +152,8 @@ def test_more_tokens_never_cost_less(usage: Usage, price: PriceVersion, more: in
 def test_two_usages_cost_what_their_sum_costs_but_for_the_rounding(
     one: Usage, other: Usage, price: PriceVersion
 ) -> None:
+    # An image or a second that is charged takes its tokens out of those of this usage alone.
+    one, other = (usage._replace(image_count=0, audio_s=0) for usage in (one, other))
     both = Usage(
         kind="reported",
         **{

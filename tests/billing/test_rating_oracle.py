@@ -26,17 +26,14 @@ BATCH = {"processing": "batch"}
 # Their units of which no usage of ours speaks: a difference wherever a request uses them.
 NOT_COUNTED = {
     "storage_searches_kcount": "searches of files kept at the provider",
-    "audio_hours": "transcription by the hour: no such endpoint here",
-    "input_audio_hours": "transcription by the hour: no such endpoint here",
+    "audio_hours": "speech in both directions by the hour: no such endpoint here",
     "input_text_messages_kcount": "speech by the message: no such endpoint here",
     "input_mchars": "speech by the character: no such endpoint here",
     "input_document_kpages": "text recognition by the page: no such endpoint here",
     "input_annotated_document_kpages": "text recognition by the page: no such endpoint here",
     "cache_audio_read_mtok": "usage does not say what of the cached input was audio: charged as cached",
     "cache_image_read_mtok": "usage does not say what of the cached input was an image: charged as cached",
-    "input_image_mtok": "usage does not say what of the input was an image: charged as input",
     "input_video_mtok": "usage does not say what of the input was video: charged as input",
-    "output_image_mtok": "usage does not say what of the output was an image: charged as output",
     "output_video_mtok": "usage does not say what of the output was video: charged as output",
     "output_citation_mtok": "Perplexity's citations: usage counts them inside the output",
 }
@@ -56,16 +53,16 @@ def draw_usage(draw: random.Random, names: frozenset[str]) -> Usage:
     """A usage with every class of tokens, near a limit of the price where it has limits."""
     limits = sorted({key.start_tokens for name in names if (key := read_rate_key(name)).limit})
     tiers = sorted({read_rate_key(name).service_tier for name in names} | {""})
-    read, write, audio = (draw.choice((0, draw.randrange(60_000))) for _ in range(3))
-    least = read + write + audio
+    read, write, audio, image = (draw.choice((0, draw.randrange(60_000))) for _ in range(4))
+    least = read + write + audio + image
     sent = least + draw.randrange(100_000)
     if limits and draw.random() < 0.7:
         sent = max(least, draw.choice(limits) + draw.choice((-1, 0, 1, 50_000)))
-    reasoning, audio_out = (draw.choice((0, draw.randrange(20_000))) for _ in range(2))
+    reasoning, audio_out, image_out = (draw.choice((0, draw.randrange(20_000))) for _ in range(3))
     return Usage(
         "reported",
         input_tokens=sent,
-        output_tokens=reasoning + audio_out + draw.randrange(30_000),
+        output_tokens=reasoning + audio_out + image_out + draw.randrange(30_000),
         cache_read_tokens=read,
         cache_write_tokens=write,
         reasoning_tokens=reasoning,
@@ -74,22 +71,34 @@ def draw_usage(draw: random.Random, names: frozenset[str]) -> Usage:
         service_tier=draw.choice(tiers),
         cache_write_1h_tokens=draw.choice((0, write)),
         search_count=draw.choice((0, 0, draw.randrange(20))),
+        image_input_tokens=image,
+        image_output_tokens=image_out,
+        audio_s=draw.choice((0, draw.randrange(4_000))),
     )
 
 
 def their_total(provider: Any, model: Any, usage: Usage, at: dt.datetime) -> int:
     """What genai-prices calculates for a request of that moment, in nano-USD."""
+    # They charge the tokens of audio besides its seconds; providers that charge by the second count no such tokens.
+    rates = model.get_prices(at)
+    seconds = usage.audio_s if rates.input_audio_hours is not None else 0
+    heard = 0 if seconds and rates.input_audio_mtok is None else usage.audio_input_tokens
     counted = genai_prices.Usage(
-        input_tokens=usage.input_tokens,
+        input_tokens=(usage.input_tokens or 0) - usage.audio_input_tokens + heard,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         cache_write_1h_tokens=usage.cache_write_1h_tokens,
         output_reasoning_tokens=usage.reasoning_tokens,
-        input_audio_tokens=usage.audio_input_tokens,
+        input_audio_tokens=heard,
         output_audio_tokens=usage.audio_output_tokens,
         web_searches=usage.search_count,
-        cache_audio_read_tokens=0,  # we count no audio among what a cache gave back
+        input_image_tokens=usage.image_input_tokens,
+        output_image_tokens=usage.image_output_tokens,
+        audio_seconds=seconds,
+        input_audio_seconds=seconds,
+        cache_audio_read_tokens=0,  # we count no audio and no images among what a cache gave back
+        cache_image_read_tokens=0,
     )
     tier = usage.service_tier
     context = BATCH if tier == "batch" else {"service_tier": tier} if tier else None
@@ -150,6 +159,7 @@ def test_what_they_price_and_we_do_not_count_is_told_with_every_price() -> None:
             for listing in answer.listings[:1]:
                 priced = {key for key, price in model.get_prices(NOW).__dict__.items() if price is not None}
                 unknown = priced - genai.RATE_OF.keys() - genai.THOUSANDS.keys()
+                unknown -= {twice for twice, one in genai.REPEATED.items() if one in priced}
                 assert {note.split()[0] for note in listing.notes} >= unknown
                 found |= unknown
     assert found <= NOT_COUNTED.keys()
@@ -164,6 +174,9 @@ def test_the_samples_cover_what_prices_depend_on(samples: list[Sample]) -> None:
         covered["cache write"] += bool(usage.cache_write_tokens) and "cache_write_usd_per_mtok" in own
         covered["1 h"] += bool(usage.cache_write_1h_tokens) and "cache_write_1h_usd_per_mtok" in own
         covered["audio"] += bool(usage.audio_input_tokens) and "audio_input_usd_per_mtok" in own
+        covered["image in"] += bool(usage.image_input_tokens) and "image_input_usd_per_mtok" in own
+        covered["image out"] += bool(usage.image_output_tokens) and "image_output_usd_per_mtok" in own
+        covered["audio by the hour"] += bool(usage.audio_s) and "usd_per_audio_hour" in own
         covered["reasoning"] += bool(usage.reasoning_tokens) and "reasoning_usd_per_mtok" in own
         covered["reasoning as output"] += bool(usage.reasoning_tokens) and "reasoning_usd_per_mtok" not in own
         covered["each request"] += "usd_per_request" in own
@@ -174,5 +187,12 @@ def test_the_samples_cover_what_prices_depend_on(samples: list[Sample]) -> None:
         covered["at a size"] += any(key.limit and usage.input_tokens == key.start_tokens for key in keys)
         covered["hours of the day"] += any(key.window for key in keys)
         covered["service tier"] += bool(usage.service_tier)
-    few = {"reasoning": 1, "each request": 2, "audio": 5}
+    few = {
+        "reasoning": 1,
+        "each request": 2,
+        "audio": 5,
+        "image in": 5,
+        "image out": 5,
+        "audio by the hour": 3,
+    }
     assert all(count >= few.get(name, 20) for name, count in covered.items()), covered

@@ -123,14 +123,13 @@ class FakeConfiguration:
         self.snapshot = snapshot
         self.is_ready = True
         self.grant = grant
+        self.rates = {"input_usd_per_mtok": Decimal(1), "output_usd_per_mtok": Decimal(2)}
 
     def find_key(self, secret: str, /) -> KeyGrant | None:
         return self.grant if secret == SECRET else None
 
     def find_price(self, deployment_id: int, at_unix_s: float, /) -> PriceVersion | None:
-        return PriceVersion(
-            1, deployment_id, 0.0, {"input_usd_per_mtok": Decimal(1), "output_usd_per_mtok": Decimal(2)}
-        )
+        return PriceVersion(1, deployment_id, 0.0, self.rates)
 
 
 class FakeConnection:

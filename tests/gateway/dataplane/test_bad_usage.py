@@ -16,6 +16,8 @@ LIES = [
     b'{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":-7}}',
     b'{"prompt_tokens":10,"completion_tokens":5,"server_tool_use":{"web_search_requests":"many"}}',
     b'{"prompt_tokens":10,"completion_tokens":5,"num_sources_used":1e13}',
+    b'{"prompt_tokens":10,"completion_tokens":5,"prompt_audio_seconds":-4}',
+    b'{"prompt_tokens":10,"completion_tokens":5,"completion_tokens_details":{"image_tokens":1e300}}',
     b'{"prompt_tokens":true,"completion_tokens":5}',
     b'{"prompt_tokens":[10],"completion_tokens":5}',
 ]
