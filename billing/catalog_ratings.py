@@ -19,10 +19,12 @@ from policies.autorouter.tables import Rating, RouterTables, empty_tables
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
 from policies.models import Deployment, Model, RouterTable
 from policies.router_tables import find_active, read_tables
+from policies.snapshot import DeploymentSnapshot, ModelSnapshot, ProviderSnapshot
 
 logger = logging.getLogger(__name__)
 
 NANO = 1_000_000_000
+_NO_PROVIDER = ProviderSnapshot(0, "", "openai_chat", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,22 @@ class RouterNow:
     def rating_of(self, model: str) -> Rating:
         """The model's rating, or its price neighbour's, marked as a guess."""
         return find_rating(model, self.usd_per_mtok.get(model), self.tables)
+
+    def as_deployments(self) -> dict[str, DeploymentSnapshot]:
+        """Return for each priced model what would serve it: its cheapest deployment, but for what routing needs not."""
+        found = {}
+        for number, (model, version) in enumerate(sorted(self.price_of_model.items()), 1):
+            input_rate, output_rate = _compared_rates(version)
+            found[model] = DeploymentSnapshot(
+                id=number,
+                name=model,
+                model=ModelSnapshot(id=number, name=model),
+                provider=_NO_PROVIDER,
+                upstream_model=model,
+                input_nanousd_per_mtok=input_rate,
+                output_nanousd_per_mtok=output_rate,
+            )
+        return found
 
 
 def read_router_now(now: dt.datetime) -> RouterNow:

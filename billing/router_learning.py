@@ -1,28 +1,31 @@
 """How does a new version of the router's tables come about? Evidence and running means -> a judged candidate.
 
 Reads: evidence, workload_usage, the catalog. Writes: nothing itself, calls `evidence_collecting`, `workload_usage` and
-`policies.router_tables`. A version is learnt from all evidence; before that the same is learnt without half of what
-came since the version in force, and judged on that half (`router_gate`): older evidence that version has seen itself.
+`policies.router_tables`. A version is learnt from all evidence. What came since the version in force is cut into folds
+besides; the same is learnt without each, and judged on it beside that version (`router_gate`), which has seen none of
+it. The default of the slider is proven likewise, on all evidence (`policies.autorouter.cross_validation`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from billing.catalog_ratings import read_router_now
+from billing.catalog_ratings import RouterNow, read_router_now
 from billing.check_evidence import list_check_evidence
-from billing.difficulty_examples import find_difficulty
+from billing.difficulty_examples import read_questions, teach_difficulty, tell_difficulties
 from billing.evidence_collecting import collect_feedback
 from billing.models import Evidence as EvidenceRow
 from billing.models import WorkloadUsage
-from billing.router_gate import MIN_HELD_OUT, gate
+from billing.router_gate import MIN_HELD_OUT, GateResult, Side, gate
 from billing.workload_usage import Served, collect_workloads, read_served
 from policies import router_tables
+from policies.autorouter.answered import Judged, group_answers, route_answered
+from policies.autorouter.cross_validation import MIN_REQUESTS, Held, find_default, walk_taus
+from policies.autorouter.difficulty_learning import FOLDS, fold_of
 from policies.autorouter.learning import Evidence, learn
 from policies.autorouter.tables import ALL_WORKLOADS, Amount, Latency, RouterTables
 from policies.models import RouterTable
@@ -76,28 +79,77 @@ def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
         )
         return means.put_into(tables)
 
-    held_ids = {row.id for row in chosen.held_out}
-    judged = gate(
-        learnt_from(row for row in chosen.rows if row.id not in held_ids),
-        router.tables,
-        [row.evidence for row in chosen.held_out],
-    )
-    tables = learnt_from(chosen.rows)
+    tables, judged = _learn_and_judge(chosen, router, learnt_from)
     table = router_tables.create_table(
         # Ratings are the catalog's: a version that kept them would outlive their being taken back.
-        document=replace(tables, difficulty=find_difficulty(tables), ratings={}).to_document(),
+        document=replace(tables, ratings={}).to_document(),
         actor=actor,
         note=_note(len(chosen.rows), chosen.fresh_count, len(means.by_workload)),
         gate={
             "passes": judged.passes,
+            "is_thin": judged.is_thin,
             "reasons": list(judged.reasons),
             "numbers": dict(judged.numbers),
             "newest_evidence_id": max((row.id for row in chosen.rows), default=0),
         },
     )
-    if table.state == RouterTable.State.CANDIDATE and router_tables.activates_itself():
+    is_sure = table.state == RouterTable.State.CANDIDATE and not judged.is_thin
+    if is_sure and router_tables.activates_itself():
         table = router_tables.activate(table=table, actor=actor)
     return Learnt(table, "", len(chosen.rows))
+
+
+def _learn_and_judge(
+    chosen: _Chosen, router: RouterNow, learnt_from: Callable[[Iterable[_Row]], RouterTables]
+) -> tuple[RouterTables, GateResult]:
+    """Learn tables from all that was chosen, and say how the like of them does on what it was not learnt from."""
+    questions = read_questions({row.evidence.pair_id for row in chosen.rows})
+    deployments = router.as_deployments()
+    tables = learnt_from(chosen.rows)
+    taught = teach_difficulty(tables)
+    tables = replace(tables, difficulty=taught.model, memo={})
+    # Equal questions are in one fold, whichever run asked them.
+    folds = {
+        row.id: fold_of(
+            questions[row.evidence.pair_id].text if row.evidence.pair_id in questions else row.fold_key
+        )
+        for row in chosen.rows
+    }
+
+    def learn_by_fold(held_out: Iterable[_Row]) -> list[RouterTables]:
+        held_ids = {row.id for row in held_out}
+        return [
+            replace(
+                learnt_from(row for row in chosen.rows if folds[row.id] != fold or row.id not in held_ids),
+                difficulty=tables.difficulty,
+                default=tables.default,
+                memo={},
+            )
+            for fold in range(FOLDS)
+        ]
+
+    difficulties = tell_difficulties(questions, tables.difficulty, taught.unseen)
+    groups = group_answers((Judged(row.evidence, folds[row.id]) for row in chosen.rows), deployments)
+    if sum(len(group.requests) for group in groups) >= MIN_REQUESTS:
+        by_fold = learn_by_fold(chosen.rows)
+        held = [
+            Held(route_answered(group, by_fold, difficulties).foreseen, group.scores, group.costs)
+            for group in groups
+        ]
+        candidates = {deployment for group in groups for deployment in group.deployments}
+        default = find_default(
+            walk_taus(held), tuple(sorted(candidates, key=lambda deployment: deployment.id)), tables
+        )
+        tables = replace(tables, default=default, memo={})
+    judged = gate(
+        candidate=Side(learn_by_fold(chosen.held_out) if chosen.held_out else [], difficulties),
+        current=Side(
+            [router.tables] * FOLDS, tell_difficulties(questions, router.tables.difficulty, unseen={})
+        ),
+        held_out=[Judged(row.evidence, folds[row.id]) for row in chosen.held_out],
+        deployments=deployments,
+    )
+    return tables, judged
 
 
 class _Chosen(NamedTuple):
@@ -112,7 +164,7 @@ class _Chosen(NamedTuple):
 def _choose_evidence(active: RouterTable | None, *, has_news: bool) -> _Chosen:
     rows = _read_evidence()
     fresh = [row for row in rows if row.id > mark_of(active)]
-    held_out = [row for row in fresh if zlib.crc32(row.fold_key.encode()) % 2][-MAX_HELD_OUT:]
+    held_out = fresh[-MAX_HELD_OUT:]
     newest_mark = max((mark_of(row) for row in RouterTable.objects.defer("document")), default=0)
     has_new_evidence = bool(rows) and rows[-1].id > newest_mark
     if has_new_evidence and len(held_out) >= MIN_HELD_OUT:
@@ -121,10 +173,8 @@ def _choose_evidence(active: RouterTable | None, *, has_news: bool) -> _Chosen:
         # Too little to judge by is too little to learn from: the means are news, fresh judgements wait.
         return _Chosen([row for row in rows if row.id <= mark_of(active)], [], 0)
     if has_new_evidence:
-        missing = max(1, 2 * MIN_HELD_OUT - len(fresh))
-        return _Chosen(
-            rows, [], len(fresh), f"about {missing} more judgements are needed to judge a version by"
-        )
+        missing = MIN_HELD_OUT - len(fresh)
+        return _Chosen(rows, [], len(fresh), f"{missing} more judgements are needed to judge a version by")
     return _Chosen(rows, [], len(fresh), "nothing has come since the newest version")
 
 

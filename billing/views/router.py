@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.contrib import messages
@@ -32,6 +32,14 @@ SPANS = ((1, "1 day"), (7, "7 days"), (30, "30 days"), (90, "90 days"))
 DEFAULT_DAYS = 7
 VERSIONS_SHOWN = 8
 EVIDENCE_SHOWN = 12
+# Figures of the evaluation that two versions are compared by: title, what it means, unit.
+COMPARED_FIGURES = {
+    "typical_error": ("Error of foreseen quality", "how far off typically; less is better", ""),
+    "aiq": ("Quality over cost", "AIQ: mean quality from the cheapest model's cost to the dearest's", ""),
+    "default_quality": ("Quality at the slider's default", "", ""),
+    "default_cost_usd": ("Cost at the slider's default", "of 1,000 requests, 500 tokens in each", "$"),
+    "chosen_quality": ("Quality of the model taken for the best", "", ""),
+}
 _WORKLOAD = re.compile(r"[0-9a-f]{16}")
 
 
@@ -108,7 +116,8 @@ def show_table(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "table": table,
         "gate": gate,
-        "numbers": sorted((gate.get("numbers") or {}).items()),
+        "figures": _figures(gate.get("numbers") or {}),
+        "numbers": gate.get("numbers") or {},
         "counts": {
             "workloads": len(document.get("workloads") or {}),
             "types": len(document.get("types") or {}),
@@ -119,6 +128,21 @@ def show_table(request: HttpRequest, pk: int) -> HttpResponse:
         "can_go_back": table.state == RouterTable.State.ACTIVE and router_tables.can_roll_back(table),
     }
     return render(request, "router/table.html", context)
+
+
+def _figures(numbers: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What the version in force and the new one came to: {"title", "hint", "in_force", "new", "unit"} each."""
+    return [
+        {
+            "title": title,
+            "hint": hint,
+            "in_force": numbers[f"{name}_in_force"],
+            "new": numbers[f"{name}_new"],
+            "unit": unit,
+        }
+        for name, (title, hint, unit) in COMPARED_FIGURES.items()
+        if f"{name}_in_force" in numbers and f"{name}_new" in numbers
+    ]
 
 
 @needs(Ability.CONFIGURE)

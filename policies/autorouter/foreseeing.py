@@ -28,8 +28,8 @@ class Foreseen(NamedTuple):
     caution: Floats
     cost_ratio: Floats
 
-    def choose(self, tau: float) -> Choices:
-        """Return the candidate (its column) that would serve each request."""
+    def choose(self, tau: float | Floats) -> Choices:
+        """Return the candidate (its column) that would serve each request; `tau` is one for all, or a column."""
         score: Floats = self.quality - self.caution - tau * self.cost_ratio
         chosen: Choices = score.argmax(axis=1)
         return chosen

@@ -14,16 +14,17 @@ from billing.catalog_ratings import read_router_now
 from billing.check_evidence import list_check_evidence
 from billing.evidence import Judgement, record_evidence
 from billing.models import Evidence
-from billing.router_gate import gate
+from billing.router_gate import Side, gate
 from billing.router_learning import count_new_evidence, learn_version
 from billing.workload_usage import collect_workloads
 from policies import router_tables
+from policies.autorouter.answered import Judged as HeldBack
 from policies.autorouter.learning import Evidence as Judged
 from policies.autorouter.learning import learn
 from policies.autorouter.tables import empty_tables
 from policies.models import Model, RouterTable
 from tests import make
-from tests.make_configuration import make_model
+from tests.make_configuration import make_deployment, make_model, make_price
 
 pytestmark = pytest.mark.django_db
 
@@ -67,8 +68,10 @@ def test_judgements_become_a_candidate_that_was_judged_on_what_it_had_not_seen()
     assert (learnt.table.state, learnt.evidence_count) == ("candidate", 100)
     gate_result = learnt.table.gate or {}
     assert gate_result["passes"]
-    assert gate_result["numbers"]["chosen_quality_new"] == 1.0
-    assert 20 <= gate_result["numbers"]["held_back_judgements"] < 80
+    assert gate_result["numbers"]["held_back_judgements"] == 100
+    # Models without a price are not compared by what they would cost.
+    assert gate_result["numbers"]["requests_answered_by_several"] == 0
+    assert not gate_result["is_thin"]
     found = router_tables.read_tables(learnt.table).workloads[WORKLOAD].models
     assert found["good"].difference - found["bad"].difference == pytest.approx(1.0, abs=0.01)
     assert router_tables.find_active() is None
@@ -113,32 +116,49 @@ def test_a_version_that_foresees_worse_is_rejected_and_stays_out_of_force() -> N
     misled = learn(
         [row._replace(quality=0.0) for row in rows], priors=empty_tables(), now_unix_s=NOW.timestamp()
     )
-    result = gate(misled, router_tables.read_tables(first), rows)
+    result = gate(
+        candidate=Side([misled], {}),
+        current=Side([router_tables.read_tables(first)], {}),
+        held_out=[HeldBack(row, 0) for row in rows],
+        deployments={},
+    )
     assert not result.passes
-    assert "does not foresee" in result.reasons[0]
+    assert "worse than the version in force" in result.reasons[0]
     table = router_tables.create_table(
         document=misled.to_document(), actor=ACTOR, gate={"passes": False, "reasons": [], "numbers": {}}
     )
     assert table.state == RouterTable.State.REJECTED
 
 
-def test_a_version_that_chooses_worse_models_is_rejected() -> None:
-    rows = [
-        Judged(WORKLOAD, "code", model, quality, at_unix_s=NOW.timestamp(), pair_id=f"case {n}")
-        for n in range(30)
-        for model, quality in (("good", 0.9), ("bad", 0.5))
-    ]
-    right = learn(rows, priors=empty_tables(), now_unix_s=NOW.timestamp())
-    swapped = {"good": "bad", "bad": "good"}
-    wrong = learn(
-        [row._replace(model=swapped[row.model]) for row in rows],
-        priors=empty_tables(),
-        now_unix_s=NOW.timestamp(),
-    )
-    assert gate(right, empty_tables(), rows).passes
-    result = gate(wrong, right, rows)
-    assert not result.passes
-    assert "are worse" in result.reasons[1]
+def test_a_version_is_compared_by_what_it_routes_and_proves_its_default() -> None:
+    small, large = make_model(name="small"), make_model(name="large")
+    for model, rates in ((small, ("0.1", "0.4")), (large, ("5", "20"))):
+        make_price(
+            deployment=make_deployment(model=model),
+            rates={"input_usd_per_mtok": rates[0], "output_usd_per_mtok": rates[1]},
+            effective_from=NOW - dt.timedelta(days=1),
+        )
+    # The small model is right in eight of ten, the large one always.
+    judge(small, [float(number % 10 < 8) for number in range(240)])
+    judge(large, [1.0] * 240)
+    router_tables.change_setting(activates_itself=True, actor=ACTOR)
+    first = learn_version(now=NOW, actor=ACTOR).table
+    assert first is not None
+    assert first.state == "active"
+    numbers = (first.gate or {})["numbers"]
+    assert (numbers["held_back_judgements"], numbers["requests_answered_by_several"]) == (480, 240)
+    assert numbers["aiq_new"] >= numbers["aiq_in_force"]
+    assert numbers["default_quality_new"] == numbers["best_single_quality"] == 1.0
+    default = router_tables.read_tables(first).default
+    assert default is not None
+    assert 0.05 < default.tau < 0.3
+
+    # Feedback on one model alone that says what was known: nobody can tell whether that routes better.
+    judge(large, [1.0] * 39 + [0.0], begin=1000, source=Evidence.Source.FEEDBACK)
+    second = learn_version(now=NOW, actor=ACTOR).table
+    assert second is not None
+    assert (second.state, (second.gate or {})["is_thin"]) == ("candidate", True)
+    assert "Whether it routes better is not known" in (second.gate or {})["reasons"][1]
 
 
 def test_running_means_alone_are_news_once_and_again_when_they_move(tmp_path: Path) -> None:

@@ -233,3 +233,22 @@ def test_a_models_page_says_where_its_rating_comes_from_and_the_form_changes_it(
 @pytest.mark.parametrize("name", ["0000000000000000", "nonsense", "../audit"])
 def test_a_workload_that_nobody_knows_is_not_found(name: str) -> None:
     assert operator().get(f"/router/workloads/{name}").status_code == 404
+
+
+def test_the_page_of_a_version_shows_what_two_versions_came_to_side_by_side() -> None:
+    numbers = {
+        "held_back_judgements": 480, "typical_error_in_force": 0.42, "typical_error_new": 0.39, "aiq_in_force": 0.7011,
+        "aiq_new": 0.7322, "aiq_lead_low": 0.0123, "aiq_lead_high": 0.0456, "best_single_quality": 0.81,
+        "best_single_cost_usd": 1.5,
+    }  # fmt: skip
+    gate = {"passes": True, "is_thin": False, "reasons": ["It routes better."], "numbers": numbers}
+    table = router_tables.create_table(document=empty_tables().to_document(), actor="x", gate=gate)
+    page = viewer().get(reverse("router-table", args=[table.pk])).content.decode()
+    assert re.search(r"Quality over cost.*0\.7011.*0\.7322.*0\.0123 to 0\.0456", page, re.DOTALL)
+    assert "Quality at the slider" not in page
+    assert "held back in folds" in page
+    thin = router_tables.create_table(
+        document=empty_tables().to_document(), actor="x", gate={**gate, "is_thin": True}
+    )
+    assert "a person decides" in viewer().get(reverse("router-table", args=[thin.pk])).content.decode()
+    assert "passed, thin evidence" in viewer().get(reverse("router")).content.decode()
