@@ -504,6 +504,42 @@ def test_no_page_holds_inline_script_style_or_handlers(filled: Filled) -> None:
     assert inline_parts(Client().get("/sign-in").content.decode()) == []
 
 
+class UnaskedFinder(HTMLParser):
+    """Collects the addresses of forms that take something away without asking first."""
+
+    # What is deleted can be brought back for a while.
+    HAS_UNDO = ("saved-view-delete",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self._dialogs = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._dialogs += tag == "dialog"
+        named = dict(attrs)
+        address = named.get("action") or ""
+        if tag != "form" or named.get("method") != "post" or not address.startswith("/") or self._dialogs:
+            return
+        name = str(resolve(address.partition("?")[0]).url_name)
+        if re.search(r"delete|remove|revoke|password|void", name) and name not in self.HAS_UNDO:
+            self.found.add(name)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._dialogs -= tag == "dialog"
+
+
+def test_nothing_is_taken_away_without_being_asked_first(filled: Filled) -> None:
+    finder = UnaskedFinder()
+    finder.feed('<form method="post" action="/people/1/password"></form>')
+    assert finder.found == {"person-password"}
+    client = operator()
+    for name, address in filled.addresses.items():
+        finder = UnaskedFinder()
+        finder.feed(client.get(address).content.decode())
+        assert finder.found == set(), name
+
+
 def test_every_page_has_a_title_one_heading_a_place_in_the_menu_and_no_leftover_of_a_template(
     filled: Filled, settings: Any
 ) -> None:
