@@ -41,6 +41,8 @@ from policies.errors import ConfigurationError, InUseError, InvalidValueError
 from policies.models import Tenant
 
 OBJECT_TYPE = "statement"
+# Why a statement of 0.00 is paid as it is issued.
+NOTHING_DUE = "nothing was due"
 
 
 class StepRefusedError(ConfigurationError):
@@ -158,7 +160,7 @@ def review(*, invoice: Invoice, actor: str, now: dt.datetime) -> Invoice:
 
 @transaction.atomic
 def issue(*, invoice: Invoice, actor: str, now: dt.datetime) -> Invoice:
-    """Give it its number, draw credit, book it, and freeze it.
+    """Give it its number, draw credit, book it, and freeze it; one of 0.00 is paid at once.
 
     Raises StepRefusedError when it was not reviewed, its month is not closed, or its sums changed since.
     """
@@ -185,6 +187,8 @@ def issue(*, invoice: Invoice, actor: str, now: dt.datetime) -> Invoice:
     keep_pdf(row, document)
     book(row, kind=Kind.ISSUE, reference=row.number_text, sign=1, actor=actor, now=now)
     record(row, actor=actor, action="issue", after={"number": row.number_text, "total": row.total_minor})
+    if not row.total_minor:  # nobody will ever pay it
+        return mark_paid(invoice=row, actor=actor, now=now, reference=NOTHING_DUE)
     return row
 
 

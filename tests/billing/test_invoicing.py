@@ -136,6 +136,21 @@ def test_issuing_needs_a_review_a_closed_month_and_sums_that_did_not_change(tmp_
     assert list(actions.order_by("id")) == ["draft", "review", "draft", "review", "issue"]
 
 
+def test_a_statement_of_nothing_has_a_number_and_is_paid_as_it_is_issued(tmp_path: Path) -> None:
+    world = make.world()
+    make.ingest(tmp_path, make.request_lines(world, make.request_id_at(NOON)))
+    close()
+    invoice = issued(world)
+    assert (invoice.state, invoice.number_text, invoice.total_minor) == (InvoiceState.PAID, "INV-000001", 0)
+    assert (invoice.paid_at, invoice.paid_by, invoice.payment_reference) == (NOW, "fiona", "nothing was due")
+    # What rounding took stays in the books: revenue is exact, and no cash and no debt come of it.
+    balances = {name: find_balance(tenant=world.tenant, account=name, currency="USD") for name in
+                ("revenue", "rounding", "receivable", "cash")}  # fmt: skip
+    exact = {"revenue": -make.COST_NANOUSD, "rounding": make.COST_NANOUSD, "receivable": 0, "cash": 0}
+    assert balances == exact
+    assert verify(now=NOW).differences == ()
+
+
 def test_a_currency_needs_a_rate_which_is_frozen_and_lines_are_rounded_once(tmp_path: Path) -> None:
     world = spend(tmp_path)
     change_profile(tenant=world.tenant, actor="fiona", currency="EUR")
