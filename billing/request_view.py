@@ -26,6 +26,7 @@ from billing.request_times import ForeignIdError, started_at_of
 from billing.stored_usage import usage_as_json, usage_from_json
 from billing.usage import Usage
 from policies.explaining import sentences
+from policies.score_columns import with_rows
 
 IN_FLIGHT = "in_flight"
 LOOKUP_THREADS = 4
@@ -99,7 +100,7 @@ def request_as_json(record: RequestRecord, attempts: Sequence[AttemptRecord]) ->
         **_cost(record.cost_nanousd),
         "attempt_count": record.attempt_count,
         "attempts": [_attempt_as_json(attempt) for attempt in attempts],
-        "decision": record.decision,
+        "decision": with_rows(record.decision),
         "features": record.features,
         "tags": record.tags,
     }

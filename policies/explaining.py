@@ -7,7 +7,7 @@ Pure. The record is written for every request, so it holds names and codes, no s
      "trace": ["long prompts", ["tagged", "skipped", "no tag team"], ["rest", "matched"]], "max_attempts": 2, "rev": 81}
 
 `rev` is the newest change that the worker knew of. An automatic rule adds `"tables"` (version of the router's tables),
-`"slider"`, and scores of six numbers: [name, quality, its standard error, expected nano-USD, expected ms, score].
+`"slider"`, and scores by column (`score_columns`): quality, its standard error, expected nano-USD and ms, score.
 `"pin"` says what became of a conversation's deployment: ["new"], ["kept", name], ["broken", name, reason].
 `"latencies"` [name, ms] are of the further names that a request gave, where they were ordered by latency.
 `"canary": true`: the version on trial served. A rule in `trace` that is a text alone was skipped: its condition did not
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.decision import Decision
+from policies.score_columns import AUTO_LENGTH, read_rows, to_columns
 from policies.stickiness import Pin
 
 MAX_DROPPED = 20
@@ -83,15 +84,19 @@ def decision_record(decision: Decision) -> dict[str, Any]:
         record["strategy"] = rule.strategy
     elif decision.sorted_by:
         record["strategy"] = decision.sorted_by
-    record["candidates"] = [deployment.name for deployment in decision.candidates]
+    candidates = record["candidates"] = [deployment.name for deployment in decision.candidates]
     if decision.dropped:
         record["dropped"] = [
             [name[:MAX_NAME_CHARACTERS], reason] for name, reason in decision.dropped[:MAX_DROPPED]
         ]
         if len(decision.dropped) > MAX_DROPPED:
             record["dropped_more"] = len(decision.dropped) - MAX_DROPPED
-    if decision.scores:
-        record["scores"] = [_score_row(score) for score in decision.scores]
+    scores = decision.scores
+    if scores:
+        is_auto = len(scores[0]) == AUTO_LENGTH
+        record["scores"] = (
+            to_columns(scores, candidates) if is_auto else [[name, _short(value)] for name, value in scores]
+        )
     if decision.further_latencies:
         record["latencies"] = [[name, _short(ms)] for name, ms in decision.further_latencies]
     if decision.slider is not None:
@@ -192,7 +197,7 @@ def _rule_sentence(entry: Any) -> str:
 
 
 def _score_sentences(record: Mapping[str, Any]) -> list[str]:
-    scores = record.get("scores", [])
+    scores = read_rows(record)
     if not scores:
         return []
     if record.get("strategy") == "auto":
@@ -239,21 +244,6 @@ def _pin_sentences(pin: list[str]) -> list[str]:
     return [f"The conversation leaves {pin[1]}: {_REASONS.get(pin[2], 'no rule names it any more')}."]
 
 
-def _score_row(score: tuple[Any, ...]) -> list[Any]:
-    if len(score) == 2:
-        return [score[0], _short(score[1])]
-    name, quality, error, nanousd, latency_ms, total = score
-    # Rounded by hand, in half the time that round() takes for digits; the latency is a tenth already.
-    return [
-        name,
-        round(quality * 1e4) / 1e4,
-        round(error * 1e4) / 1e4,
-        nanousd,
-        latency_ms,
-        round(total * 1e5) / 1e5,
-    ]
-
-
 def _pin_row(pin: Pin) -> list[str]:
     return [part for part in pin if part]
 
@@ -264,7 +254,7 @@ def _short(value: float | None) -> float | None:
 
 def candidates_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Every deployment that was looked at: {"name", "place", "score", "reason"}, those to be tried first."""
-    scores = {score[0]: score[1:] for score in record.get("scores", [])}
+    scores = {score[0]: score[1:] for score in read_rows(record)}
     strategy = record.get("strategy", "")
     listed = [
         {

@@ -17,6 +17,7 @@ from policies.asks import Ask, HealthView
 from policies.decision import RoutingError, decide
 from policies.explaining import decision_record
 from policies.features import FEATURE_NAMES, NO_TAGS, Features
+from policies.score_columns import read_latencies, with_columns
 from policies.snapshot import DeploymentSnapshot, KeyGrant, RoutingSnapshot
 
 HEALTH_REASONS = frozenset({"ejected", "cooling", "credential_rejected", "rate_room"})
@@ -103,6 +104,8 @@ def _latencies_of(decision: Mapping[str, Any]) -> Mapping[str, float | None]:
     scores = decision.get("scores")
     if not scores:
         return _NO_LATENCY
+    if isinstance(scores, dict):
+        return {**dict(read_latencies(decision)), **dict(decision.get("latencies", ()))}
     has_latencies = decision.get("strategy") != "least_cost"
     found: dict[str, float | None] = {}
     for name, *values in scores:
@@ -176,6 +179,8 @@ def differing_members(recorded: Mapping[str, Any], recomputed: Mapping[str, Any]
     # Nearly always they are equal, and one comparison of dictionaries says so.
     if origin.keys() >= ORIGIN_MEMBERS & recomputed.keys() and {**recomputed, **origin} == recorded:
         return []
+    # A record of an earlier release may say the same in another form.
+    recorded = with_columns(recorded)
     missing = object()
     names = (recorded.keys() | recomputed.keys()) - ORIGIN_MEMBERS
     return sorted(name for name in names if recorded.get(name, missing) != recomputed.get(name, missing))

@@ -35,6 +35,7 @@ from policies.explaining import decision_record, reason_text, sentences
 from policies.features import Features
 from policies.naming import name_instead, names_of
 from policies.rule_matching import RuleOutcome
+from policies.score_columns import ScoreRow, read_rows
 from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RoutingSnapshot, RuleSnapshot
 from policies.strategies import expected_cost_nanousd
 from policies.unmet_conditions import list_unmet
@@ -311,10 +312,11 @@ class _Score(NamedTuple):
 def _scores(decision: Decision) -> dict[str, _Score]:
     """Scores by deployment, from the decision's record: of the automatic router six values each, else two."""
     found: dict[str, _Score] = {}
-    for entry in decision_record(decision).get("scores", []):
-        if len(entry) >= 6:
-            name, quality, error, cost_nanousd, latency_ms, score = entry[:6]
-            found[name] = _Score(score, quality, error, cost_nanousd, latency_ms)
+    for entry in read_rows(decision_record(decision)):
+        if isinstance(entry, ScoreRow):
+            found[entry.name] = _Score(
+                entry.score, entry.quality, entry.error, entry.cost_nanousd, entry.latency_ms
+            )
         else:
             found[entry[0]] = _Score(entry[1])
     return found

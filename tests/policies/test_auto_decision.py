@@ -11,6 +11,7 @@ from policies.autorouter.tables import Rating, RouterTables
 from policies.decision import Decision, ModelNotFound, decide
 from policies.explaining import decision_record, sentences
 from policies.features import Features
+from policies.score_columns import read_rows
 from policies.snapshot import ModelSnapshot, PolicySnapshot
 from tests.make_routing import FakeHealth, make_deployments, make_grant, make_policy, make_snapshot
 
@@ -160,7 +161,7 @@ def test_the_record_explains_an_automatic_decision_in_under_a_kilobyte() -> None
     record = decision_record(route(features=Features(conversation="c" * 16), conversation_deployment="gone"))
     assert record["tables"] == 7 and record["slider"] == 5.0
     assert record["pin"] == ["broken", "gone", "not_listed"]
-    assert [len(row) for row in record["scores"]] == [6, 6, 6]
+    assert [len(row) for row in read_rows(record)] == [6, 6, 6]
     told = " ".join(sentences(record))
     assert "quality 0.89" in told and "leaves gone" in told
     assert len(str(record)) < 1000

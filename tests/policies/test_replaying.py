@@ -25,6 +25,7 @@ from policies.replaying import (
     recompute,
     replay,
 )
+from policies.score_columns import read_rows, with_rows
 from policies.snapshot import KeyGrant, ModelSnapshot, RoutingSnapshot
 from tests.make_routing import FakeHealth, make_deployments, make_grant, make_policy, make_snapshot
 
@@ -155,6 +156,9 @@ def test_deciding_again_from_the_record_gives_the_recorded_decision(
     again = recompute(stored, snapshot=snapshot, grant=grant)
     assert differing_members(stored.decision, again) == []
     assert orjson.dumps(again) == orjson.dumps(stored.decision)
+    # A record that an earlier release wrote.
+    earlier = stored._replace(decision=with_rows(stored.decision))
+    assert differing_members(earlier.decision, recompute(earlier, snapshot=snapshot, grant=grant)) == []
 
 
 def decided(view: FakeHealth, *listed: dict[str, Any]) -> tuple[StoredRequest, RoutingSnapshot]:
@@ -184,7 +188,7 @@ def test_a_latency_is_judged_by_as_many_digits_as_are_recorded() -> None:
     )
     view = FakeHealth({}, {CATALOG["small@a"].id: 123.48})
     stored = store(ask, asked, decision_record(decide(ask, asked, snapshot, make_grant(), view, draw=0.5)))
-    assert [score[4] for score in stored.decision["scores"]] == [123.5, 123.5]
+    assert [score[4] for score in read_rows(stored.decision)] == [123.5, 123.5]
     assert recompute(stored, snapshot=snapshot, grant=make_grant()) == stored.decision
 
 

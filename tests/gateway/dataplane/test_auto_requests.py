@@ -8,6 +8,7 @@ import orjson
 
 from gateway.dataplane.listings import list_models
 from policies.autorouter.tables import Rating, RouterTables
+from policies.score_columns import read_rows
 from tests.gateway.dataplane.in_process import Answer, Plane, chat, refusal, stream
 from tests.make_routing import make_grant, make_policy, make_snapshot
 
@@ -60,7 +61,7 @@ async def test_the_router_chooses_and_the_record_says_by_what():
     assert (client.status, plane.calls()) == (200, ["weak"])
     intent = plane.lines("intent")[0]
     assert intent["decision"]["tables"] == 3
-    assert [row[0] for row in intent["decision"]["scores"]] == ["weak", "fair", "strong"]
+    assert [row.name for row in read_rows(intent["decision"])] == ["weak", "fair", "strong"]
     assert intent["features"]["task_type"] and len(intent["features"]["workload"]) == 16
     assert b"hi" not in orjson.dumps([intent["features"], intent["decision"]]).replace(b"hint", b"")
 
