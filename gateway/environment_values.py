@@ -36,8 +36,8 @@ def origins(name: str) -> tuple[str, ...]:
         origin = text.strip().lower()
         if origin and origin != "*" and not _ORIGIN.fullmatch(origin):
             raise SystemExit(
-                f"{name} holds {text.strip()[:80]!r}: set it to origins such as https://app.example.com, without a path "
-                "or a slash at the end, separated by commas, or to * for all."
+                f"{name} holds {text.strip()[:80]!r}: set it to origins such as https://app.example.com, without a "
+                "path or a slash at the end, separated by commas, or to * for all."
             )
         if origin:
             found.append(origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], "")))

@@ -5,7 +5,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
 from gateway.metrics import metrics
-from gateway.views import catalog, find, home, policy_testing, rate_limits, sign_in
+from gateway.views import api_reference, catalog, find, home, policy_testing, rate_limits, sign_in
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -26,6 +26,8 @@ urlpatterns = [
     path("metrics", metrics, name="metrics"),
     path("", include("policies.urls")),
     path("", include("billing.urls")),
+    path("api/v1/docs", api_reference.list_operations, name="api-reference"),
+    path("api/v1/docs/<slug:slug>", api_reference.show_group, name="api-reference-group"),
     path("api/v1/", include("gateway.api_urls")),
     path("admin/login/", sign_in.enter_back_office),
     path("admin/", admin.site.urls),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from django import template
 from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from billing.currencies import format_amount, round_amount
@@ -24,6 +25,8 @@ from billing.pricebook import ABOVE, PriceError, read_rate_key
 from policies.permissions import Ability, may
 
 register = template.Library()
+
+_BACKTICKS = re.compile(r"`([^`]+)`")
 
 # Verbs of the audit log whose past is not made with -ed.
 PAST_OF = {
@@ -207,6 +210,12 @@ def signed_percent(ratio: float | None) -> str:
 def pretty_json(value: Any) -> str:
     """Write JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
+def code_words(text: str) -> SafeString:
+    """Text in which names stand in backticks, with those as code."""
+    return mark_safe(_BACKTICKS.sub(r"<code>\1</code>", escape(text)))  # noqa: S308  (escaped before)
 
 
 @register.filter

@@ -86,6 +86,7 @@ CEILINGS = {
     "scheduled-mail-new": 8,
     "rate-limits": 8, "rate-limit-new": 8, "rate-limit-edit": 8,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
+    "api-reference": 6, "api-reference-group": 6,
 }  # fmt: skip
 ABILITY_OF = {
     **dict.fromkeys(CEILINGS, Ability.READ),
@@ -172,6 +173,7 @@ def filled(tmp_path: Path) -> Filled:
         "scheduled": 0,
         "credit": world.tenant.pk,
         "billing": world.tenant.pk,
+        "api": "caller",
     }
     addresses = {}
     for name in CEILINGS:
@@ -181,12 +183,13 @@ def filled(tmp_path: Path) -> Filled:
             addresses[name] = reverse(name, args=[world.tenant.pk])
         elif (
             (name.endswith("s") and not name.startswith("policy-"))
-            or name in ("home", "find", "people", "audit", "router", "unpriced", "spend")
+            or name in ("home", "find", "people", "audit", "router", "unpriced", "spend", "api-reference")
             or is_new
         ):
             addresses[name] = reverse(name)
         else:
             addresses[name] = reverse(name, args=[pks[kind]])
+    addresses["api-reference-group"] = reverse("api-reference-group", args=["rate-limits"])
     addresses["spend-savings"] = reverse("spend-savings")
     addresses["statement-close"] = reverse("statement-close", args=[f"{timezone.now():%Y-%m}"])
     addresses["find"] += "?q=smol"
