@@ -16,7 +16,8 @@ from policies.naming import FAST_TARGET_MS, PRESETS
 from policies.snapshot import DeploymentSnapshot, RoutingSnapshot, RuleSnapshot, Strategy
 from policies.strategies import put_in_order, tenth
 
-_Group = tuple[Strategy, list[DeploymentSnapshot], list[float]]
+# (strategy, deployments, weights, whether it belongs to the first name that resolved)
+_Group = tuple[Strategy, list[DeploymentSnapshot], list[float], bool]
 
 
 class Collected:
@@ -34,21 +35,24 @@ class Collected:
         "_unfit_groups",
         "dropped",
         "further_latencies",
+        "is_first_name",
         "slider",
     )
 
     def __init__(self, needs: Needs, health: HealthView, snapshot: RoutingSnapshot) -> None:
         self.dropped: list[Dropped] = []
-        self.further_latencies: list[tuple[str, float | None]] = []
+        self.further_latencies: list[tuple[str, float | int | None]] = []
         # Where an automatic rule stands on its slider, for the first such rule.
-        self.slider: float | None = None
+        self.slider: float | int | None = None
+        # Whether what is added belongs to the first name that resolved: the rule that the decision names.
+        self.is_first_name = True
         self._needs = needs
         self._health = health
         self._router = snapshot.router
         self._rule: RuleSnapshot | None = None
         self._preset = ""
         self._seen: set[int] = set()
-        # (strategy, deployments, weights): what is fit to be called, and the same with what health speaks against.
+        # What is fit to be called, and the same with what health speaks against.
         self._healthy_groups: list[_Group] = []
         self._unfit_groups: list[_Group] = []
         self._unfit: list[Dropped] = []
@@ -109,14 +113,17 @@ class Collected:
                     continue
             self.dropped.append(Dropped(deployment.name, problem))
         if healthy:
-            self._healthy_groups.append((strategy, healthy, healthy_weights))
+            self._healthy_groups.append((strategy, healthy, healthy_weights, self.is_first_name))
         if unfit:
-            self._unfit_groups.append((strategy, unfit, unfit_weights))
+            self._unfit_groups.append((strategy, unfit, unfit_weights, self.is_first_name))
 
     def candidates(
         self, ask: Ask, features: Features, draw: float
     ) -> tuple[tuple[DeploymentSnapshot, ...], tuple[tuple[Any, ...], ...]]:
-        """Order what is fit to be called. When nothing is, what is ejected or cooling is better than nothing."""
+        """Order what is fit to be called. When nothing is, what is ejected or cooling is better than nothing.
+
+        Scores are those of the rule that the decision names; another strategy's numbers would be read as its own.
+        """
         groups = self._healthy_groups
         if groups:
             self.dropped.extend(self._unfit)
@@ -124,7 +131,7 @@ class Collected:
             groups = self._unfit_groups
         ordered: list[DeploymentSnapshot] = []
         scores: tuple[tuple[Any, ...], ...] = ()
-        for strategy, deployments, weights in groups:
+        for strategy, deployments, weights, is_first_name in groups:
             found: Sequence[DeploymentSnapshot]
             if strategy == "auto":
                 found, group_scores = self._ranked(deployments, features)
@@ -135,7 +142,7 @@ class Collected:
                 group_scores = (
                     tuple((d.name, value) for d, value in zip(found, values, strict=True)) if values else ()
                 )
-            if not scores:
+            if is_first_name and not scores:
                 scores = group_scores
             elif strategy in ("auto", "least_latency"):
                 self.further_latencies += [

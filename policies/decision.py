@@ -11,7 +11,7 @@ does not take it away, unless the provider refused our credential or its own lim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from policies.asks import Ask, Dropped, HealthView, ProviderSort
 from policies.collecting import Collected
@@ -28,22 +28,22 @@ Path = Literal["fixed", "routed", "pinned"]
 class RoutingError(Exception):
     """A request that cannot be routed. RoutingError ── ModelNotFound (404), PinNeedsDeployment (400)."""
 
-    status = 400
-    code = "routing_error"
-    param: str | None = "model"
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "routing_error"
+    param: ClassVar[str | None] = "model"
 
 
 class ModelNotFound(RoutingError):
     """No such name, or not for this key: the two look the same, so that names do not leak."""
 
-    status = 404
-    code = "model_not_found"
+    status: ClassVar[int] = 404
+    code: ClassVar[str] = "model_not_found"
 
 
 class PinNeedsDeployment(RoutingError):
     """A pinned request named a policy, or a model with several deployments."""
 
-    code = "pin_needs_deployment"
+    code: ClassVar[str] = "pin_needs_deployment"
 
 
 class Decision(NamedTuple):
@@ -70,10 +70,10 @@ class Decision(NamedTuple):
     scores: tuple[tuple[Any, ...], ...] = ()
     revision: int = 0
     tables_version: int | None = None
-    slider: float | None = None
+    slider: float | int | None = None
     pin: Pin | None = None
     is_canary: bool = False
-    further_latencies: tuple[tuple[str, float | None], ...] = ()
+    further_latencies: tuple[tuple[str, float | int | None], ...] = ()
     sorted_by: ProviderSort = ""
 
 
@@ -111,7 +111,7 @@ def decide(
             deployments = find_deployments(name, snapshot, grant)
             if deployments is not None:
                 collected.add_group(ask.provider_sort or "priority", deployments)
-                is_resolved = True
+                is_resolved, collected.is_first_name = True, False
                 continue
             named = find_preset(name, snapshot, grant)
             if named is None:
@@ -126,7 +126,7 @@ def decide(
             policy, rule, is_canary = found_policy, matched, takes_canary
         if matched is not None:
             collected.add_rule(matched, ask, preset)
-        is_resolved = True
+        is_resolved, collected.is_first_name = True, False
     if not is_resolved:
         raise _not_found(ask, snapshot, grant)
     candidates, scores = collected.candidates(ask, features, draw)

@@ -101,8 +101,8 @@ class RecordedHealth:
 
 def _latencies_of(decision: Mapping[str, Any]) -> Mapping[str, float | None]:
     """Deployment name -> ms. Costs are whole numbers, latencies are not; the router's scores have a place for them."""
-    scores = decision.get("scores")
-    if not scores:
+    scores = decision.get("scores", ())
+    if not scores and "latencies" not in decision:
         return _NO_LATENCY
     if isinstance(scores, dict):
         return {**dict(read_latencies(decision)), **dict(decision.get("latencies", ()))}

@@ -105,6 +105,20 @@ def test_the_short_name_of_a_preset_is_that_of_the_shipped_policy() -> None:
     assert names(route("auto:cost", policy=policy))[0] == "cheap"
 
 
+def test_scores_of_another_strategy_are_never_read_as_the_routers() -> None:
+    # The automatic rule is left without a candidate; a further name brings one, with costs for scores.
+    decision = route(
+        rule={"deployments": ["best@x"]},
+        features=Features(input_tokens=1000, conversation="0123456789abcdef"),
+        excluded_models=("best",),
+        models=("good",),
+        provider_sort="least_cost",
+        conversation_deployment="cheap@x",
+    )
+    assert (names(decision), decision.scores) == (["good"], ())
+    assert sentences(decision_record(decision))
+
+
 def test_what_the_caller_does_not_want_is_left_out_with_its_reason() -> None:
     decision = route(allowed_models=("good",), excluded_models=("nothing",))
     assert names(decision) == ["good"]
