@@ -23,6 +23,7 @@ from billing.catalog_ratings import read_router_now
 from billing.models import Evidence
 from billing.router_report import read_report
 from policies import router_tables
+from policies.autorouter.cross_validation import MIN_REQUESTS
 from policies.errors import ConfigurationError
 from policies.models import Model, RouterTable
 from policies.permissions import Ability, actor_name, needs
@@ -125,6 +126,8 @@ def show_table(request: HttpRequest, pk: int) -> HttpResponse:
             "ratings": len(document.get("ratings") or {}),
         },
         "is_learnt": bool(document.get("learnt_at_unix_s")),
+        "default": document.get("default"),
+        "proof_count": MIN_REQUESTS,
         "can_go_back": table.state == RouterTable.State.ACTIVE and router_tables.can_roll_back(table),
     }
     return render(request, "router/table.html", context)
