@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 
 from billing import credits
 from billing.billing_profiles import profile_of
@@ -35,6 +35,7 @@ from billing.issued_pdfs import keep_pdf
 from billing.ledger import Kind
 from billing.minor_units import minor_of, minor_text, nano_of_minor, round_half_up
 from billing.models import Invoice, InvoiceKind, InvoiceLine, InvoiceState
+from billing.rating import NANOUSD_PER_USD
 from billing.statement_document import (
     CreditDrawn,
     Note,
@@ -50,12 +51,19 @@ from policies.errors import InvalidValueError
 
 
 class Left(NamedTuple):
-    """What no credit note has taken of a line yet, or what one takes of it. `is_all`: nothing was taken before."""
+    """What no credit note has taken of a line yet, or what one takes of it. `is_all`: nothing was taken before.
+
+    `units`: those that are left, or taken; None where an amount is taken, and nobody said of which units. `note_count`:
+    credit notes that took some of it, `amount_count` those of them that took an amount.
+    """
 
     line: InvoiceLine
     amount_minor: int
     amount_nanousd: int
     is_all: bool = True
+    units: int | None = None
+    note_count: int = 0
+    amount_count: int = 0
 
 
 @transaction.atomic
@@ -67,10 +75,12 @@ def write_credit_note(
     reason: str,
     positions: Collection[int] | None = None,
     amounts_minor: Mapping[int, int] | None = None,
+    units: Mapping[int, int] | None = None,
 ) -> Invoice:
     """Credit what is left of the lines at these positions; None: of all. It is issued at once, with its own number.
 
-    `amounts_minor`: of some of them only so much, in the smallest unit of the currency, before tax.
+    `amounts_minor`: of some of them only so much, in the smallest unit of the currency, before tax. `units`: of some
+    only so many of what they count, at their unit price, rounded once.
     Raises InvalidValueError, and StepRefusedError when there is nothing to correct.
     """
     if not reason.strip():
@@ -83,7 +93,7 @@ def write_credit_note(
         raise StepRefusedError(
             f"{corrected} is {corrected.get_state_display()}: issued invoices are corrected"
         )
-    taken = _choose(corrected, positions, amounts_minor or {})
+    taken = choose_parts(corrected, positions, amounts_minor or {}, units or {})
     row = Invoice(
         tenant=corrected.tenant,
         kind=InvoiceKind.CREDIT_NOTE,
@@ -122,6 +132,8 @@ def list_left(invoice: Invoice) -> list[Left]:
         notes=Count("credited"),
         taken_minor=Sum("credited__amount_minor", default=0),
         taken_nanousd=Sum("credited__amount_nanousd", default=0),
+        taken_units=Sum("credited__quantity", default=0),
+        amounts=Count("credited", filter=Q(credited__quantity=0)),
     )
     left = []
     for line in lines.order_by("position"):
@@ -129,29 +141,41 @@ def list_left(invoice: Invoice) -> list[Left]:
         minor = line.amount_minor + line.taken_minor
         if minor or not line.notes:
             exact = _exact(invoice, minor, line.amount_nanousd + line.taken_nanousd)
-            left.append(Left(line, minor, exact, not line.notes))
+            units = line.quantity + line.taken_units
+            left.append(Left(line, minor, exact, not line.notes, units, line.notes, line.amounts))
     return left
 
 
-def _choose(
-    corrected: Invoice, positions: Collection[int] | None, amounts_minor: Mapping[int, int]
+def choose_parts(
+    corrected: Invoice,
+    positions: Collection[int] | None,
+    amounts_minor: Mapping[int, int],
+    units: Mapping[int, int],
 ) -> list[Left]:
+    """What a credit note over these lines, amounts and units takes of each. Raises as `write_credit_note` does."""
     left = {one.line.position: one for one in list_left(corrected)}
     if not left:
         raise StepRefusedError(f"all of {corrected} is credited already")
     chosen = set(left) if positions is None else set(positions)
     if not chosen:
         raise InvalidValueError({"lines": ["choose at least one line"]})
-    if gone := sorted((chosen | set(amounts_minor)) - set(left)):
+    if gone := sorted((chosen | set(amounts_minor) | set(units)) - set(left)):
         raise InvalidValueError({"lines": [f"line {gone[0]} is not there, or credited already"]})
-    if strays := sorted(set(amounts_minor) - chosen):
+    if strays := sorted((set(amounts_minor) | set(units)) - chosen):
         raise InvalidValueError({"lines": [f"line {strays[0]} has an amount and is not chosen"]})
-    return [_part(corrected, left[position], amounts_minor.get(position)) for position in sorted(chosen)]
+    if both := sorted(set(amounts_minor) & set(units)):
+        raise InvalidValueError({"lines": [f"line {both[0]}: write an amount or a quantity, not both"]})
+    return [
+        _part_of_units(corrected, left[position], units[position])
+        if position in units
+        else _part(corrected, left[position], amounts_minor.get(position))
+        for position in sorted(chosen)
+    ]
 
 
 def _part(invoice: Invoice, left: Left, wanted_minor: int | None) -> Left:
     if wanted_minor is None or wanted_minor == left.amount_minor:
-        return left
+        return left._replace(units=None) if left.amount_count else left
     # Of a line that gives something back (a correction) the part is negative too.
     sign = -1 if left.amount_minor < 0 else 1
     if not 0 < sign * wanted_minor < sign * left.amount_minor:
@@ -160,6 +184,34 @@ def _part(invoice: Invoice, left: Left, wanted_minor: int | None) -> Left:
             {"lines": [f"of line {left.line.position} at most {most} is left, and more than 0"]}
         )
     return Left(left.line, wanted_minor, _exact(invoice, wanted_minor, None), is_all=False)
+
+
+def _part_of_units(invoice: Invoice, left: Left, units: int) -> Left:
+    """So many units at the line's price, rounded once. All that are left take what is left, down to the last cent."""
+    line, digits = left.line, invoice.minor_digits
+    sign = -1 if line.quantity < 0 else 1
+    if not line.unit_usd or not left.units:
+        raise InvalidValueError(
+            {"lines": [f"line {line.position} has no units left to credit: write an amount"]}
+        )
+    if not 0 < sign * units <= sign * left.units:
+        raise InvalidValueError(
+            {"lines": [f"of line {line.position} at most {left.units:,} units are left, and more than 0"]}
+        )
+    if left.is_all and units == left.units:
+        return left
+    usd = Fraction(line.unit_usd) * units / line.unit_size
+    minor = round_half_up(usd * Fraction(invoice.exchange_rate) * 10**digits)
+    if units == left.units and abs(minor - left.amount_minor) <= left.note_count + 1:
+        minor = left.amount_minor  # each note before was rounded by itself
+    if not 0 < sign * minor <= sign * left.amount_minor:
+        text = (
+            f"{units:,} units of line {line.position} come to {minor_text(minor, digits)}:"
+            f" at most {minor_text(left.amount_minor, digits)} is left, and more than 0"
+        )
+        raise InvalidValueError({"lines": [text]})
+    exact = _exact(invoice, minor, round_half_up(usd * NANOUSD_PER_USD))
+    return Left(line, minor, exact, is_all=False, units=units)
 
 
 def _exact(invoice: Invoice, amount_minor: int, exact_nanousd: int | None) -> int:
@@ -227,8 +279,8 @@ def _negate(position: int, line: StatementLine, taken: Left, original: Statement
         priced_by=line.priced_by,
         sale_term_id=line.sale_term_id,
         sale_price_id=line.sale_price_id,
-        # A part is an amount: nobody said which of the units it is for.
-        quantity=None if line.quantity is None or not taken.is_all else -line.quantity,
+        # A part that is an amount has none: nobody said which of the units it is for.
+        quantity=None if line.quantity is None or taken.units is None else -taken.units,
         unit_usd=line.unit_usd,
         unit_size=line.unit_size,
         tax_ratio=line.tax_ratio,

@@ -159,10 +159,13 @@ def describe(line: StatementLine) -> str:
 
 def rate_text(line: StatementLine) -> str:
     """The unit price with its unit: "2.50 / 1M"; "0.01 each"; "0.24 / hour"."""
-    if line.unit_usd is None:
-        return ""
-    size = {1: " each", 3600: " / hour", 1_000_000: " / 1M"}.get(line.unit_size, f" / {line.unit_size:,}")
-    return f"{decimal_text(line.unit_usd)}{size}"
+    return "" if line.unit_usd is None else unit_text(line.unit_usd, line.unit_size)
+
+
+def unit_text(unit_usd: Decimal, unit_size: int) -> str:
+    """A price with the units that it is for."""
+    size = {1: " each", 3600: " / hour", 1_000_000: " / 1M"}.get(unit_size, f" / {unit_size:,}")
+    return f"{decimal_text(unit_usd)}{size}"
 
 
 def decimal_text(number: Decimal) -> str:

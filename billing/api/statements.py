@@ -136,12 +136,24 @@ class ReasonSerializer(StrictSerializer):
 
 
 class CreditPartSerializer(StrictSerializer):
-    """How much of a line is credited, before tax."""
+    """How much of a line is credited, before tax: an amount, or a quantity at the line's unit price."""
 
     position = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
     amount_minor = serializers.IntegerField(
-        min_value=-(2**62), max_value=2**62, help_text="In the smallest unit of the invoice's currency."
+        min_value=-(2**62),
+        max_value=2**62,
+        required=False,
+        help_text="In the smallest unit of the invoice's currency.",
     )
+    quantity = serializers.IntegerField(
+        min_value=-(2**62), max_value=2**62, required=False, help_text="Units of the line's meter."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """One of both."""
+        if ("amount_minor" in attrs) == ("quantity" in attrs):
+            raise serializers.ValidationError("write amount_minor or quantity, one of both")
+        return attrs
 
 
 class CreditNoteSerializer(ReasonSerializer):
@@ -284,10 +296,15 @@ class CreditNotesView(ManagementView):
             now=timezone.now(),
             reason=fields["reason"],
             positions=fields.get("positions"),
-            amounts_minor={part["position"]: part["amount_minor"] for part in fields.get("parts", ())},
+            amounts_minor=_said_of(fields, "amount_minor"),
+            units=_said_of(fields, "quantity"),
         )
         headers = {"Location": f"{StatementsView.location}/{note.pk}"}
         return self.show(self.reread(note), code=status.HTTP_201_CREATED, headers=headers)
+
+
+def _said_of(fields: dict[str, Any], name: str) -> dict[int, int]:
+    return {part["position"]: part[name] for part in fields.get("parts", ()) if name in part}
 
 
 class FindingSerializer(StrictSerializer):

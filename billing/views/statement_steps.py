@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
@@ -21,12 +21,12 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
 from billing import invoicing
-from billing.credit_notes import Left, list_left, list_open_lines, write_credit_note
+from billing.credit_notes import Left, choose_parts, list_left, list_open_lines, write_credit_note
 from billing.minor_units import minor_text
 from billing.models import Invoice, InvoiceKind, InvoiceLine, InvoiceState
 from billing.periods import is_closed
 from billing.statement_listing import confirm_name, list_months, money, name_of, read_month
-from billing.statement_pdf import minor_text_grouped
+from billing.statement_pdf import minor_text_grouped, unit_text
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.forms import ConsoleForm
 from policies.models import Tenant
@@ -241,7 +241,7 @@ def credit(request: HttpRequest, pk: int) -> HttpResponse:
     """Choose the lines of a credit note, and write it."""
     invoice = _find(pk)
     left = list_left(invoice) if can_be_credited(invoice) else []
-    context = {
+    context: dict[str, Any] = {
         "invoice": invoice,
         "name": name_of(invoice),
         "confirm": confirm_name(invoice),
@@ -253,7 +253,18 @@ def credit(request: HttpRequest, pk: int) -> HttpResponse:
         return render(request, "statements/credit.html", context)
     chosen = {int(text[:9]) for text in request.POST.getlist("line") if text.isascii() and text.isdecimal()}
     reason = _text(request, "reason")
+    context |= {"chosen": chosen, "reason": reason}
     try:
+        units = _read_units(request, chosen)
+        amounts = _read_amounts(request, invoice, chosen, left, units)
+        if "preview" in request.POST:
+            parts = choose_parts(invoice, chosen, amounts, units)
+            credited = {part.line.position: _shown(invoice, part.amount_minor) for part in parts}
+            context["rows"] = [
+                replace(row, credited=credited.get(row.line.position, "")) for row in context["rows"]
+            ]
+            context["sum"] = money(sum(part.amount_minor for part in parts), invoice)
+            return render(request, "statements/credit.html", context)
         if not is_confirmed(request, confirm_name(invoice)):
             raise InvalidValueError({})
         note = write_credit_note(
@@ -262,33 +273,73 @@ def credit(request: HttpRequest, pk: int) -> HttpResponse:
             now=timezone.now(),
             reason=reason,
             positions=chosen,
-            amounts_minor=_read_amounts(request, invoice, chosen),
+            amounts_minor=amounts,
+            units=units,
         )
     except ConfigurationError as refusal:
-        context |= {"chosen": chosen, "reason": reason, "refusal": str(refusal)}
+        context["refusal"] = str(refusal)
         return render(request, "statements/credit.html", context, status=422)
     messages.success(request, f"{note} is issued: it takes {money(-note.total_minor, note)} off {invoice}.")
     return redirect("statement", pk=note.pk)
 
 
-def _credit_rows(
-    request: HttpRequest, invoice: Invoice, left: list[Left]
-) -> list[tuple[InvoiceLine, str, str, bool]]:
-    """Each line, what is left of it, what was typed or else all of that, and whether nothing was taken before."""
+@dataclass(frozen=True, slots=True)
+class CreditRow:
+    """A line on the form: what is left of it, what was typed (else all that is left), and what that credits."""
+
+    line: InvoiceLine
+    left: str
+    units_left: int | None
+    unit_price: str
+    amount: str
+    units: str
+    is_all: bool
+    credited: str = ""
+
+
+def _credit_rows(request: HttpRequest, invoice: Invoice, left: list[Left]) -> list[CreditRow]:
     rows = []
     for one in left:
-        whole = minor_text(one.amount_minor, invoice.minor_digits)
-        typed = request.POST.get(f"amount-{one.line.position}", whole).replace("\0", "")[:30]
-        rows.append((one.line, minor_text_grouped(one.amount_minor, invoice.minor_digits), typed, one.is_all))
+        line, whole = one.line, minor_text(one.amount_minor, invoice.minor_digits)
+        typed = request.POST.get(f"amount-{line.position}", whole).replace("\0", "")[:30]
+        units = request.POST.get(f"units-{line.position}", "").replace("\0", "")[:30]
+        price = unit_text(Decimal(line.unit_usd), line.unit_size) if line.unit_usd else ""
+        rows.append(
+            CreditRow(line, _shown(invoice, one.amount_minor), one.units, price, typed, units, one.is_all)
+        )
     return rows
 
 
-def _read_amounts(request: HttpRequest, invoice: Invoice, chosen: set[int]) -> dict[int, int]:
-    """What is to be credited of the chosen lines, in minor units. Nothing typed: all that is left."""
+def _shown(invoice: Invoice, amount_minor: int) -> str:
+    return minor_text_grouped(amount_minor, invoice.minor_digits)
+
+
+def _read_units(request: HttpRequest, chosen: set[int]) -> dict[int, int]:
+    """How many units of the chosen lines are to be credited, where that was typed."""
+    units = {}
+    for position in sorted(chosen):
+        text = request.POST.get(f"units-{position}", "").strip()[:30]
+        if not text:
+            continue
+        try:
+            units[position] = int(text.replace(",", ""))
+        except ValueError:
+            raise InvalidValueError({"": [f"line {position}: write a quantity like 120000"]}) from None
+    return units
+
+
+def _read_amounts(
+    request: HttpRequest, invoice: Invoice, chosen: set[int], left: list[Left], units: dict[int, int]
+) -> dict[int, int]:
+    """What is to be credited of the chosen lines, in minor units. Nothing typed: all that is left.
+
+    What the form says before anybody writes into it is no amount beside a quantity.
+    """
+    whole = {one.line.position: minor_text(one.amount_minor, invoice.minor_digits) for one in left}
     amounts = {}
     for position in sorted(chosen):
         text = request.POST.get(f"amount-{position}", "").strip()[:30]
-        if not text:
+        if not text or (position in units and text == whole.get(position)):
             continue
         try:
             minor = Decimal(text).scaleb(invoice.minor_digits)

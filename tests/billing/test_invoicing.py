@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import threading
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,49 @@ def test_a_part_of_a_line_is_credited_and_never_more_than_is_left(
     assert (list_left(invoice), owed(world, currency)) == ([], 0)
     if currency == "USD":
         assert find_balance(tenant=world.tenant, account="revenue", currency="USD") == 0
+    assert verify(now=NOW).differences == ()
+
+
+@pytest.mark.parametrize(("currency", "rate"), [("USD", ""), ("JPY", "155.55"), ("EUR", "0.913700000001")])
+def test_units_of_a_line_are_credited_at_its_price_and_all_of_them_are_the_line(
+    tmp_path: Path, currency: str, rate: str
+) -> None:
+    world = spend(tmp_path, count=2)
+    change_profile(tenant=world.tenant, actor="fiona", currency=currency, tax_ratio=Decimal("0.19"))
+    if rate:
+        add_rate(currency=currency, rate=rate, first_day=OCTOBER, source="a test", actor="fiona")
+    close()
+    invoice = issued(world)
+
+    def credit(position: int, **more: dict[int, int]) -> Invoice:
+        return write_credit_note(
+            invoice=invoice, actor="fiona", now=NOW, reason="agreed", positions=[position], **more
+        )
+
+    fx = Fraction(rate or 1) * 10**invoice.minor_digits
+    notes = []
+    for units in (333, 700, 1, 566):  # of 1,600 at 50,000 USD a million
+        notes.append(credit(1, units={1: units}))
+        (line,) = from_json(notes[-1].document).lines
+        assert (line.quantity, line.unit_usd, line.unit_size) == (-units, Decimal(50_000), 1_000_000)
+        exact = Fraction(units, 20) * fx
+        # Rounded once; the last one takes what is left, whatever the notes before were rounded by.
+        assert abs(-line.amount_minor - exact) <= (Fraction(1, 2) if units != 566 else 4)
+    assert -sum(note.subtotal_minor for note in notes) == invoice.lines.get(position=1).amount_minor
+    (whole,) = from_json(credit(2, units={2: 400}).document).lines
+    assert (whole.quantity, whole.description) == (-400, "Input tokens read from the cache")
+    for wrong in (0, -1, 1_001, 10**18):
+        with pytest.raises(InvalidValueError, match="at most 1,000 units"):
+            credit(3, units={3: wrong})
+    with pytest.raises(InvalidValueError, match="not both"):
+        credit(3, units={3: 1}, amounts_minor={3: 1})
+    # What an amount took is of no units: the rest is not theirs either, and more than is left is refused.
+    credit(3, amounts_minor={3: 5_000})
+    with pytest.raises(InvalidValueError, match=r"999 units of line 3 come to [0-9.]+: at most"):
+        credit(3, units={3: 999})
+    (rest,) = from_json(credit(3).document).lines
+    assert (rest.quantity, rest.description) == (None, "Output tokens, a part")
+    assert (list_left(invoice), owed(world, currency)) == ([], 0)
     assert verify(now=NOW).differences == ()
 
 

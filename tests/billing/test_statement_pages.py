@@ -202,6 +202,34 @@ def test_a_credit_note_over_a_part_of_a_line(tmp_path: Path) -> None:
     assert ('value="1.25"' in page, "a part is credited already" in page) == (True, True)
 
 
+def test_a_credit_note_over_units_is_worked_out_before_it_is_issued(tmp_path: Path) -> None:
+    invoice = issued(tmp_path)
+    client = finance()
+    here = reverse("statement-credit", args=[invoice.pk])
+    line = invoice.lines.get(position=2)
+    sent: dict[str, Any] = {
+        "line": ["2"],
+        "reason": "agreed",
+        "confirm_name": "INV-000001",
+        "amount-2": "2.00",
+    }
+    for wrong in ("x", "1.5", "-1", "0", str(line.quantity + 1)):
+        answer = client.post(here, {**sent, "units-2": wrong})
+        assert (answer.status_code, "line 2" in text_of(answer).lower()) == (422, True), wrong
+    assert "not both" in text_of(client.post(here, {**sent, "units-2": "100", "amount-2": "1"}))
+    shown = client.post(here, {**sent, "units-2": "100", "preview": "1", "confirm_name": ""})
+    assert shown.status_code == 200
+    assert "0.50 USD" in text_of(shown) and "Nothing is issued yet" in text_of(shown)
+    assert 'name="units-2" value="100"' in shown.content.decode()
+    assert not invoice.credit_notes.exists()
+    assert client.post(here, {**sent, "units-2": "100"}, follow=True).status_code == 200
+    note = invoice.credit_notes.get()
+    assert (note.total_minor, note.lines.get().quantity) == (-50, -100)
+    assert "-100" in text_of(client.get(reverse("statement", args=[note.pk])))
+    page = text_of(client.get(here))
+    assert f"{line.quantity - 100:,}" in page
+
+
 def test_every_amount_links_to_spend_that_says_the_same(tmp_path: Path) -> None:
     invoice = issued(tmp_path, count=3)
     page = finance().get(reverse("statement", args=[invoice.pk]))

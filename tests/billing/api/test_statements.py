@@ -44,6 +44,14 @@ def test_a_month_is_previewed_closed_and_its_statement_paid(tmp_path: Path, call
     assert one["document"]["number"] == "INV-000001"
     note = caller.send("POST", f"statements/{row['id']}/credit-notes", {"reason": "agreed", "positions": [1]})
     assert (note.status_code, note.json()["number"], note.json()["total_minor"]) == (201, "CN-000001", -4_000)
+    parts = [{"position": 2, "quantity": 50}, {"position": 3, "amount_minor": 7}]
+    noted = {"reason": "agreed", "positions": [2, 3], "parts": parts}
+    part = caller.send("POST", f"statements/{row['id']}/credit-notes", noted)
+    assert [line["quantity"] for line in part.json()["document"]["lines"]] == [-50, None]
+    assert part.json()["total_minor"] == -(25 + 7)
+    for wrong in ({"position": 2}, {"position": 2, "quantity": 1, "amount_minor": 1}):
+        refused = caller.send("POST", f"statements/{row['id']}/credit-notes", {**noted, "parts": [wrong]})
+        problem_of(refused, 422, "invalid-value")
     paid = caller.send("POST", f"statements/{row['id']}/pay", {"reference": "bank 17"})
     assert (paid.json()["state"], paid.json()["payment_reference"]) == ("paid", "bank 17")
     problem_of(caller.send("POST", f"statements/{row['id']}/void", {"reason": "x"}), 409, "refused")
