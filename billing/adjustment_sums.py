@@ -1,6 +1,6 @@
 """How do adjustments get into the sums? The rollups of their request's own day and hour, and what is late.
 
-Writes: usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour, late_posting.
+Writes: the rollups by day and by hour, late_posting.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from django.db import connection
 
 from billing.models import Adjustment
 from billing.periods import late_postings_of
-from billing.rollups import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
+from billing.rollups import (
+    DAY_KEYS,
+    DAY_SUMS,
+    HAS_LABELS,
+    HOUR_KEYS,
+    HOUR_SUMS,
+    KEY_DAY_KEYS,
+    KEY_LABEL_SET_DAY_KEYS,
+    LABEL_DAY_KEYS,
+    LABEL_SET_DAY_KEYS,
+)
 
 
 def adjustment_sums(sums: Sequence[tuple[str, str]]) -> str:
@@ -26,6 +36,14 @@ def with_labels(source: str, name: str) -> str:
     return f"""{source}, LATERAL (
         SELECT label_id FROM billing_requestrecord r, unnest(r.label_ids) AS label_id
         WHERE r.id = {name}.request_id AND r.started_at = {name}.started_at
+    ) labelled"""  # noqa: S608  (names of ours)
+
+
+def with_label_sets(source: str, name: str) -> str:
+    """Adjustments (`source`, known as `name`) of requests that have labels, with their `label_ids`."""
+    return f"""{source}, LATERAL (
+        SELECT r.label_ids FROM billing_requestrecord r
+        WHERE r.id = {name}.request_id AND r.started_at = {name}.started_at AND {HAS_LABELS}
     ) labelled"""  # noqa: S608  (names of ours)
 
 
@@ -52,16 +70,32 @@ _ADD_TO_LABEL_DAYS: Final = _add_to(
     DAY_SUMS,
     with_labels("billing_adjustment", "billing_adjustment"),
 )
+_ADD_TO_LABEL_SETS, _ADD_TO_KEY_LABEL_SETS = (
+    _add_to(table, keys, DAY_SUMS, with_label_sets("billing_adjustment", "billing_adjustment"))
+    for table, keys in (
+        ("billing_usagebylabelsetday", LABEL_SET_DAY_KEYS),
+        ("billing_usagebykeylabelsetday", KEY_LABEL_SET_DAY_KEYS),
+    )
+)
 _ADD_TO_HOURS: Final = _add_to("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)
 _NOTE_LATE: Final = late_postings_of(
     "(SELECT * FROM billing_adjustment WHERE run_id = %s AND id >= %s) adjusted",
     request_id="request_id",
     number="number",
 )
+_STATEMENTS: Final = (
+    _NOTE_LATE,
+    _ADD_TO_DAYS,
+    _ADD_TO_KEY_DAYS,
+    _ADD_TO_LABEL_DAYS,
+    _ADD_TO_LABEL_SETS,
+    _ADD_TO_KEY_LABEL_SETS,
+    _ADD_TO_HOURS,
+)
 
 
 def add_to_sums(run_id: int, first_id: int) -> None:
     """Count the adjustments of a run from this one on, in the transaction that wrote them."""
     with connection.cursor() as cursor:
-        for statement in (_NOTE_LATE, _ADD_TO_DAYS, _ADD_TO_KEY_DAYS, _ADD_TO_LABEL_DAYS, _ADD_TO_HOURS):
+        for statement in _STATEMENTS:
             cursor.execute(statement, [run_id, first_id])

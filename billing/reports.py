@@ -1,8 +1,8 @@
 """What do all totals come from? The one query layer over the rollups by day.
 
-Reads: usage_by_day, usage_by_key_day, usage_by_label_day. Days are UTC; `recent_reports` reads by the hour. Every page,
-export and statement takes its sums from here, so they agree; what has no price or no known usage is counted beside
-every sum, never as zero inside it.
+Reads: the rollups by day, of those that know what is asked the smallest. Days are UTC; `recent_reports` reads by the
+hour. Every page, export and statement takes its sums from here, so they agree; what has no price or no known usage is
+counted beside every sum, never as zero inside it. Sums by label: `label_reports`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from django.db.models import BigIntegerField, F, Sum
 from django.db.models import Model as Table
 from django.db.models.functions import Cast
 
-from billing.models import UsageByDay, UsageByKeyDay, UsageByLabelDay
+from billing.models import (
+    LabelUse,
+    UsageByDay,
+    UsageByKeyDay,
+    UsageByKeyLabelSetDay,
+    UsageByLabelDay,
+    UsageByLabelSetDay,
+)
 from policies.models import ApiKey, Deployment, Model, Policy, Project, Provider, Tenant
 
 DAY = dt.timedelta(days=1)
@@ -120,7 +127,7 @@ class DayTotals(Totals):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose usage. None: everybody's; `NONE`: of requests that had no such thing."""
+    """Whose usage. None: everybody's; `NONE`: of requests that had no such thing. All of these labels, each of them."""
 
     tenant_id: int | None = None
     project_id: int | None = None
@@ -129,14 +136,20 @@ class Scope:
     provider_id: int | None = None
     deployment_id: int | None = None
     policy_id: int | None = None
-    label_id: int | None = None
+    label_ids: tuple[int, ...] = ()
+
+    @property
+    def columns(self) -> set[str]:
+        """What it looks at."""
+        return {f.name for f in fields(self) if getattr(self, f.name) not in (None, ())}
 
 
 EVERYBODY = Scope()
 # What the rollup by day and key alone knows.
 _KEY_DAY_COLUMNS: Final = frozenset({"day", "tenant_id", "project_id", "api_key_id"})
-_LABEL_DAY_COLUMNS: Final = frozenset({"day", "tenant_id", "label_id"})
-LABEL_COLUMN: Final = "label_id"
+# As `by`: the labels of a request.
+LABELS: Final = "label_ids"
+_LABEL_DAY_COLUMNS: Final = frozenset({"day", "tenant_id", LABELS})
 _SCOPE_COLUMNS: Final = {"model_id": "deployment__model_id", "provider_id": "deployment__provider_id"}
 OF_DEPLOYMENT: Final = frozenset(_SCOPE_COLUMNS.values())
 
@@ -226,21 +239,42 @@ def days_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str = ""
     """The rows of a rollup by day, both days included. For the modules that build reports on this one.
 
     `by`: the only column beside the day that is looked at. Where the sums by key alone have it, they are read: those
-    are fewer. Sums by label know nothing but day and tenant beside it: `spend_questions` asks no more of them.
+    are fewer. The same among the sums by label: by one and tenant, by all labels but without the key, or with it.
     """
-    asked = {field.name for field in fields(scope) if getattr(scope, field.name) is not None}
-    table: type[Table] = UsageByKeyDay if {by, *asked} <= _KEY_DAY_COLUMNS else UsageByDay
-    if LABEL_COLUMN in {by, *asked}:
-        if not {by, *asked} <= _LABEL_DAY_COLUMNS:
-            raise ValueError(f"sums by label are not known by {sorted({by, *asked} - _LABEL_DAY_COLUMNS)}")
-        table = UsageByLabelDay
+    table = _smallest_with({by, *scope.columns}, label_count=len(scope.label_ids) + (by == LABELS))
     rows: Any = table._default_manager.filter(day__gte=first_day, day__lte=last_day)
-    for field in fields(scope):
-        wanted = getattr(scope, field.name)
-        if wanted is not None:
-            column = _SCOPE_COLUMNS.get(field.name, field.name)
-            rows = rows.filter(**({f"{column}__isnull": True} if wanted == NONE else {column: wanted}))
+    for name in scope.columns - {LABELS}:
+        wanted = getattr(scope, name)
+        column = _SCOPE_COLUMNS.get(name, name)
+        rows = rows.filter(**({f"{column}__isnull": True} if wanted == NONE else {column: wanted}))
+    if table is UsageByLabelDay:
+        rows = rows.filter(label__in=scope.label_ids) if scope.label_ids else rows
+    elif scope.label_ids:
+        rows = rows.filter(label_ids__contains=list(scope.label_ids))
+    if table is UsageByKeyLabelSetDay and scope.api_key_id is None:
+        rows = rows.filter(project__in=_projects_of(scope))
     return rows.order_by()
+
+
+def _smallest_with(columns: set[str], *, label_count: int) -> type[Table]:
+    """The rollup with the fewest rows that knows these columns, and as many labels of one request."""
+    if not label_count:
+        return UsageByKeyDay if columns <= _KEY_DAY_COLUMNS else UsageByDay
+    if not columns.isdisjoint({"api_key_id", ""}):
+        return UsageByKeyLabelSetDay
+    return UsageByLabelDay if label_count == 1 and columns <= _LABEL_DAY_COLUMNS else UsageByLabelSetDay
+
+
+def _projects_of(scope: Scope) -> Any:
+    """Where keys with these labels can be: most labels are of one tenant, and its projects have an index."""
+    projects = Project.objects.order_by()
+    if scope.project_id is not None:
+        projects = projects.filter(pk=scope.project_id)
+    if scope.tenant_id is not None:
+        projects = projects.filter(tenant=scope.tenant_id)
+    for label_id in scope.label_ids:
+        projects = projects.filter(tenant__in=LabelUse.objects.filter(label=label_id).values("tenant"))
+    return projects.values("pk")
 
 
 class _WholeSum(Cast):
@@ -314,12 +348,6 @@ def add_up(kind: type[T], parts: Iterable[T]) -> T:
     """The sum of totals, member by member."""
     members = attrgetter(*(f.name for f in fields(kind)))
     return kind(*map(sum, zip(*map(members, parts), strict=True)))
-
-
-def labels_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, kind: str, name: str) -> Any:
-    """The rows of the rollup by label that have labels of this kind (of tags: of this name)."""
-    rows = days_of(first_day, last_day, scope, by=LABEL_COLUMN)
-    return rows.filter(label__kind=kind, label__name=name)
 
 
 def names_of(table: type[Table], ids: Collection[int]) -> dict[int, str]:

@@ -26,7 +26,8 @@ class RequestFilters:
     """What to look for; everything that is None is not asked. `until` is exclusive.
 
     `model` is a public name: what the client asked for, or the model of the deployment that served; `served_model_id`
-    only the latter. `NO_ID` asks for requests that had no deployment, provider, model or policy.
+    only the latter. `label_ids`: the request has all of them. `NO_ID` asks for requests that had no deployment,
+    provider, model or policy.
     """
 
     tenant_id: int | None = None
@@ -37,7 +38,7 @@ class RequestFilters:
     deployment_id: int | None = None
     provider_id: int | None = None
     policy_id: int | None = None
-    label_id: int | None = None
+    label_ids: tuple[int, ...] | None = None
     status: str | None = None
     error_code: str | None = None
     since: dt.datetime | None = None
@@ -122,8 +123,10 @@ def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
     rows = rows.filter(**{name: value for name, value in exact.items() if value is not None})
     if filters.is_unpriced:
         rows = rows.exclude(Exists(Adjustment.objects.filter(request_id=OuterRef("pk"))))  # priced afterwards
-    if filters.label_id is not None:
-        rows = rows.filter(label_ids__contains=[min(filters.label_id, MAX_LABEL_ID)])
+    if filters.label_ids:
+        rows = rows.filter(
+            label_ids__contains=[min(label_id, MAX_LABEL_ID) for label_id in filters.label_ids]
+        )
     if filters.policy_id == NO_ID:
         rows = rows.filter(policy_id__isnull=True)
     if NO_ID in (filters.deployment_id, filters.provider_id, filters.served_model_id):

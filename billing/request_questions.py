@@ -13,8 +13,10 @@ from django.utils.dateparse import parse_datetime
 
 from billing.request_listing import RequestFilters
 
+# Each of these labels.
+LABEL_FILTERS: Final = ("label", "label2", "label3")
 # Parameters that hold the number of a row; 0 asks for requests that have none.
-ROWS: Final = ("tenant", "project", "key", "deployment", "provider", "policy", "served", "label")
+ROWS: Final = ("tenant", "project", "key", "deployment", "provider", "policy", "served", *LABEL_FILTERS)
 
 
 def read_filters(query: Mapping[str, str]) -> RequestFilters:
@@ -28,7 +30,7 @@ def read_filters(query: Mapping[str, str]) -> RequestFilters:
         provider_id=ids.get("provider"),
         policy_id=ids.get("policy"),
         served_model_id=ids.get("served"),
-        label_id=ids.get("label"),
+        label_ids=tuple(ids[name] for name in LABEL_FILTERS if name in ids) or None,
         model=_text(query.get("model")),
         status=_text(query.get("status")),
         error_code=_text(query.get("error")),

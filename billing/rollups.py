@@ -1,8 +1,10 @@
 """How do new rows become records and their sums, in one statement?
 
-Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_hour, late_posting.
+Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_label_set_day,
+usage_by_key_label_set_day, usage_by_hour, late_posting.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that comes
-twice changes nothing. What comes for a closed month is counted on the first open day (`periods`).
+twice changes nothing. Those by day come from one sum by all that any of them knows (`summed`): the rows of a batch are
+read once for all five. What comes for a closed month is counted on the first open day (`periods`).
 """
 
 from __future__ import annotations
@@ -49,6 +51,11 @@ DAY_SUMS = (
 )
 KEY_DAY_KEYS = DAY_KEYS[:4]
 LABEL_DAY_KEYS = (*DAY_KEYS[:2], ("label_id", "label_id"))
+LABEL_SET = "label_ids"
+KEY_LABEL_SET_DAY_KEYS = (*DAY_KEYS, (LABEL_SET, LABEL_SET))
+LABEL_SET_DAY_KEYS = tuple(key for key in KEY_LABEL_SET_DAY_KEYS if key[0] not in ("api_key_id", "price_id"))
+# Who has none stands in no sum by labels.
+HAS_LABELS = f"cardinality({LABEL_SET}) > 0"
 HOUR_KEYS = (
     ("hour", "date_trunc('hour', started_at, 'UTC')"),
     *((name, name) for name in ("tenant_id", "deployment_id")),
@@ -67,16 +74,46 @@ def _upsert(
     sums: Sequence[tuple[str, str]],
     source: str = "inserted",
 ) -> str:
+    return _upsert_rows(table, keys, sums, f"{source} GROUP BY {_positions(keys)}")
+
+
+def _upsert_rows(
+    table: str, keys: Sequence[tuple[str, str]], sums: Sequence[tuple[str, str]], source: str
+) -> str:
+    """Add rows to a rollup, in the order of its keys: two ingesters that lock the same rows lock them in one order."""
     columns = ", ".join(name for name, _ in (*keys, *sums))
     values = ", ".join(expression for _, expression in (*keys, *sums))
     key_names = ", ".join(name for name, _ in keys)
-    positions = ", ".join(str(index + 1) for index in range(len(keys)))
     added = ", ".join(f"{name} = kept.{name} + excluded.{name}" for name, _ in sums)
     return f"""INSERT INTO {table} AS kept ({columns})
-    SELECT {values} FROM {source} GROUP BY {positions} ORDER BY {positions}
+    SELECT {values} FROM {source} ORDER BY {_positions(keys)}
     ON CONFLICT ({key_names}) DO UPDATE SET {added}"""  # noqa: S608  (all names are constants of this file)
 
 
+def _positions(keys: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(str(index + 1) for index in range(len(keys)))
+
+
+def _add_days(table: str, keys: Sequence[tuple[str, str]], source: str = "summed") -> str:
+    """A rollup by day, from the sums by everything."""
+    return _upsert(table, _as_named(keys), [(name, f"sum({name})") for name, _ in DAY_SUMS], source)
+
+
+def _as_named(columns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, name) for name, _ in columns]
+
+
+_SUMMED_COLUMNS = ", ".join(
+    [
+        *(f"{expression} AS {name}" for name, expression in KEY_LABEL_SET_DAY_KEYS),
+        *(f"({expression})::bigint AS {name}" for name, expression in DAY_SUMS),
+    ]
+)
+_WITH_LABELS = f"summed WHERE {HAS_LABELS}"
+# Of thin traffic nearly every request is a row of its own: what is summed already is not summed again.
+_ADD_SUMMED = _upsert_rows(
+    "billing_usagebykeylabelsetday", _as_named(KEY_LABEL_SET_DAY_KEYS), _as_named(DAY_SUMS), _WITH_LABELS
+)
 _INSERT_NEW = f"""
 WITH inserted AS (
     INSERT INTO billing_requestrecord ({REQUEST_COLUMNS}, ingested_at)
@@ -89,12 +126,19 @@ WITH inserted AS (
     INSERT INTO billing_attemptrecord ({ATTEMPT_COLUMNS})
     SELECT {ATTEMPT_COLUMNS} FROM new_attempt WHERE request_id IN (SELECT id FROM inserted)
     ON CONFLICT DO NOTHING
+), summed AS MATERIALIZED (
+    SELECT {_SUMMED_COLUMNS} FROM inserted
+    GROUP BY {_positions(KEY_LABEL_SET_DAY_KEYS)}
 ), days AS (
-    {_upsert("billing_usagebyday", DAY_KEYS, DAY_SUMS)}
+    {_add_days("billing_usagebyday", DAY_KEYS)}
 ), key_days AS (
-    {_upsert("billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS)}
+    {_add_days("billing_usagebykeyday", KEY_DAY_KEYS)}
 ), label_days AS (
-    {_upsert("billing_usagebylabelday", LABEL_DAY_KEYS, DAY_SUMS, "inserted, unnest(label_ids) AS label_id")}
+    {_add_days("billing_usagebylabelday", LABEL_DAY_KEYS, "summed, unnest(label_ids) AS label_id")}
+), label_set_days AS (
+    {_add_days("billing_usagebylabelsetday", LABEL_SET_DAY_KEYS, _WITH_LABELS)}
+), key_label_set_days AS (
+    {_ADD_SUMMED}
 ), hours AS (
     {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
 ), late AS (

@@ -93,6 +93,7 @@ def seed_traffic(plan: Plan, *, actor: str) -> Iterator[int]:
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE billing_requestrecord, billing_attemptrecord, billing_usagebyday")
         cursor.execute("ANALYZE billing_usagebykeyday, billing_usagebylabelday, billing_usagebyhour")
+        cursor.execute("ANALYZE billing_usagebylabelsetday, billing_usagebykeylabelsetday")
 
 
 def _make_world(plan: Plan) -> _World:

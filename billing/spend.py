@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 from django.db.models import Case, F, Sum, Value, When
 
 from billing import reports
+from billing.label_reports import Labels, read_label_costs_by_day, read_sums_by_label
 from billing.models import Label
 from billing.reports import DayTotals, Scope, Spent, Sums
-from billing.spend_questions import DAY, LabelGroup, Question
+from billing.spend_questions import DAY, Question
 from billing.spend_rows import NOTHING, BothPeriods, MadeWhenSeen, Row
 
 SERIES_SHOWN: Final = 7
@@ -89,7 +90,7 @@ def read_periods(question: Question) -> BothPeriods:
     )
 
 
-def _by_label(question: Question, group: LabelGroup) -> BothPeriods:
+def _by_label(question: Question, group: Labels) -> BothPeriods:
     """One row a value, and one without id for what has none: what the values leave of the total."""
     period, scope = question.period, question.scope
     now = _sums_by_label(DayTotals, period.first_day, period.last_day, scope, group)
@@ -98,10 +99,9 @@ def _by_label(question: Question, group: LabelGroup) -> BothPeriods:
 
 
 def _sums_by_label(
-    kind: type[Spent], first_day: dt.date, last_day: dt.date, scope: Scope, group: LabelGroup
+    kind: type[Spent], first_day: dt.date, last_day: dt.date, scope: Scope, group: Labels
 ) -> dict[int | None, Sums]:
-    rows = reports.labels_of(first_day, last_day, scope, kind=group.kind, name=group.name)
-    found = reports.read_sums_by("label_id", rows, kind)
+    found = read_sums_by_label(kind, first_day, last_day, scope, group)
     whole = reports.read_total(reports.days_of(first_day, last_day, scope, by="day"), kind)
     left = tuple(map(sub, whole, reports.sum_up(kind, found.values())))
     return {**found, None: left} if any(left) else found
@@ -179,16 +179,14 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
 
 
 def _label_costs_by_day(
-    question: Question, group: LabelGroup, ids: list[int | None]
+    question: Question, group: Labels, ids: list[int | None]
 ) -> dict[tuple[dt.date, int], int]:
     """What stands under no label is what the labels leave of each day."""
     period, scope = question.period, question.scope
-    bucket = Case(
-        When(label_id__in=[i for i in ids if i is not None], then=F("label_id")), default=Value(_OTHERS)
+    shown = [row_id for row_id in ids if row_id is not None]
+    found = read_label_costs_by_day(
+        period.first_day, period.last_day, scope, group, shown=shown, others=_OTHERS
     )
-    rows = reports.labels_of(period.first_day, period.last_day, scope, kind=group.kind, name=group.name)
-    grouped = rows.annotate(bucket=bucket).values("day", "bucket").annotate(cost=Sum("cost_nanousd"))
-    found = {(row["day"], row["bucket"]): int(row["cost"]) for row in grouped}
     labelled: dict[dt.date, int] = {}
     for (day, _), cost in found.items():
         labelled[day] = labelled.get(day, 0) + cost

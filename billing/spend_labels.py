@@ -1,6 +1,6 @@
 """By which labels can spend be grouped, and since when?
 
-Reads: label_name, usage_by_label_day.
+Reads: label_name, the rollups by label.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Final
 
 from django.db.models import Count, Min
 
-from billing.models import LabelKind, LabelName, UsageByLabelDay
+from billing import reports
+from billing.models import LabelKind, LabelName
 from billing.spend_questions import Question
 
 # Of many tenants' tags those that most of them have; each tenant's own page offers all of its own.
@@ -31,7 +32,16 @@ def list_groupings(question: Question) -> list[tuple[str, str, str]]:
     return question.groupings(tags, {kind for kind, _, _ in found})
 
 
-def find_labels_since() -> dt.date | None:
-    """The first day that has sums by label; None before there are any."""
-    first: dt.date | None = UsageByLabelDay.objects.aggregate(first=Min("day"))["first"]
+def find_labels_since(question: Question) -> dt.date | None:
+    """The first day that has the sums by label that it asks for; None before there are any, or where it asks for none.
+
+    Sums by one label and tenant may begin earlier than those with more: those were first summed of the records that
+    were still there.
+    """
+    is_grouped = question.label_group is not None
+    if not is_grouped and not question.label_ids:
+        return None
+    period, by = question.period, reports.LABELS if is_grouped else "day"
+    table = reports.days_of(period.first_day, period.last_day, question.scope, by=by).model
+    first: dt.date | None = table._default_manager.aggregate(first=Min("day"))["first"]
     return first

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlencode
 
+from billing.label_reports import Labels
 from billing.reports import DIMENSIONS, NONE, Scope
+from billing.request_questions import LABEL_FILTERS
 
 DAY: Final = dt.timedelta(days=1)
 MAX_DAYS: Final = 366
@@ -32,9 +34,6 @@ GROUPINGS: Final[tuple[Grouping, ...]] = (
 LABEL_KINDS: Final[Mapping[str, str]] = {"rule": "Rule", "app": "App", "user": "End user"}
 TAG_PREFIX: Final = "tag:"
 MAX_TAG_CHARACTERS: Final = 64
-# Sums by label are known by day and tenant, and by nothing else.
-_GROUPINGS_OF_LABEL: Final = ("tenant", "day")
-_FILTERS_OF_LABELS: Final = frozenset({"tenant"})
 # What a row opens into; where that is fixed by a filter already, what that opens into.
 _NEXT: Final[Mapping[Grouping, Grouping]] = {
     "tenant": "key",
@@ -45,6 +44,7 @@ _NEXT: Final[Mapping[Grouping, Grouping]] = {
     "deployment": "day",
     "model": "day",
 }
+_NEXT_OF_LABEL: Final[Grouping] = "project"
 
 
 class Period(NamedTuple):
@@ -65,13 +65,6 @@ class Period(NamedTuple):
         return (self.before_last_day - self.before_first_day).days + 1
 
 
-class LabelGroup(NamedTuple):
-    """All labels of a kind; of tags those of a name."""
-
-    kind: str
-    name: str
-
-
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a page, a CSV or an XLSX of spend answers; the same address parameters ask all three the same."""
@@ -80,11 +73,11 @@ class Question:
     by: Grouping
     filters: Mapping[str, int]
     is_period_unclear: bool = False
-    # Filters that the grouping cannot be asked with: nothing is left out without being said.
+    # Filters that the page cannot be asked with: nothing is left out without being said.
     left_out: tuple[str, ...] = ()
 
     @property
-    def label_group(self) -> LabelGroup | None:
+    def label_group(self) -> Labels | None:
         """The labels that it groups by, if it does."""
         return find_label_group(self.by)
 
@@ -97,20 +90,30 @@ class Question:
         return LABEL_KINDS.get(group.kind, f"Tag {group.name}")
 
     def groupings(self, tag_names: Iterable[str], kinds: Collection[str]) -> list[tuple[str, str, str]]:
-        """Grouping, title and query string of what can be asked with its filters, as far as there are labels."""
-        if "label" in self.filters:
-            offered = list(_GROUPINGS_OF_LABEL)
-        else:
-            offered = list(GROUPINGS)
-            if self.filters.keys() <= _FILTERS_OF_LABELS:
-                offered += [kind for kind in LABEL_KINDS if kind in kinds]
-                offered += [f"{TAG_PREFIX}{name}" for name in tag_names]
+        """Grouping, title and query string of what can be asked next, as far as there are labels."""
+        offered = [*GROUPINGS, *(kind for kind in LABEL_KINDS if kind in kinds)]
+        offered += [f"{TAG_PREFIX}{name}" for name in tag_names]
         return [(by, replace(self, by=by).title, self.link(by=by)) for by in offered]
 
     @property
     def scope(self) -> Scope:
         """The filters, as the query layer takes them."""
-        return Scope(**{_scope_field(name): wanted for name, wanted in self.filters.items()})
+        of_rows = {
+            _scope_field(name): wanted for name, wanted in self.filters.items() if name not in LABEL_FILTERS
+        }
+        return Scope(**of_rows, label_ids=self.label_ids)
+
+    @property
+    def label_ids(self) -> tuple[int, ...]:
+        """The labels that it filters by, in order."""
+        return tuple(sorted({self.filters[name] for name in LABEL_FILTERS if name in self.filters}))
+
+    def _with_label(self, label_id: int) -> Mapping[str, int] | None:
+        """The filter that asks for this label too; None where there is no room for one more."""
+        if label_id in self.label_ids:
+            return {}
+        free = next((name for name in LABEL_FILTERS if name not in self.filters), None)
+        return None if free is None else {free: label_id}
 
     def parameters(self) -> dict[str, str]:
         """The address parameters that ask this."""
@@ -134,32 +137,35 @@ class Question:
     def link_into(self, row_id: int | None) -> str:
         """The query string that opens a row of this grouping: its filter, and the next grouping that tells more.
 
-        Empty for what has no label: no sums know what else those requests have.
+        Empty for what has no label, which no filter asks for, and for one label more than can be asked.
         """
         if self.label_group is not None:
-            return "" if row_id is None else self.link(by="day", label=row_id)
-        if "label" in self.filters:
-            return self.link(by="day", **{self.by: NONE if row_id is None else row_id})
-        following: Grouping = self.by
+            added = None if row_id is None else self._with_label(row_id)
+            if added is None:
+                return ""
+            following = "model" if "key" in self.filters else _NEXT_OF_LABEL
+        else:
+            added = {self.by: NONE if row_id is None else row_id}
+            following = self.by
         while following == self.by or following in self.filters:
             following = _NEXT.get(following, "day")
             if following == "day":
                 break
-        return self.link(by=following, **{self.by: NONE if row_id is None else row_id})
+        return self.link(by=following, **added)
 
     def requests_link(
         self, *, day: dt.date | None = None, row_id: int | Literal["all"] | None = "all"
     ) -> str:
         """The query string of the request list that holds exactly these requests, of a day or of a row.
 
-        Empty for what has no label: the list cannot be asked for that.
+        Empty for what has no label, or one more than can be asked: the list cannot be asked for that.
         """
         filters = dict(self.filters)
         if self.label_group is not None:
-            if row_id is None:
+            added = None if row_id is None else {} if row_id == "all" else self._with_label(row_id)
+            if added is None:
                 return ""
-            if row_id != "all":
-                filters["label"] = row_id
+            filters |= added
         elif row_id != "all" and self.by != "day":
             filters[self.by] = NONE if row_id is None else row_id
         first, last = (day, day) if day is not None else (self.period.first_day, self.period.last_day)
@@ -177,41 +183,36 @@ def read_question(
 ) -> Question:
     """Read an address; `by` and `period` are what is asked when it does not say.
 
-    The grouping wins: filters that it cannot be asked with are left out. Without `has_labels` those by label are.
+    Without `has_labels` filters by label are left out, and nothing is grouped by them.
     """
     found = read_period(query, today=today, default=period)
     wanted_by = query.get("by", by)
     filters: dict[str, int] = {}
-    for name in (*DIMENSIONS, "label"):
-        value = query.get(name, "")
-        if value.isdecimal() and value.isascii() and (name != "label" or int(value[:9])):
-            filters[name] = int(value[:18] if name != "label" else value[:9])
+    for name in (*DIMENSIONS, *LABEL_FILTERS):
+        value, is_label = query.get(name, ""), name in LABEL_FILTERS
+        if value.isdecimal() and value.isascii() and (not is_label or int(value[:9])):
+            filters[name] = int(value[:9] if is_label else value[:18])
     is_by_label = has_labels and find_label_group(wanted_by) is not None
     if wanted_by not in GROUPINGS and not is_by_label:
         wanted_by = by
-    if is_by_label:
-        answerable = _FILTERS_OF_LABELS
-    elif has_labels and wanted_by in _GROUPINGS_OF_LABEL and "label" in filters:
-        answerable = _FILTERS_OF_LABELS | {"label"}
-    else:
-        answerable = frozenset(DIMENSIONS)
+    left_out = () if has_labels else tuple(name for name in LABEL_FILTERS if name in filters)
     return Question(
         period=found or _last_days("30d", 30, today),
         by=wanted_by,
-        filters={name: wanted for name, wanted in filters.items() if name in answerable},
+        filters={name: wanted for name, wanted in filters.items() if name not in left_out},
         is_period_unclear=found is None,
-        left_out=tuple(name for name in filters if name not in answerable),
+        left_out=left_out,
     )
 
 
-def find_label_group(by: Grouping) -> LabelGroup | None:
+def find_label_group(by: Grouping) -> Labels | None:
     """The labels that a grouping means; None for one that is by something else."""
     if by in LABEL_KINDS:
-        return LabelGroup(by, "")
+        return Labels(by, "")
     name = by.removeprefix(TAG_PREFIX)
     if name == by or not 0 < len(name) <= MAX_TAG_CHARACTERS or "\0" in name:
         return None
-    return LabelGroup("tag", name)
+    return Labels("tag", name)
 
 
 def read_period(query: Mapping[str, str], *, today: dt.date, default: str = DEFAULT_PERIOD) -> Period | None:

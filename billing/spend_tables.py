@@ -12,6 +12,7 @@ from typing import NamedTuple
 from billing import reports
 from billing.key_usage import last_used_days, state_of
 from billing.models import Label
+from billing.request_questions import LABEL_FILTERS
 from billing.sale_terms import has_terms
 from billing.spend import NO_NAME, read_spend
 from billing.spend_keys import SORTS, KeySpend, read_key_spend
@@ -88,7 +89,7 @@ def names_of_filters(question: Question) -> dict[str, str]:
     """What the filters in force are called; one small query each."""
     found: dict[str, str] = {}
     for name, wanted in question.filters.items():
-        if name == "label":
+        if name in LABEL_FILTERS:
             label = Label.objects.filter(pk=wanted).first()
             found[name] = f"{label.name or label.kind}: {label}" if label is not None else f"#{wanted}"
             continue

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import TruncMonth
 
-from billing.adjustment_sums import adjustment_sums, with_labels
+from billing.adjustment_sums import adjustment_sums, with_label_sets, with_labels
 from billing.models import Adjustment, AttemptRecord, UsageByDay
 from billing.partitions import add_months, list_months
 from billing.periods import posted_rows
@@ -27,7 +27,18 @@ from billing.pricebook import PriceVersion
 from billing.rating import UsageUnknownError, rate
 from billing.rerating import REPLACEMENT, REVERSAL
 from billing.retention import find_records_since
-from billing.rollups import DAY_KEYS, DAY_SUMS, HOUR_KEYS, HOUR_SUMS, KEY_DAY_KEYS, LABEL_DAY_KEYS
+from billing.rollups import (
+    DAY_KEYS,
+    DAY_SUMS,
+    HAS_LABELS,
+    HOUR_KEYS,
+    HOUR_SUMS,
+    KEY_DAY_KEYS,
+    KEY_LABEL_SET_DAY_KEYS,
+    LABEL_DAY_KEYS,
+    LABEL_SET,
+    LABEL_SET_DAY_KEYS,
+)
 from billing.stored_prices import load_price
 from billing.stored_usage import usage_from_json
 from billing.verifying_budgets import find_wrong_budgets
@@ -39,6 +50,15 @@ CHUNK = 2_000
 MAX_KEPT = 100
 # Sums of milliseconds are floats: added in another order they differ in the last digits.
 MS_TOLERANCE = 0.001
+# Name, columns by which it sums, and what it sums; its table is called like it.
+ROLLUPS: Final[Sequence[tuple[str, Sequence[tuple[str, str]], Sequence[tuple[str, str]]]]] = (
+    ("usage_by_day", DAY_KEYS, DAY_SUMS),
+    ("usage_by_key_day", KEY_DAY_KEYS, DAY_SUMS),
+    ("usage_by_label_day", LABEL_DAY_KEYS, DAY_SUMS),
+    ("usage_by_label_set_day", LABEL_SET_DAY_KEYS, DAY_SUMS),
+    ("usage_by_key_label_set_day", KEY_LABEL_SET_DAY_KEYS, DAY_SUMS),
+    ("usage_by_hour", HOUR_KEYS, HOUR_SUMS),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +149,9 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
     yield from _request_differences(begin, end)
     yield from (Difference(*found) for found in find_wrong_charges(begin, end))
     yield from _adjustment_differences(begin, end, prices)
-    yield from _rollup_differences("usage_by_day", "billing_usagebyday", DAY_KEYS, DAY_SUMS, month)
-    yield from _rollup_differences("usage_by_key_day", "billing_usagebykeyday", KEY_DAY_KEYS, DAY_SUMS, month)
-    yield from _rollup_differences(
-        "usage_by_label_day", "billing_usagebylabelday", LABEL_DAY_KEYS, DAY_SUMS, month
-    )
-    yield from _rollup_differences("usage_by_hour", "billing_usagebyhour", HOUR_KEYS, HOUR_SUMS, month)
+    for name, keys, sums in ROLLUPS:
+        table = f"billing_{name.replace('_', '')}"
+        yield from _rollup_differences(name, table, keys, sums, month)
     for wrong in find_wrong_statements(month):
         yield Difference(*wrong)
 
@@ -223,6 +240,9 @@ def _rollup_differences(
     if "label_id" in key_names:
         records = f"{records}, unnest(label_ids) AS label_id"
         adjustments = with_labels(adjustments, "posted")
+    elif LABEL_SET in key_names:
+        records = f"{records} WHERE {HAS_LABELS}"
+        adjustments = with_label_sets(adjustments, "posted")
     if key_names[0] == "day":
         keys = [("day", "posted_on"), *keys[1:]]
     recomputed = ", ".join(f"{expression} AS {column}" for column, expression in (*keys, *sums))

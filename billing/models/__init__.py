@@ -23,7 +23,15 @@ from billing.models.invoices import (
     InvoiceState,
     IssuedPdf,
 )
-from billing.models.labels import Label, LabelKind, LabelName, LabelUse, UsageByLabelDay
+from billing.models.labels import (
+    Label,
+    LabelKind,
+    LabelName,
+    LabelUse,
+    UsageByKeyLabelSetDay,
+    UsageByLabelDay,
+    UsageByLabelSetDay,
+)
 from billing.models.ledger import LedgerEntry, LedgerPosting
 from billing.models.meters import MeterByDay, MeterDay
 from billing.models.periods import ClosingState, LatePosting, PeriodClosing, PeriodLock
@@ -98,7 +106,9 @@ __all__ = [
     "UsageByDay",
     "UsageByHour",
     "UsageByKeyDay",
+    "UsageByKeyLabelSetDay",
     "UsageByLabelDay",
+    "UsageByLabelSetDay",
     "WorkloadDay",
     "WorkloadUsage",
 ]

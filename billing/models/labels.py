@@ -1,10 +1,15 @@
-"""By which labels of its callers is spend summed? Tables: label, label_name, label_use, usage_by_label_day.
+"""By which labels of its callers is spend summed?
+
+Tables: label, label_name, label_use, usage_by_label_day, usage_by_label_set_day, usage_by_key_label_set_day.
 
 A label is a rule, an app, an end user or the value of a tag. `billing.labelling` says which requests have which.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from billing.models.usage import DaySums
@@ -84,3 +89,66 @@ class UsageByLabelDay(DaySums):
 
     def __str__(self) -> str:
         return f"{self.day} label {self.label_id}"
+
+
+def _counted_in_days(to: str, *, null: bool = False) -> models.ForeignKey[Any, Any]:
+    """A column of sums whose rows usage_by_day counts too: its keys check and protect them, so no index looks here."""
+    return models.ForeignKey(
+        to, null=null, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+
+
+class UsageByLabelSetDay(DaySums):
+    """Sums by UTC day, tenant, project, deployment, policy and all labels of the request: each request in one row.
+
+    Requests without a label are in none. `label_ids` are in order, as in the record.
+    """
+
+    day = models.DateField()
+    tenant = _counted_in_days("policies.Tenant")
+    project = _counted_in_days("policies.Project")
+    deployment = _counted_in_days("policies.Deployment", null=True)
+    policy = _counted_in_days("policies.Policy", null=True)
+    label_ids = ArrayField(models.IntegerField())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "tenant", "project", "deployment", "policy", "label_ids"],
+                nulls_distinct=False,
+                name="usage_by_label_set_day_unique",
+            )
+        ]
+        indexes = [models.Index(fields=["tenant", "day"], name="usage_by_label_set_day_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.day} labels {self.label_ids}"
+
+
+class UsageByKeyLabelSetDay(DaySums):
+    """The sums of `UsageByDay` by all labels of the request too: many rows, read where a key is asked for."""
+
+    day = models.DateField()
+    tenant = _counted_in_days("policies.Tenant")
+    project = _counted_in_days("policies.Project")
+    api_key = _counted_in_days("policies.ApiKey")
+    deployment = _counted_in_days("policies.Deployment", null=True)
+    price = _counted_in_days("billing.Price", null=True)
+    policy = _counted_in_days("policies.Policy", null=True)
+    label_ids = ArrayField(models.IntegerField())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "tenant", "project", "api_key", "deployment", "price", "policy", "label_ids"],
+                nulls_distinct=False,
+                name="usage_by_key_label_set_unique",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["api_key", "day"], name="usage_by_key_label_set_key"),
+            models.Index(fields=["project", "day"], name="usage_by_key_label_set_project"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} key {self.api_key_id} labels {self.label_ids}"

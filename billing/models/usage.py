@@ -1,6 +1,6 @@
 """What do all totals come from? Rollups, written with the records.
 
-Tables: usage_by_day, usage_by_key_day, usage_by_hour; the form of usage_by_label_day (`labels`).
+Tables: usage_by_day, usage_by_key_day, usage_by_hour; the form of those by label (`labels`).
 """
 
 from __future__ import annotations

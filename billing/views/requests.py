@@ -25,7 +25,7 @@ from billing.in_flight import InFlight, list_in_flight
 from billing.models import Label, RequestRecord
 from billing.models.requests import RequestStatus
 from billing.request_listing import Page, list_requests
-from billing.request_questions import read_filters
+from billing.request_questions import LABEL_FILTERS, read_filters
 from billing.request_times import started_at_of
 from billing.request_view import IN_FLIGHT, find_request
 from billing.rerating import find_replacement
@@ -42,7 +42,7 @@ NAMED: dict[str, type[Table]] = {
     "provider": Provider,
     "policy": Policy,
     "served": Model,
-    "label": Label,
+    **dict.fromkeys(LABEL_FILTERS, Label),
 }
 STATUSES = [*((status.value, status.label) for status in RequestStatus), (IN_FLIGHT, "still running")]
 
@@ -159,7 +159,7 @@ def list_chips(query: Mapping[str, str]) -> list[Chip]:
         elif name not in ("model", "status", "error", "since", "until"):
             continue
         rest = {other: text for other, text in query.items() if other != name}
-        chips.append(Chip(name, shown, urlencode(rest)))
+        chips.append(Chip("label" if name in LABEL_FILTERS else name, shown, urlencode(rest)))
     return chips
 
 

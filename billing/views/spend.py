@@ -21,6 +21,7 @@ from billing.catalog_ratings import read_router_now
 from billing.export_jobs import MAX_ROWS_AT_ONCE
 from billing.models import UsageByDay
 from billing.money import format_usd, usd_text
+from billing.request_questions import LABEL_FILTERS
 from billing.spend import Spend, read_spend, with_names
 from billing.spend_forecast import LOOK_BACK_DAYS, Forecast, forecast_month
 from billing.spend_labels import find_labels_since, list_groupings
@@ -55,7 +56,8 @@ def show_spend(request: HttpRequest) -> HttpResponse:
         "has_next": page * ROWS_SHOWN < len(spend.rows),
         "chips": list_chips(question, names_of_filters(question)),
         "groupings": list_groupings(question),
-        "labels_since": find_labels_since() if question.label_group is not None else None,
+        "is_by_label": question.label_group is not None or bool(question.label_ids),
+        "labels_since": find_labels_since(question),
         "periods": list_periods(question),
         "kept": _kept(question),
         "forecast": _forecast(spend, today),
@@ -133,7 +135,11 @@ def page_of(request: HttpRequest, row_count: int) -> int:
 def list_chips(question: Question, names: Mapping[str, str]) -> list[dict[str, str]]:
     """The filters in force, each with the query string without it."""
     return [
-        {"name": name, "value": value, "without": question.link(**{name: None})}
+        {
+            "name": "label" if name in LABEL_FILTERS else name,
+            "value": value,
+            "without": question.link(**{name: None}),
+        }
         for name, value in names.items()
     ]
 

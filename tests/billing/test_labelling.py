@@ -201,8 +201,12 @@ def test_spend_by_tag_opens_into_its_requests_and_files_hold_the_same_rows(tmp_p
     assert f"label={label.pk}" in inner
     assert client.get(f"/requests?label={label.pk}").content.decode().count("row-link") == 2
     assert client.get(f"/requests?label={10**17}").content.decode().count("row-link") == 0
-    told = client.get(f"/spend?by=tag:team&label={label.pk}").content.decode()
-    assert "Not filtered by label" in told
+    both = client.get(
+        f"/spend?period=7d&by=key&label={label.pk}&model={world.deployment.model_id}"
+    ).content.decode()
+    assert f"{world.tenant}/{world.project.name}/{world.key.name}" in both
+    assert "Not filtered by label" not in both
+    assert "Not filtered by label" in client.get(f"/spend/savings?label={label.pk}").content.decode()
     assert client.get(f"/spend/keys?label={label.pk}").status_code == 200
     assert client.get(f"/spend/savings?label={label.pk}").status_code == 200
     rows = list(csv.DictReader(io.StringIO(client.get("/spend/export.csv?by=tag:team").content.decode())))
@@ -215,17 +219,17 @@ def test_spend_by_tag_opens_into_its_requests_and_files_hold_the_same_rows(tmp_p
 @pytest.mark.parametrize(
     ("address", "by", "filters", "left_out"),
     [
-        ("by=rule&tenant=3&key=4", "rule", {"tenant": 3}, ("key",)),
-        ("by=tag:a&label=5", "tag:a", {}, ("label",)),
-        ("by=day&label=5&tenant=3", "day", {"tenant": 3, "label": 5}, ()),
-        ("by=model&label=5", "model", {}, ("label",)),
-        ("by=day&label=5&model=3", "day", {"label": 5}, ("model",)),
-        ("by=tag:&label=0", "tenant", {}, ()),
+        ("by=rule&tenant=3&key=4", "rule", {"tenant": 3, "key": 4}, ()),
+        ("by=tag:a&label=5&label2=6", "tag:a", {"label": 5, "label2": 6}, ()),
+        ("by=day&label=5&model=3", "day", {"model": 3, "label": 5}, ()),
+        ("by=tag:&label=0&label3=x", "tenant", {}, ()),
         ("by=tag:" + "x" * 65, "tenant", {}, ()),
+        ("by=tag:a&label=5&key=4", "tenant", {"key": 4}, ("label",)),
     ],
 )
-def test_a_filter_that_sums_by_label_do_not_know_is_left_out_and_said(
+def test_an_address_asks_for_labels_with_all_other_filters_but_on_pages_that_have_no_labels(
     address: str, by: str, filters: dict[str, int], left_out: tuple[str, ...]
 ) -> None:
-    question = read_question(dict(parse_qsl(address)), today=NOW.date())
+    has_labels = not left_out
+    question = read_question(dict(parse_qsl(address)), today=NOW.date(), has_labels=has_labels)
     assert (question.by, dict(question.filters), question.left_out) == (by, filters, left_out)

@@ -145,7 +145,8 @@ def test_verification_finds_an_adjustment_that_is_wrong_or_missing_from_the_sums
         cursor.execute("ALTER TABLE billing_adjustment DISABLE TRIGGER append_only")
         cursor.execute("UPDATE billing_adjustment SET cost_nanousd = cost_nanousd + 1 WHERE number = 2")
     kinds = {difference.kind for difference in verify(now=NOW).differences}
-    rollups = ("usage_by_day", "usage_by_key_day", "usage_by_label_day", "usage_by_hour")
+    by_label = ("usage_by_label_day", "usage_by_label_set_day", "usage_by_key_label_set_day")
+    rollups = ("usage_by_day", "usage_by_key_day", *by_label, "usage_by_hour")
     assert kinds == {"adjusted cost", "adjusted charge", *(f"{name}.cost_nanousd" for name in rollups)}
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM billing_adjustment WHERE number = 1")

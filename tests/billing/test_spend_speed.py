@@ -1,7 +1,8 @@
 """How long do the pages that read the rollups take when those are of ten million requests?
 
 5,000 keys of 50 tenants over 90 days: every tenth asks three of 20 deployments a day, the others one on two days of
-three. That makes 405,000 rows of the rollup by day for 10 million requests.
+three. That makes 405,000 rows of the rollup by day for 10 million requests; six sets of labels in each (three rules
+that all tenants share, two of a tenant's four teams) 2.4 million by key and label set.
 `python -m pytest tests/billing/test_spend_speed.py -m nightly -s` prints the times, and the CPU time of this process
 and its database process together. That is what a page takes on a machine that does nothing else, and what is judged:
 the time of a clock is also that of whoever else works on the machine.
@@ -16,11 +17,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
+from billing.models import Label, LabelName, LabelUse
 from billing.rollups import DAY_SUMS
 from gateway.dataplane.server import GC_THRESHOLDS
 from policies.models import ApiKey, Deployment, Model, Project, Tenant
@@ -29,8 +32,10 @@ from tests.console_people import operator
 
 pytestmark = [pytest.mark.django_db, pytest.mark.nightly]
 
-KEYS, TENANTS, DEPLOYMENTS, DAYS = int(os.environ.get("SPEND_KEYS", "5000")), 50, 20, 90
+KEYS, TENANTS, DEPLOYMENTS, DAYS, TEAMS = int(os.environ.get("SPEND_KEYS", "5000")), 50, 20, 90, 4
 LIMIT_MS = float(os.environ.get("SPEND_LIMIT_MS", "300"))
+# The keys of all tenants with a label that all of them share: nothing but reading the rows of all keys tells.
+LIMIT_OF_ALL_KEYS_MS = 2_500
 ROUNDS, EXPORT_ROUNDS = 20, 3
 
 
@@ -86,8 +91,49 @@ def seed() -> make.World:
             f" SELECT day, tenant_id, project_id, api_key_id, {sums} FROM billing_usagebyday"
             " GROUP BY 1, 2, 3, 4 ORDER BY 1"
         )
+        seed_labels(cursor, tenants)
         cursor.execute("ANALYZE")
-    return replace(world, tenant=tenants[7], key=keys[7])
+    return replace(world, tenant=tenants[7], key=keys[7], deployment=deployments[7])
+
+
+def seed_labels(cursor: Any, tenants: list[Tenant]) -> None:
+    """Sums by label of the rows that are there: six sets of a rule and a team in each."""
+    rules = Label.objects.bulk_create([Label(kind="rule", value=f"rule-{n}") for n in range(3)])
+    teams = Label.objects.bulk_create(
+        [Label(kind="tag", name="team", value=f"{tenant}-{n}") for tenant in tenants for n in range(TEAMS)]
+    )
+    for place, tenant in enumerate(tenants):
+        own = teams[place * TEAMS : (place + 1) * TEAMS]
+        LabelUse.objects.bulk_create([LabelUse(tenant=tenant, label=label) for label in (*rules, *own)])
+        names = (("rule", "", len(rules)), ("tag", "team", TEAMS))
+        LabelName.objects.bulk_create(
+            [LabelName(tenant=tenant, kind=kind, name=name, value_count=n) for kind, name, n in names]
+        )
+    names, keys = (
+        [name for name, _ in DAY_SUMS],
+        "day, tenant_id, project_id, deployment_id, policy_id, label_ids",
+    )
+    cursor.execute(
+        f"""
+        INSERT INTO billing_usagebykeylabelsetday ({keys}, api_key_id, price_id, {", ".join(names)})
+        SELECT day, tenant_id, project_id, deployment_id, policy_id,
+            ARRAY[%(rule)s + r, %(team)s + (tenant_id - %(tenant)s) * %(teams)s
+                + (api_key_id + t) %% %(teams)s]::int[],
+            api_key_id, price_id, {", ".join(f"{name} / 6" for name in names)}
+        FROM billing_usagebyday, generate_series(0, 2) r, generate_series(0, 1) t ORDER BY 1
+        """,
+        {"rule": rules[0].pk, "team": teams[0].pk, "tenant": tenants[0].pk, "teams": TEAMS},
+    )
+    sums = ", ".join(f"sum({name})" for name in names)
+    cursor.execute(
+        f"INSERT INTO billing_usagebylabelsetday ({keys}, {', '.join(names)})"
+        f" SELECT {keys}, {sums} FROM billing_usagebykeylabelsetday GROUP BY {keys} ORDER BY 1"
+    )
+    cursor.execute(
+        f"INSERT INTO billing_usagebylabelday (day, tenant_id, label_id, {', '.join(names)})"
+        f" SELECT day, tenant_id, label_id, {sums} FROM billing_usagebylabelsetday, unnest(label_ids) label_id"
+        " GROUP BY 1, 2, 3 ORDER BY 1"
+    )
 
 
 @pytest.fixture
@@ -118,16 +164,33 @@ def of_sorted(numbers: list[float], ratio: float) -> float:
     return sorted(numbers)[math.ceil(ratio * len(numbers)) - 1]
 
 
+def label_addresses(world: make.World) -> list[str]:
+    """Spend by label with every other filter, and by all else filtered by a label: of one tenant, and of all."""
+    team = Label.objects.get(value=f"{world.tenant}-1").pk
+    rule = Label.objects.filter(kind="rule").order_by("pk")[0].pk
+    by_team = "/spend?period=30d&by=tag:team"
+    return [
+        by_team, f"{by_team}&model={world.deployment.model_id}", f"{by_team}&provider={world.deployment.provider_id}",
+        f"{by_team}&policy={world.policy.pk}", f"{by_team}&key={world.key.pk}", f"{by_team}&label={rule}",
+        f"{by_team}&project={world.key.project_id}&label={rule}", f"/spend?period=30d&by=rule&label={team}",
+        f"/spend?period=30d&by=tenant&label={rule}", f"/spend?period=30d&by=model&label={rule}",
+        f"/spend?period=30d&by=day&label={rule}", f"/spend?period=30d&by=key&label={team}",
+        f"/spend?period=30d&by=key&label={rule}&tenant={world.tenant.pk}", f"/spend?period=30d&by=key&label={rule}",
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("collector_of_a_worker")
 def test_pages_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests() -> None:
     world = seed()
     client = operator()
     slow = []
+    of_all_keys = label_addresses(world)[-1:]
     for address in (
         "/spend?period=30d&by=tenant", "/spend?period=30d&by=project", "/spend?period=30d&by=key",
         "/spend?period=30d&by=model", "/spend?period=30d&by=provider", "/spend?period=30d&by=deployment",
         "/spend?period=30d&by=policy", "/spend?period=30d&by=day", "/spend?period=7d&by=key",
         f"/spend?period=30d&by=key&tenant={world.tenant.pk}", f"/spend?period=30d&by=model&key={world.key.pk}",
+        *label_addresses(world),
         "/spend/keys?period=30d", "/spend/keys?period=30d&sort=key&page=40", "/spend/keys?period=30d&q=key-0",
         "/spend/keys?period=30d&only=unusual", "/spend/keys?period=this-month", "/spend/savings?period=30d",
         "/", "/keys", "/prices", "/policies", "/budgets", "/statements",
@@ -147,6 +210,6 @@ def test_pages_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests
             f" clock median {of_sorted(clock_ms, 0.5):5.0f} ms, p95 {of_sorted(clock_ms, 0.95):5.0f} ms",
             flush=True,
         )
-        if is_page and p95_ms > LIMIT_MS:
+        if is_page and p95_ms > (LIMIT_OF_ALL_KEYS_MS if address in of_all_keys else LIMIT_MS):
             slow.append(address)
     assert not slow
