@@ -32,6 +32,7 @@ from policies.row_changes import refuse_unstorable_text
 # Shared by whoever records charges, exclusive for whoever adds terms: none may begin before records that missed them.
 SALE_LOCK: Final = 0x73616C65
 FACTOR_DECIMALS: Final = 6
+INSTEAD: Final = "what was too much is given back by a credit note over the month's statement, or before that as promotional credit"
 
 
 def hold_terms(*, exclusively: bool = False) -> None:
@@ -146,7 +147,11 @@ def check_begin(effective_from: dt.datetime | None, *, now: dt.datetime) -> dt.d
         raise InvalidValueError({"effective_from": ["a time needs its time zone"]})
     if effective_from < now:
         raise InvalidValueError(
-            {"effective_from": ["terms begin now or later: what is recorded keeps what it was charged"]}
+            {
+                "effective_from": [
+                    f"terms begin now or later: what is recorded keeps what it was charged; {INSTEAD}"
+                ]
+            }
         )
     return effective_from
 
@@ -172,7 +177,7 @@ def _add(
         records = RequestRecord.objects.filter(started_at__gte=at)
         if (records if tenant is None else records.filter(tenant=tenant)).exists():
             raise InvalidValueError(
-                {"at": ["requests since then are recorded, and keep what they were charged"]}
+                {"at": [f"requests since then are recorded, and keep what they were charged; {INSTEAD}"]}
             )
         now = at
     begins = check_begin(effective_from, now=now)

@@ -65,6 +65,7 @@ def test_an_own_price_is_added_from_now_on_and_what_comes_next_is_shown(tmp_path
     late = {**form, "effective_from": "2020-01-01T00:00"}
     refused = client.post("/prices/sale/price/new", late)
     assert (refused.status_code, "now or later" in refused.content.decode()) == (422, True)
+    assert "given back by a credit note" in refused.content.decode()
     assert client.post("/prices/sale/price/new", form).status_code == 302
     assert Price.objects.get(book="sale").tenant == world.tenant
     next_year = timezone.now().year + 1
