@@ -27,10 +27,11 @@ INTERVAL_ERRORS: Final = 1.645
 
 class Side(NamedTuple):
     """A version to be judged: its tables fold by fold (one that is in force has seen none of what is held back), and
-    how difficult it takes the held-back questions to be, by pair id."""
+    how difficult it takes the held-back questions to be, by pair id. `name` is what sentences call it."""
 
     by_fold: Sequence[RouterTables]
     difficulties: Mapping[str, float]
+    name: str = "the version in force"
 
 
 class GateResult(NamedTuple):
@@ -84,7 +85,7 @@ def _compare_foresight(candidate: Side, current: Side, held_out: Sequence[Judged
     passes = low <= 0
     found = "better than" if high < 0 else "as well as" if passes else "worse than"
     reason = (
-        f"It foresees the quality of answers {found} the version in force: off by {numbers['typical_error_new']:.3f}"
+        f"It foresees the quality of answers {found} {current.name}: off by {numbers['typical_error_new']:.3f}"
         f" typically, against {numbers['typical_error_in_force']:.3f}, on {len(held_out):,} judgements held back from"
         " it."
     )
@@ -110,7 +111,7 @@ def _compare_routing(
     passes = found.lead_high >= 0
     how = "better than" if found.lead_low > 0 else "as well as" if passes else "worse than"
     reason = (
-        f"It routes {how} the version in force: quality over cost {found.aiq_new:.4f} against {found.aiq_now:.4f}, a"
+        f"It routes {how} {current.name}: quality over cost {found.aiq_new:.4f} against {found.aiq_now:.4f}, a"
         f" lead of {found.lead_low:+.4f} to {found.lead_high:+.4f}, on {request_count:,} requests held back that"
         " several models answered."
     )

@@ -144,7 +144,9 @@ def _learn_and_judge(
     judged = gate(
         candidate=Side(learn_by_fold(chosen.held_out) if chosen.held_out else [], difficulties),
         current=Side(
-            [router.tables] * FOLDS, tell_difficulties(questions, router.tables.difficulty, unseen={})
+            [router.tables] * FOLDS,
+            tell_difficulties(questions, router.tables.difficulty, unseen={}),
+            "the ratings alone" if router.row is None else "the version in force",
         ),
         held_out=[Judged(row.evidence, folds[row.id]) for row in chosen.held_out],
         deployments=deployments,

@@ -10,7 +10,8 @@ class RouterTable(models.Model):
     """One version of the router's tables. Number and document never change, a trigger says so too.
 
     `policies.router_tables` is the only writer. `gate` holds the numbers of the offline evaluation that the version
-    had to pass: {"passes", "reasons", "numbers"}; null: none was needed (a pin, an import by hand).
+    had to pass: {"passes", "is_thin", "reasons", "numbers", "newest_evidence_id"}; null: none was needed (a pin, an
+    import by hand).
     """
 
     class State(models.TextChoices):

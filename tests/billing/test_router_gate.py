@@ -78,7 +78,7 @@ def test_a_version_that_learnt_which_model_is_better_passes_with_its_lead_as_an_
         numbers["default_quality_new"] == numbers["best_single_quality"] > numbers["default_quality_in_force"]
     )
     assert numbers["default_cost_usd_new"] == numbers["best_single_cost_usd"]
-    assert "routes better than" in found.reasons[1]
+    assert "routes better than the version in force" in found.reasons[1]
 
 
 def test_a_version_that_routes_worse_fails_though_it_foresees_as_well() -> None:

@@ -145,6 +145,7 @@ def test_a_version_is_compared_by_what_it_routes_and_proves_its_default() -> Non
     first = learn_version(now=NOW, actor=ACTOR).table
     assert first is not None
     assert first.state == "active"
+    assert "the ratings alone" in (first.gate or {})["reasons"][1]
     numbers = (first.gate or {})["numbers"]
     assert (numbers["held_back_judgements"], numbers["requests_answered_by_several"]) == (480, 240)
     assert numbers["aiq_new"] >= numbers["aiq_in_force"]
@@ -158,6 +159,7 @@ def test_a_version_is_compared_by_what_it_routes_and_proves_its_default() -> Non
     second = learn_version(now=NOW, actor=ACTOR).table
     assert second is not None
     assert (second.state, (second.gate or {})["is_thin"]) == ("candidate", True)
+    assert "the version in force" in (second.gate or {})["reasons"][0]
     assert "Whether it routes better is not known" in (second.gate or {})["reasons"][1]
 
 

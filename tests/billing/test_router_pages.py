@@ -251,7 +251,7 @@ def test_the_page_of_a_version_shows_what_two_versions_came_to_side_by_side() ->
     page = viewer().get(reverse("router-table", args=[table.pk])).content.decode()
     assert re.search(r"Quality over cost.*0\.7011.*0\.7322.*0\.0123 to 0\.0456", page, re.DOTALL)
     assert "Quality at the slider" not in page
-    assert "held back in folds" in page
+    assert "beside the ratings alone" in page
     assert "tau 0.055, proven" in page
     thin = router_tables.create_table(
         document=empty_tables().to_document(), actor="x", gate={**gate, "is_thin": True}
