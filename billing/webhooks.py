@@ -23,6 +23,9 @@ from policies.provider_addresses import SIMULATED, IPAddress, is_allowed, proble
 TIMEOUT_S: Final = 10.0
 PREFIX: Final = "whsec_"
 SECRET_BYTES: Final = 32
+# What Standard Webhooks ask of a secret.
+MIN_SECRET_BYTES: Final = 24
+MAX_SECRET_BYTES: Final = 64
 MAX_ADDRESSES: Final = 3
 GONE: Final = 410
 
@@ -38,6 +41,17 @@ class WebhookError(Exception):
 def make_secret() -> str:
     """A new secret, in the form that libraries of receivers take."""
     return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def problems_of_secret(secret: str) -> list[str]:
+    """Say what is wrong with a secret that a receiver brings; an empty list when nothing is. Pure."""
+    try:
+        size = len(base64.b64decode(secret.removeprefix(PREFIX).encode("ascii"), validate=True))
+    except ValueError:
+        size = 0
+    if not secret.startswith(PREFIX) or not MIN_SECRET_BYTES <= size <= MAX_SECRET_BYTES:
+        return [f"a secret is {PREFIX} and {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes in base64"]
+    return []
 
 
 def sign(secret: str, *, message_id: str, timestamp_s: int, body: bytes) -> str:

@@ -2,13 +2,25 @@
 
 from django.urls import path
 
-from billing.api import backtests, billing_profiles, budgets, credits, exports, prices, sale_terms, statements
+from billing.api import (
+    alert_recipients,
+    backtests,
+    billing_profiles,
+    budgets,
+    credits,
+    exports,
+    prices,
+    sale_terms,
+    statements,
+)
 
 urlpatterns = [
     path("budgets", budgets.BudgetsView.as_view(), name="budgets"),
     path("budgets/<int:pk>", budgets.BudgetView.as_view(), name="budget"),
     path("budgets/<int:pk>/windows", budgets.BudgetWindowsView.as_view(), name="budget-windows"),
     path("budgets/<int:pk>/leases", budgets.BudgetLeasesView.as_view(), name="budget-leases"),
+    path("alert-recipients", alert_recipients.AlertRecipientsView.as_view(), name="alert-recipients"),
+    path("alert-recipients/<int:pk>", alert_recipients.AlertRecipientView.as_view(), name="alert-recipient"),
     path("prices", prices.PricesView.as_view(), name="prices"),
     path("sale-terms", sale_terms.SaleTermsView.as_view(), name="sale-terms"),
     path("sale-terms/<int:pk>", sale_terms.SaleTermView.as_view(), name="sale-term"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from billing.alert_recipients import add_recipient
 from billing.budgets import create_budget
 from billing.models import Budget
 from policies import cataloguing, publishing
@@ -40,6 +41,9 @@ def test_every_row_that_can_be_changed_is_changed_only_as_it_was_read() -> None:
     limit = set_rate_limit(owner=world.tenant, actor="a test", concurrent=5)
     budget = create_budget(tenant=world.tenant, window=Budget.Window.DAY, limit_nanousd=10**9, actor="a test")
     policy = publishing.create_policy(public_id="acme/guarded", actor="a test")
+    recipient, _ = add_recipient(
+        tenant=world.tenant, channel="email", address="fin@example.com", actor="a test"
+    )
     assert limit is not None
     changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         f"tenants/{world.tenant.pk}": ({"time_zone": "Europe/Berlin"}, {"allowed_regions": ["eu"]}),
@@ -53,6 +57,7 @@ def test_every_row_that_can_be_changed_is_changed_only_as_it_was_read() -> None:
         f"rate-limits/{limit.pk}": ({"concurrent": 6}, {"requests_per_minute": 7}),
         f"budgets/{budget.pk}": ({"limit_usd": "2"}, {"is_enabled": False}),
         f"policies/{policy.pk}": ({"description": "x"}, {"is_enabled": False}),
+        f"alert-recipients/{recipient.pk}": ({"address": "a@example.com"}, {"address": "b@example.com"}),
     }
     for path, (theirs, mine) in changes.items():
         etag = caller.get(path)["ETag"]
