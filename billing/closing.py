@@ -213,7 +213,9 @@ def _find_unmatched(month: dt.date, *, is_final: bool) -> Iterator[Finding]:
         )
         yield _obstacle("unmatched_days", text, len(wrong))
     if waiting := len(unmatched) - len(wrong):
-        yield Finding("not_summed", f"{waiting:,} days are summed anew when it is closed.", waiting, False)
+        day_count = len({one.day for one in unmatched} - {one.day for one in wrong})
+        text = f"{day_count} day{' is' if day_count == 1 else 's are'} summed anew when it is closed."
+        yield Finding("not_summed", text, waiting, False)
 
 
 def _find_missing_rates(month: dt.date) -> Iterator[Finding]:

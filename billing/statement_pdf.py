@@ -28,13 +28,13 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
     Frame,
-    KeepTogether,
     PageTemplate,
     Paragraph,
     Spacer,
     Table,
     TableStyle,
 )
+from reportlab.platypus.doctemplate import LayoutError
 
 from billing.minor_units import minor_for_people
 from billing.money import usd_decimal
@@ -110,32 +110,38 @@ def write_pdf(document: StatementDocument) -> bytes:
     """The statement as a PDF file."""
     with _WRITING:
         printer = Printer(_register_fonts())
-        buffer = io.BytesIO()
-        story = [
-            *_heading(document, printer),
-            Spacer(1, 8 * mm),
-            *_lines(document, printer),
-            Spacer(1, 4 * mm),
-            KeepTogether([_totals(document, printer)]),
-            *_notes(document, printer),
-        ]
-        if printer.has_replaced:
-            story += [Spacer(1, 2 * mm), Paragraph(REPLACED_NOTE, SMALL)]
-        name = printer.text(f"{title_of(document)} {document.number}".strip())
-        paper = BaseDocTemplate(
-            buffer,
-            pagesize=A4,
-            pageTemplates=[PageTemplate("page", [_frame()])],
-            title=name,
-            author=printer.text(document.issuer.name),
-            subject=printer.text(f"{document.tenant_name}, {_period(document)}"),
-            creator="Pointsman",
-            lang="en",
-            invariant=1,
-        )
-        footer = printer.text(f"{document.issuer.name[:60]} · {name} · {document.recipient.name[:60]}")
-        paper.build(story, canvasmaker=_numbered(footer))
-        return buffer.getvalue()
+        try:
+            return _write(document, printer, keeps_totals_together=True)
+        except LayoutError:
+            # Credits by the dozen, or names as long as a page: then they go on on the next one.
+            return _write(document, printer, keeps_totals_together=False)
+
+
+def _write(document: StatementDocument, printer: Printer, *, keeps_totals_together: bool) -> bytes:
+    buffer = io.BytesIO()
+    story = [
+        *_heading(document, printer),
+        Spacer(1, 8 * mm),
+        _table(document, printer, keeps_totals_together=keeps_totals_together),
+        *_notes(document, printer),
+    ]
+    if printer.has_replaced:
+        story += [Spacer(1, 2 * mm), Paragraph(REPLACED_NOTE, SMALL)]
+    name = printer.text(f"{title_of(document)} {document.number}".strip())
+    paper = BaseDocTemplate(
+        buffer,
+        pagesize=A4,
+        pageTemplates=[PageTemplate("page", [_frame()])],
+        title=name,
+        author=printer.text(document.issuer.name),
+        subject=printer.text(f"{document.tenant_name}, {_period(document)}"),
+        creator="Pointsman",
+        lang="en",
+        invariant=1,
+    )
+    footer = printer.text(f"{document.issuer.name[:60]} · {name} · {document.recipient.name[:60]}")
+    paper.build(story, canvasmaker=_numbered(footer))
+    return buffer.getvalue()
 
 
 def _frame() -> Frame:
@@ -226,40 +232,59 @@ def _party(party: Party, printer: Printer, name_style: ParagraphStyle) -> list[P
     return rows
 
 
-def _lines(document: StatementDocument, printer: Printer) -> list[Any]:
-    """All lines under a head that every page repeats, a subtotal under each model that has several."""
+def _table(document: StatementDocument, printer: Printer, *, keeps_totals_together: bool) -> Table:
+    """The lines under a head that every page repeats, then the totals: on one page with the last line at least."""
     unit = f"Amount ({document.currency})"
     heads = [("#", HEAD), ("What", HEAD)]
     heads += [(text, HEAD_NUMBER) for text in ("Quantity", "Unit price (USD)", unit)]
     rows: list[list[Any]] = [[printer.cell(text, style) for text, style in heads]]
     styles: list[tuple[Any, ...]] = []
-    for title, lines in group_lines(document.lines):
-        if title:
-            styles.append(("BACKGROUND", (0, len(rows)), (-1, len(rows)), SHADE))
-            rows.append(["", printer.cell(title, STRONG), "", "", ""])
-        rows += [_row(line, document, printer) for line in lines]
-        if len(lines) > 1:
-            amount = minor_text_grouped(sum(line.amount_minor for line in lines), document.minor_digits)
-            said = printer.cell(f"Subtotal {title}".strip(), QUIET_TEXT)
-            rows.append(["", said, "", "", printer.cell(amount, STRONG_NUMBER)])
-    if not document.lines:
-        rows.append(["", printer.cell("Nothing was used in this period."), "", "", ""])
+    last_line = _add_lines(rows, styles, document, printer)
+    first_total = len(rows)
+    for name, text, is_strong in _totals(document):
+        said = printer.cell(name, STRONG_NUMBER if is_strong else QUIET_NUMBER)
+        styles += [("SPAN", (0, len(rows)), (2, len(rows))), ("SPAN", (3, len(rows)), (4, len(rows)))]
+        rows.append([said, "", "", printer.cell(text, STRONG_NUMBER if is_strong else NUMBER), ""])
+    if keeps_totals_together:
+        styles.append(("NOSPLIT", (0, last_line), (-1, -1)))
     table = Table(rows, colWidths=LINE_COLUMNS, repeatRows=1)
     table.setStyle(
         TableStyle(
             [
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("LINEBELOW", (0, 0), (-1, 0), 0.8, INK),
-                ("LINEBELOW", (0, 1), (-1, -1), 0.3, RULE),
+                ("LINEBELOW", (0, 1), (-1, first_total - 1), 0.3, RULE),
+                ("LINEABOVE", (3, -1), (-1, -1), 0.8, INK),
                 ("LEFTPADDING", (0, 0), (-1, -1), 2),
                 ("RIGHTPADDING", (0, 0), (-1, -1), 2),
                 ("TOPPADDING", (0, 0), (-1, -1), 2.4),
+                ("TOPPADDING", (0, first_total), (-1, first_total), 4 * mm),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 2.8),
                 *styles,
             ]
         )
     )
-    return [table]
+    return table
+
+
+def _add_lines(
+    rows: list[list[Any]], styles: list[tuple[Any, ...]], document: StatementDocument, printer: Printer
+) -> int:
+    """Add the lines, under each model that has several a subtotal; return in which row the last line stands."""
+    last_line = len(rows)
+    for title, lines in group_lines(document.lines):
+        if title:
+            styles.append(("BACKGROUND", (0, len(rows)), (-1, len(rows)), SHADE))
+            rows.append(["", printer.cell(title, STRONG), "", "", ""])
+        rows += [_row(line, document, printer) for line in lines]
+        last_line = len(rows) - 1
+        if len(lines) > 1:
+            amount = minor_text_grouped(sum(line.amount_minor for line in lines), document.minor_digits)
+            said = printer.cell(f"Subtotal {title}".strip(), QUIET_TEXT)
+            rows.append(["", said, "", "", printer.cell(amount, STRONG_NUMBER)])
+    if not document.lines:
+        rows.append(["", printer.cell("Nothing was used in this period."), "", "", ""])
+    return last_line
 
 
 def group_lines(lines: Sequence[StatementLine]) -> Iterator[tuple[str, list[StatementLine]]]:
@@ -287,46 +312,21 @@ def _row(line: StatementLine, document: StatementDocument, printer: Printer) -> 
     ]
 
 
-def _totals(document: StatementDocument, printer: Printer) -> Table:
+def _totals(document: StatementDocument) -> list[tuple[str, str, bool]]:
+    """What stands below the lines, each with its amount, and whether it is strong."""
+
     def money(amount_minor: int) -> str:
         return minor_for_people(amount_minor, document.currency, document.minor_digits)
 
     rows = [("Subtotal", money(document.subtotal_minor), False)]
     for tax in document.taxes:
-        rows.append(
-            (
-                f"{document.tax_name} {ratio_text(tax.tax_ratio)} of {money(tax.base_minor)}",
-                money(tax.amount_minor),
-                False,
-            )
-        )
+        said = f"{document.tax_name} {ratio_text(tax.tax_ratio)} of {money(tax.base_minor)}"
+        rows.append((said, money(tax.amount_minor), False))
     rows.append(("Total", money(document.total_minor), True))
     for credit in document.credits:
         rows.append((credit.description, money(-credit.amount_minor), False))
     owed = "Amount due" if document.due_minor >= 0 else "In your favour"
-    rows.append((owed, money(abs(document.due_minor)), True))
-    table = Table(
-        [
-            [
-                printer.cell(name, STRONG_NUMBER if strong else QUIET_NUMBER),
-                printer.cell(text, STRONG_NUMBER if strong else NUMBER),
-            ]
-            for name, text, strong in rows
-        ],
-        colWidths=[WIDTH - 45 * mm, 45 * mm],
-    )
-    table.setStyle(
-        TableStyle(
-            [
-                ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ("RIGHTPADDING", (0, 0), (-1, -1), 2),
-                ("TOPPADDING", (0, 0), (-1, -1), 2),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 2.6),
-                ("LINEABOVE", (1, -1), (-1, -1), 0.8, INK),
-            ]
-        )
-    )
-    return table
+    return [*rows, (owed, money(abs(document.due_minor)), True)]
 
 
 def _notes(document: StatementDocument, printer: Printer) -> list[Any]:

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,23 @@ def test_a_pdf_holds_every_line_the_totals_and_its_page_numbers(line_count: int)
     else:
         assert len(pages) > 8
         assert all("Quantity" in page for page in pages if re.search(r"no\. \d", page))
+
+
+def test_the_totals_stand_on_one_page_with_the_last_line_however_many_there_are() -> None:
+    for line_count in range(8, 30):
+        pages = read_pages(write_pdf(statement(line_count)))
+        (last,) = [page for page in pages if "Amount due" in page]
+        assert re.search(rf"no\. {line_count}\b", last), line_count
+        assert re.search(r"Tax 19 %.*Total", last, re.DOTALL), line_count
+
+
+def test_totals_that_are_longer_than_a_page_go_on_on_the_next() -> None:
+    document = statement(3)
+    credits = document.credits[:1] * 60
+    pages = read_pages(write_pdf(replace(document, credits=credits)))
+    assert len(pages) == 3
+    assert "".join(pages).count("Credit Käufer & Söhne €") == 60
+    assert "Amount due" in pages[1]
 
 
 def test_the_same_statement_is_the_same_bytes_in_another_process() -> None:
