@@ -66,6 +66,7 @@ STATES = {
     "active": ("green", "active"),
     "near_limit": ("yellow", "near the limit"),
     "used_up": ("red", "used up"),
+    "grew": ("yellow", "grew"),
     "unpriced": ("yellow", "unpriced"),
     "estimated": ("azure", "estimated"),
     "unknown": ("yellow", "usage unknown"),

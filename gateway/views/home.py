@@ -22,16 +22,20 @@ from billing.models import UsageByDay
 from billing.money import format_usd
 from billing.recent_reports import HourTotals, TodaySummary, today_summary
 from billing.rerating import count_unpriced_lately
+from billing.spend_keys import list_unusual
+from billing.spend_questions import read_period
 from gateway.demo_books import find_invented_until
 from gateway.health_board import read_reports
 from gateway.needs_attention import count_journal_backlog_bytes, list_down_deployments
 from policies.approvals import list_pending
 from policies.models import ApiKey, Deployment, Model, Policy
-from policies.permissions import Ability, needs
+from policies.permissions import Ability, may, needs
 
 CHART_HEIGHT = 100
 BUDGETS_SHOWN = 5
 PUBLICATIONS_SHOWN = 5
+# As the page of all keys names it, to which the line links.
+GROWTH_PERIOD = "7d"
 BACKLOG_WORTH_A_LOOK_BYTES = 5_000_000
 
 
@@ -62,7 +66,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "bars": build_bars(today),
         "busiest": max((hour.totals.request_count for hour in today.last_24_hours), default=0),
         "last_hour": today.last_hour,
-        "attention": list_attention(today),
+        "attention": list_attention(today, sees_growth=may(request.user, Ability.SET_BUDGETS)),
         "workers": len(read_reports(Path(settings.POINTSMAN_DATA_DIR))),
         "at": now,
     }
@@ -145,8 +149,8 @@ def build_bars(today: TodaySummary) -> list[Bar]:
     return bars
 
 
-def list_attention(today: TodaySummary) -> list[dict[str, str]]:
-    """What needs a person, most urgent first; each with the page that helps."""
+def list_attention(today: TodaySummary, *, sees_growth: bool = True) -> list[dict[str, str]]:
+    """What needs a person, most urgent first; each with the page that helps. `sees_growth`: whoever may set budgets."""
     data_dir = Path(settings.POINTSMAN_DATA_DIR)
     items: list[dict[str, str]] = []
     if not read_reports(data_dir):
@@ -186,6 +190,7 @@ def list_attention(today: TodaySummary) -> list[dict[str, str]]:
         for asked in list_pending()[:PUBLICATIONS_SHOWN]
     ]
     items += _budgets_to_look_at(timezone.now())
+    items += _keys_that_grew(timezone.now()) if sees_growth else []
     if month := find_overdue_month(timezone.now()):
         items.append(
             {
@@ -233,6 +238,30 @@ def _budgets_to_look_at(now: dt.datetime) -> list[dict[str, str]]:
             }
         )
     return items
+
+
+def _keys_that_grew(now: dt.datetime) -> list[dict[str, str]]:
+    """One line: the key that spent most of those that grew unusually, and how many more did."""
+    period = read_period({}, today=now.date(), default=GROWTH_PERIOD)
+    assert period is not None  # this one has no dates that could make no sense
+    unusual = list_unusual(period)
+    if not unusual:
+        return []
+    first, more = unusual[0], len(unusual) - 1
+    spent = format_usd(first.row.totals.cost_nanousd)
+    return [
+        {
+            "state": "grew",
+            "title": f"{first.name} spends unusually much",
+            "text": (
+                f"{spent} in the last {period.day_count} days, its first."
+                if first.growth == "new"
+                else f"{spent} in the last {period.day_count} days, {first.times:.1f} times as much as before."
+            )
+            + (f" {more} more key{'s' if more > 1 else ''} grew so." if more else ""),
+            "url": f"{reverse('spend-keys')}?period={GROWTH_PERIOD}&only=unusual",
+        }
+    ]
 
 
 def first_callable_name() -> str:

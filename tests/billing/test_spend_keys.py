@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from billing.catalog_ratings import read_router_now
 from billing.models import Evidence, Price
 from billing.reports import DayPoint, DayTotals, Spent
 from billing.spend_forecast import forecast_month
-from billing.spend_keys import SORTS, KeyRow, growth_of, read_key_spend
+from billing.spend_keys import SORTS, KeyRow, growth_of, list_unusual, read_key_spend
 from billing.spend_questions import Question, read_question
 from billing.spend_rows import Row
 from billing.spend_savings import read_savings
@@ -112,6 +113,37 @@ def test_sorting_searching_and_showing_only_what_grew_change_neither_sums_nor_ju
     assert [row.key.name for row in unusual.rows] == ["doubled", "new"]
     assert unusual.total.totals.request_count == 5
     assert not read_key_spend(ask(tenant="999999"), now=at(TODAY)).rows
+
+
+@pytest.mark.django_db
+def test_the_keys_that_grew_are_found_without_reading_all(
+    keys: dict[str, make.World], django_assert_max_num_queries: Any
+) -> None:
+    with django_assert_max_num_queries(8):  # two are of the savepoint
+        found = list_unusual(ask().period)
+    assert [(row.key.name, row.growth) for row in found] == [("doubled", "grew"), ("new", "new")]
+    assert found == list(read_key_spend(ask(), now=at(TODAY)).unusual)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seed", range(6))
+def test_they_are_the_same_keys_whatever_was_spent_and_rotated(tmp_path: Path, seed: int) -> None:
+    draw, world = random.Random(seed), make.world()
+    made = [key_of(world, f"key-{number}") for number in range(24)]
+    for old, heir in zip(made[:8], draw.sample(made[8:], 8), strict=True):
+        old.key.replaced_by, old.key.revoked_at = heir.key, at(TODAY - DAY)
+        old.key.save()
+    lines = []
+    for one in made:
+        for _ in range(draw.choice([0, 1, 2])):
+            cost = draw.choice([1, 100, 300, 3_000, 10_000]) * make.COST_NANOUSD
+            lines += spent(one, draw.randrange(14), cost=cost)
+    make.ingest(tmp_path, lines)
+    expected = list(read_key_spend(ask(), now=at(TODAY)).unusual)
+    assert expected
+    assert list_unusual(ask().period) == sorted(
+        expected, key=lambda row: (-row.row.totals.cost_nanousd, row.name)
+    )
 
 
 @pytest.mark.django_db

@@ -17,7 +17,7 @@ from gateway.needs_attention import count_journal_backlog_bytes
 from gateway.views.home import list_attention, relative_change
 from policies.models import PublicationRequest
 from tests import make
-from tests.console_people import operator, viewer
+from tests.console_people import finance, operator, viewer
 
 pytestmark = pytest.mark.django_db
 
@@ -123,3 +123,18 @@ def test_a_draft_that_waits_for_another_operator_needs_somebody() -> None:
         "text": "latency first",
         "url": f"/policies/{policy.pk}",
     } in items
+
+
+def test_the_key_whose_spend_grew_unusually_is_named_to_who_can_set_it_a_budget(tmp_path: Path) -> None:
+    world, now = make.world(), timezone.now()
+    days = (1, 1, 2, 2, 9)
+    lines = [make.request_lines(world, make.request_id_at(now - dt.timedelta(days=ago))) for ago in days]
+    make.ingest(tmp_path, [line for pair in lines for line in pair])
+    for person, is_told in ((operator(), True), (finance(), True), (viewer(), False)):
+        items = [one for one in person.get("/").context["attention"] if one["state"] == "grew"]
+        assert bool(items) == is_told
+    (item,) = [one for one in operator().get("/").context["attention"] if one["state"] == "grew"]
+    assert item["title"] == f"{world.tenant}/web/dev spends unusually much"
+    assert item["text"].endswith("in the last 7 days, 4.0 times as much as before.")
+    (row,) = operator().get(item["url"]).context["report"].unusual
+    assert row.key.pk == world.key.pk
