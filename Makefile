@@ -21,19 +21,24 @@ TEST_PROCESSES ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-fast check lock clean
+.PHONY: help run compiled test test-slow test-compiled test-fast check lock clean
 
 help:
 	@echo "make run        start Pointsman: database, gateway, console, workers (Ctrl-C stops all)"
 	@echo "make test       run the tests: all but the slow and the nightly ones"
 	@echo "make test-slow  run the slow ones: crashes, whole installations, load"
+	@echo "make test-compiled  the tests of the hot path, against its compiled form"
 	@echo "make test-fast  run the tests without a browser"
 	@echo "make check      ruff, mypy, import contracts, migrations, templates, openapi.yaml"
 	@echo "make lock       renew both lock files"
 	@echo "make clean      remove caches and the virtual environment (never the data)"
 
-run: $(RUNTIME)
+run: $(RUNTIME) compiled
 	@exec $(BIN)/python manage.py up
+
+# The hot path as machine code where there is a C compiler, as Python elsewhere (gateway/compiling.py).
+compiled: | $(RUNTIME)
+	@$(BIN)/python -m gateway.compiling
 
 test: $(DEVELOPMENT)
 	$(PYTEST) -m "not nightly and not slow"
@@ -41,6 +46,11 @@ test: $(DEVELOPMENT)
 # Crash tests, whole installations, load: minutes that nobody should wait for before each commit. .ci/run does.
 test-slow: $(DEVELOPMENT)
 	$(PYTEST) -m "slow and not nightly"
+
+test-compiled: $(DEVELOPMENT)
+	$(BIN)/python -m gateway.compiling --strict
+	TESTS_COMPILED=1 $(PYTEST) -m "not nightly and not slow and not browser" tests/gateway/dataplane tests/gateway/wire \
+	  tests/policies tests/billing/test_rating.py tests/billing/test_rating_oracle.py
 
 test-fast: $(DEVELOPMENT)
 	$(PYTEST) -m "not nightly and not slow and not browser"

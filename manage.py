@@ -9,6 +9,11 @@ def main() -> None:
     # What we write (journal, reports, logs, queues) is nobody else's business on a shared machine.
     os.umask(0o077)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway.settings")
+    if sys.argv[1:2] == ["serve"]:
+        # Before anything else of the project is imported.
+        from gateway.compiled import use_compiled
+
+        use_compiled()
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

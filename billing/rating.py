@@ -42,7 +42,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from billing.pricebook import (
     ABOVE,
@@ -130,7 +130,7 @@ class Rated(NamedTuple):
 class _Rates:
     """A price as integers: nano-USD per unit times `scale`. None: not stated and no fallback."""
 
-    source: object
+    source: Any
     scale: int
     input: tuple[int, Decimal] | None
     cache_read: tuple[int, Decimal] | None
@@ -372,7 +372,7 @@ def _as_integers(
         name: [(n, exactly(name, value), value) for n, value in rows] for name, rows in beyond.items()
     }
     scale = 1
-    for value in (*exact.values(), *(value for rows in marginal.values() for _, value, _ in rows)):
+    for value in (*exact.values(), *[value for rows in marginal.values() for _, value, _ in rows]):
         # Denominators have few prime factors (those of ten, and of an hour); one multiple of all makes integers.
         scale = math.lcm(scale, value.denominator)
 

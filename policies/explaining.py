@@ -219,7 +219,7 @@ def _score_sentences(record: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(
-    name: str, quality: float, error: float, nanousd: int | None, latency_ms: float | None, score: float
+    name: str, quality: float, error: float, nanousd: int | None, latency_ms: float | int | None, score: float
 ) -> str:
     """One candidate of an automatic rule in words."""
     told = f"{name} quality {quality:.2f} ± {error:.2f}, {_usd(nanousd)}"
@@ -248,7 +248,7 @@ def _pin_row(pin: Pin) -> list[str]:
     return [part for part in pin if part]
 
 
-def _short(value: float | None) -> float | None:
+def _short(value: float | int | None) -> float | int | None:
     return round(value, 1) if isinstance(value, float) else value
 
 

@@ -56,8 +56,8 @@ class Needs(NamedTuple):
     regions: frozenset[str]
     provider_only: frozenset[str]
     provider_ignore: frozenset[str]
-    max_input_nanousd: float | None = None
-    max_output_nanousd: float | None = None
+    max_input_nanousd: float | int | None = None
+    max_output_nanousd: float | int | None = None
     must_be_priced: bool = False
     retention_rank: int = ANY_RANK
 
@@ -69,8 +69,8 @@ def needs_of(
     endpoint: str,
     provider_only: tuple[str, ...] = (),
     provider_ignore: tuple[str, ...] = (),
-    max_input_price: float | None = None,
-    max_output_price: float | None = None,
+    max_input_price: float | int | None = None,
+    max_output_price: float | int | None = None,
     retention_limit: str = "",
 ) -> Needs:
     """Collect what the filters look at, once per request."""

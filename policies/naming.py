@@ -12,7 +12,7 @@ from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, Rout
 
 DEFAULT_AUTO_POLICY = "pointsman/auto"
 # A preset's place on the slider. `fast` keeps the rule's and asks for the fastest instead (FAST_TARGET_MS).
-PRESETS: dict[str, float | None] = {"quality": 0.0, "cost": 9.0, "fast": None}
+PRESETS: dict[str, float | int | None] = {"quality": 0.0, "cost": 9.0, "fast": None}
 # Every answer misses it, so that all waiting counts; what is a little better and much slower then loses.
 FAST_TARGET_MS = 1
 
@@ -43,7 +43,7 @@ def find_preset(name: str, snapshot: RoutingSnapshot, grant: KeyGrant) -> NamedP
 
 def names_of(policy: PolicySnapshot) -> list[str]:
     """The names that clients may ask for a policy by."""
-    return [policy.public_id, *(f"{policy.public_id}:{preset}" for preset in PRESETS if policy.has_auto)]
+    return [policy.public_id, *[f"{policy.public_id}:{preset}" for preset in PRESETS if policy.has_auto]]
 
 
 def name_instead(name: str, *, of: str, policy: PolicySnapshot) -> str:

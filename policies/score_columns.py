@@ -26,7 +26,7 @@ class ScoreRow(NamedTuple):
     quality: float
     error: float
     cost_nanousd: int | None
-    latency_ms: float | None
+    latency_ms: float | int | None
     score: float
 
 
@@ -73,7 +73,7 @@ def read_rows(record: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def read_latencies(record: Mapping[str, Any]) -> list[tuple[str, float | None]]:
+def read_latencies(record: Mapping[str, Any]) -> list[tuple[str, float | int | None]]:
     """Return (name, ms) of each candidate of a record whose scores are columns."""
     columns, candidates = record["scores"], record.get("candidates") or []
     whose, times = columns.get("of"), columns.get("t")

@@ -21,7 +21,7 @@ EXPLORED_SHARE = 0.02
 class LatencyView(Protocol):
     """Measured latencies."""
 
-    def latency_ms(self, deployment_id: int, /) -> float | None:
+    def latency_ms(self, deployment_id: int, /) -> float | int | None:
         """Running mean of the time to the first token; None: not measured."""
         ...
 
@@ -33,7 +33,7 @@ class Ordered(NamedTuple):
     """
 
     deployments: Sequence[DeploymentSnapshot]
-    scores: Sequence[float | None] = ()
+    scores: Sequence[float | int | None] = ()
 
 
 def put_in_order(
@@ -109,10 +109,10 @@ def _by_latency(deployments: Sequence[DeploymentSnapshot], health: LatencyView, 
     return Ordered([deployments[index] for index in order], [latencies[index] for index in order])
 
 
-def tenth(ms: float | None) -> float | None:
+def tenth(ms: float | int | None) -> float | int | None:
     """A latency as exact as a record keeps it."""
     return None if ms is None else round(ms * 10) / 10
 
 
-def _known_first(value: float | None) -> tuple[bool, float]:
+def _known_first(value: float | int | None) -> tuple[bool, float]:
     return value is None, value or 0

@@ -22,6 +22,12 @@ os.environ["POINTSMAN_DATA_DIR"] = str(DATA_DIR)
 # Before NumPy is loaded: its threads spin for cores that other test processes and browsers need, and end up slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from gateway.compiled import use_compiled  # noqa: E402  (before the project is imported)
+
+# `make test-compiled`: what workers run as machine code, in the tests' own process.
+if os.environ.get("TESTS_COMPILED") and not use_compiled():
+    raise RuntimeError("no compiled hot path fits these sources: make test-compiled")
+
 from django.conf import settings  # noqa: E402  (reads the environment made above)
 
 from gateway import embedded  # noqa: E402

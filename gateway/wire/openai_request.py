@@ -109,7 +109,7 @@ def upstream_body(
     changes: dict[str, bytes | None] = {}
     if payload.get("model") != upstream_model:
         changes["model"] = orjson.dumps(upstream_model)
-    for name in GATEWAY_MEMBERS & payload.keys():
+    for name in payload.keys() & GATEWAY_MEMBERS:
         changes[name] = None
     if not takes_stream_options:
         if "stream_options" in payload:

@@ -53,7 +53,7 @@ def read_text(
             break
         if role in SYSTEM_ROLES:
             system = f"{system}\n{_content(message)}" if system else _content(message)
-    for message in reversed(messages):
+    for message in messages[::-1]:
         if message.get("role") == "user":
             last_user = _content(message)
             break

@@ -32,9 +32,9 @@ class Wishes(NamedTuple):
     provider_only: tuple[str, ...] = ()
     provider_ignore: tuple[str, ...] = ()
     allow_fallbacks: bool = True
-    max_input_price: float | None = None
-    max_output_price: float | None = None
-    slider: float | None = None
+    max_input_price: float | int | None = None
+    max_output_price: float | int | None = None
+    slider: float | int | None = None
     allowed_models: tuple[str, ...] = ()
     excluded_models: tuple[str, ...] = ()
     retention_limit: str = ""
@@ -141,7 +141,7 @@ def _patterns(value: object, name: str) -> tuple[str, ...]:
     return patterns
 
 
-def _price(value: object, name: str) -> float | None:
+def _price(value: object, name: str) -> float | int | None:
     """USD per million tokens, as a number or a text."""
     if value is None:
         return None

@@ -52,7 +52,7 @@ def blended_usd_per_mtok(input_usd_per_mtok: float, output_usd_per_mtok: float) 
     return (3 * input_usd_per_mtok + output_usd_per_mtok) / 4
 
 
-def find_rating(model: str, usd_per_mtok: float | None, tables: RouterTables) -> Rating:
+def find_rating(model: str, usd_per_mtok: float | int | None, tables: RouterTables) -> Rating:
     """Return the tables' rating, a public one, or that of the nearest model by price, marked as a guess."""
     rating = tables.ratings.get(model) or find_public_rating(model)
     if rating is not None:
@@ -79,7 +79,7 @@ def quality_by_price(usd_per_mtok: float) -> float:
 
 def estimate_qualities(
     models: Sequence[str],
-    usd_per_mtok: Sequence[float | None],
+    usd_per_mtok: Sequence[float | int | None],
     *,
     workload: str,
     task_type: str,
@@ -111,7 +111,10 @@ class _Start(NamedTuple):
 
 
 def _before_workload(
-    task_type: str, models: tuple[str, ...], usd_per_mtok: tuple[float | None, ...], tables: RouterTables
+    task_type: str,
+    models: tuple[str, ...],
+    usd_per_mtok: tuple[float | int | None, ...],
+    tables: RouterTables,
 ) -> _Start:
     ratings = {
         model: find_rating(model, price, tables) for model, price in zip(models, usd_per_mtok, strict=True)

@@ -65,7 +65,7 @@ class AutoScore(NamedTuple):
     quality_error: float
     evidence_count: float
     cost_nanousd: int | None
-    latency_ms: float | None
+    latency_ms: float | int | None
     score: float
 
 
@@ -87,7 +87,7 @@ class Prepared(NamedTuple):
     caution: float
     input_rate: int | None
     output_nanousd: float
-    latency_ms: float | None
+    latency_ms: float | int | None
     is_pinned: bool
 
 
@@ -106,8 +106,8 @@ def rank(
     *,
     tables: RouterTables,
     slider: float,
-    quality_floor: float | None,
-    latency_ms: Callable[[int], float | None],
+    quality_floor: float | int | None,
+    latency_ms: Callable[[int], float | int | None],
 ) -> Ranked:
     """Rank deployments for a request. `latency_ms` is asked by deployment id for what this worker measured.
 
@@ -123,7 +123,7 @@ def rank(
     offset = features.difficulty - UNKNOWN
     target_ms = features.max_latency_ms
     floor = -1.0 if quality_floor is None else quality_floor
-    found: list[tuple[float, float, float, int | None, float | None, float]] = []
+    found: list[tuple[float, float, float, int | None, float | int | None, float]] = []
     # Sorted upwards: pinned before all others, those below the floor after all others.
     keys: list[float] = []
     for entry, cost in zip(prepared, costs, strict=True):
@@ -286,14 +286,14 @@ def _difficulty_trust(workload: str, task_type: str, tables: RouterTables) -> fl
     return UNSEEN_WORKLOAD_TRUST if seen is not None and seen.n >= MIN_TYPE_EVIDENCE else 0.0
 
 
-def _blended(deployment: DeploymentSnapshot) -> float | None:
+def _blended(deployment: DeploymentSnapshot) -> float | int | None:
     input_rate, output_rate = deployment.input_nanousd_per_mtok, deployment.output_nanousd_per_mtok
     if input_rate is None and output_rate is None:
         return None
     return blended_usd_per_mtok((input_rate or 0) / 1e9, (output_rate or 0) / 1e9)
 
 
-def expected_costs(prepared: tuple[Prepared, ...], features: Features) -> list[float | None]:
+def expected_costs(prepared: tuple[Prepared, ...], features: Features) -> list[float | int | None]:
     """Return what the request would about cost at each deployment, in nano-USD; None: unpriced."""
     input_mtok, output_share = (
         features.input_tokens / TOKENS_PER_MTOK,

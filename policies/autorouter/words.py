@@ -12,7 +12,7 @@ HEAD_CHARS: Final = 600
 TAIL_CHARS: Final = 200
 
 # Letters, digits and the bytes of other scripts stay; everything else separates words.
-_SEPARATED: Final = bytes(code if code >= 128 or chr(code).isalnum() else ord(" ") for code in range(256))
+_SEPARATED: Final = bytes([code if code >= 128 or chr(code).isalnum() else ord(" ") for code in range(256)])
 
 
 class Words(NamedTuple):

@@ -30,6 +30,7 @@ from gateway.bench.scenarios import (
     list_errors,
     read_results,
 )
+from gateway.compiled import runs_compiled
 
 # Round about: the settling of a Python process (caches, arenas) before its memory says something.
 MIN_MEMORY_LOAD_S = 1.0
@@ -99,6 +100,7 @@ class Command(BaseCommand):
             "cores": os.cpu_count(),
             "worker_core": rig.worker_core,
             "python": platform.python_version(),
+            "is_compiled": runs_compiled(),
             "detail": detail,
         }
 
@@ -127,6 +129,8 @@ class Command(BaseCommand):
                 f"Other programs used up to {max(foreign):.2f} of {report['cores']} cores meanwhile; times are "
                 "worth little above 0.2."
             )
+        form = "machine code (make compiled)" if report["is_compiled"] else "Python: nothing is compiled"
+        lines.append(f"The hot path ran as {form}.")
         lines.append(f"Worker's memory before the load: {report['worker_mib_before']:.0f} MiB.")
         lines += [f"Failed: {error}" for error in report["errors"]]
         return "\n".join(lines)

@@ -5,6 +5,7 @@ Calls: `gateway.dataplane.server` with the application of `gateway.asgi`.
 
 from __future__ import annotations
 
+import logging
 import os
 from argparse import ArgumentParser
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from gateway.compiled import is_in_use
 from gateway.dataplane.server import bind_listener, run_worker
+
+logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
@@ -33,6 +37,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"Cannot listen on {settings.POINTSMAN_HOST}:{settings.POINTSMAN_PORT}: {error.strerror or error}"
             ) from None
+        logger.info("the hot path runs as %s", "machine code" if is_in_use() else "Python (make compiled)")
         # After the environment: the application reads the worker's index.
         from gateway.asgi import application
 

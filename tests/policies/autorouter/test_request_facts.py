@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType
 
 import pytest
 
+from gateway.compiled import is_in_use
 from policies.autorouter import fingerprint
 from policies.autorouter.difficulty import FORM_NAMES, DifficultyModel
 from policies.autorouter.languages import find_language
@@ -188,6 +189,7 @@ def _reachable(*further: object) -> list[object]:
     return list(seen.values())
 
 
+@pytest.mark.skipif(is_in_use(), reason="compiled code has its constants built in")
 def test_the_memory_of_system_prompts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "MEMORY_SIZE", 5)
     fingerprint._memory.clear()
