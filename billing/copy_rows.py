@@ -21,7 +21,7 @@ REQUEST_COLUMNS: Final = (
     " attempt_count, duration_ms, first_token_ms, usage_kind, usage_convention, input_tokens, output_tokens,"
     " cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_detail, service_tier, price_id,"
     " cost_nanousd, charge_nanousd, is_unpriced, tags, features, decision,"
-    " label_ids"
+    " label_ids, answer_id"
 )
 ATTEMPT_COLUMNS: Final = (
     "id, request_id, started_at, number, deployment_id, outcome, http_status, error_code, error_message,"
@@ -80,7 +80,8 @@ def _request_row(
         f"{_number(usage.input_tokens)}\t{_number(usage.output_tokens)}\t{cache_read}\t{cache_write}\t"
         f"{reasoning}\t{_json(usage.detail)}\t{_text(usage.service_tier)}\t{_number(outcome.price_id)}\t"
         f"{_number(outcome.cost_nanousd)}\t{_number(charge_nanousd)}\t{outcome.is_unpriced}\t{_json(intent.tags)}\t"
-        f"{_json(intent.features)}\t{_json(intent.decision)}\t{_numbers(label_ids)}\n"
+        f"{_json(intent.features)}\t{_json(intent.decision)}\t{_numbers(label_ids)}\t"
+        f"{_text(outcome.answer_id) if outcome.answer_id else NULL}\n"
     )
 
 

@@ -147,6 +147,8 @@ class Outcome(NamedTuple):
     uncertain_by_model: tuple[tuple[int, int], ...] = ()
     # And by deployment.
     uncertain_by_deployment: tuple[tuple[int, int], ...] = ()
+    # What the answer calls itself.
+    answer_id: str = ""
 
 
 class Feedback(NamedTuple):
@@ -285,6 +287,7 @@ def read_outcome(line: Mapping[str, Any]) -> Outcome:
                 for one in read_few(get("deployment_uncertain"), "deployment_uncertain")
             ]
         ),
+        read_text(get("answer"), "answer", 200),
     )
 
 

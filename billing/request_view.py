@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.db.models import Model, prefetch_related_objects
+from django.utils import timezone
 
 from billing.journal_lines import read_intent
 from billing.journal_values import LineError
@@ -30,6 +31,16 @@ from policies.score_columns import with_rows
 
 IN_FLIGHT = "in_flight"
 LOOKUP_THREADS = 4
+# There is no index of what answers call themselves: it would cost every request, for what is asked of a few, and soon.
+ANSWER_IDS_KEPT = dt.timedelta(days=1)
+ANSWER_IDS_SEARCHED = 20_000
+MAX_ID_CHARACTERS = 200
+_FIND_ANSWER = """
+SELECT id FROM (
+    SELECT id, answer_id FROM billing_requestrecord WHERE api_key_id = %s AND started_at >= %s
+    ORDER BY started_at DESC, id DESC LIMIT %s
+) newest WHERE answer_id = %s ORDER BY id DESC LIMIT 1
+"""
 # One query each for any number of records. Foreign keys here are not constraints: a row may be gone.
 NAMED = (
     "tenant",
@@ -87,6 +98,7 @@ def request_as_json(record: RequestRecord, attempts: Sequence[AttemptRecord]) ->
         "http_status": record.http_status,
         "error_code": record.error_code,
         "finish_reason": record.finish_reason,
+        "answer_id": record.answer_id,
         "policy_id": record.policy_id,
         "policy": _name(_related(record, "policy"), "public_id"),
         "policy_version": _name(_related(record, "policy_version"), "number"),
@@ -129,6 +141,14 @@ def find_request(request_id: uuid.UUID, *, key_id: int | None) -> dict[str, Any]
         "explanation": sentences(record.decision, refused_by=record.features.get("refused_by", "")),
         "saving": _saving(record),
     }
+
+
+def find_by_answer(answer_id: str, *, key_id: int, now: dt.datetime) -> dict[str, Any] | None:
+    """Show the newest request of a key whose answer's body has this `id`, of its newest ones of the last day."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND_ANSWER, [key_id, now - ANSWER_IDS_KEPT, ANSWER_IDS_SEARCHED, answer_id])
+        row = cursor.fetchone()
+    return None if row is None else find_request(row[0], key_id=key_id)
 
 
 def _saving(record: RequestRecord) -> dict[str, Any] | None:
@@ -178,23 +198,28 @@ class DatabaseRecordLookup:
         self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="record-lookup")
 
     async def find_request(self, request_id: str, key_id: int, /) -> dict[str, Any] | None:
-        """The record as the API shows it, None when this key has none with that id."""
-        try:
-            wanted = uuid.UUID(request_id)
-        except ValueError:
+        """The record as the API shows it, None when this key has none with that id, ours or its answer's."""
+        if not (
+            request_id.isascii() and request_id.isprintable() and 0 < len(request_id) <= MAX_ID_CHARACTERS
+        ):
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._find, wanted, key_id)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._find, request_id, key_id)
 
     def close(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
-    def _find(request_id: uuid.UUID, key_id: int) -> dict[str, Any] | None:
+    def _find(request_id: str, key_id: int) -> dict[str, Any] | None:
         # Django does this around its own requests; here nobody else would drop a connection that has died.
         close_old_connections()
         try:
-            return find_request(request_id, key_id=key_id)
+            try:
+                found = find_request(uuid.UUID(request_id), key_id=key_id)
+            except ValueError:
+                found = None
+            # Some providers' ids are UUIDs too.
+            return found or find_by_answer(request_id, key_id=key_id, now=timezone.now())
         finally:
             close_old_connections()
 

@@ -83,6 +83,10 @@ class RequestRecord(models.Model):
         null=True,
         help_text="What it is summed by beside its columns. Null: by nothing.",
     )
+    # Null, so that it came to a large table without any row being written.
+    answer_id = models.CharField(
+        max_length=200, null=True, help_text="The `id` in the answer's body, the provider's own."
+    )
     ingested_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -290,6 +290,7 @@ async def _read_json(
     facts = read_answer(payload, estimated_input_tokens=features.input_tokens)
     exchange.served_model = facts.served_model
     exchange.finish_reason = facts.finish_reason
+    log.answer_id = facts.answer_id
     exchange.charge(log, facts.usage)
     log.outcome = "ok"
     if checks_answers(exchange):

@@ -8,7 +8,6 @@ Calls: the RecordLookup port for requests; models come from the snapshot.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -81,11 +80,7 @@ def _find_model(gateway: Gateway, grant: KeyGrant, name: str) -> dict[str, Any]:
 
 async def _find_request(gateway: Gateway, grant: KeyGrant, request_id: str) -> Mapping[str, Any]:
     try:
-        id_text = str(uuid.UUID(request_id))
-    except ValueError:
-        id_text = ""
-    try:
-        record = await gateway.records.find_request(id_text, grant.key_id) if id_text else None
+        record = await gateway.records.find_request(request_id, grant.key_id)
     except Exception:  # an edge: whatever the port's database raises
         logger.exception("request records cannot be read")
         raise GatewayUnready(
@@ -94,14 +89,9 @@ async def _find_request(gateway: Gateway, grant: KeyGrant, request_id: str) -> M
             headers=[(b"retry-after", b"5")],
         ) from None
     if record is None:
-        # What most clients try first is the answer's own `id`, which is the provider's.
-        hint = (
-            "A request appears about a second after its answer."
-            if id_text
-            else "An id here is what stands in an answer's header x-request-id, not the `id` in its body."
-        )
         raise NotFound(
-            f"There is no request of this key with that id. {hint}",
+            "There is no request of this key with that id. It is found by what stands in the answer's header"
+            " x-request-id, for a day also by the `id` in its body, about a second after the answer.",
             code="request_not_found",
             param="id",
         )

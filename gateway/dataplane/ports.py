@@ -39,7 +39,7 @@ class RecordLookup(Protocol):
     """Request records by id, for `GET /v1/requests/{id}`; the one port that may query, off the loop."""
 
     async def find_request(self, request_id: str, key_id: int, /) -> Mapping[str, Any] | None:
-        """The record as the API shows it, None when there is none of this key."""
+        """The record as the API shows it, None when there is none of this key; by our id, or by its answer's."""
         ...
 
 

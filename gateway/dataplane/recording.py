@@ -27,6 +27,8 @@ class AttemptLog:
     error_code: str = ""
     error_message: str = ""
     upstream_request_id: str = ""
+    # What its answer calls itself, which is what the client reads.
+    answer_id: str = ""
     first_byte_ms: float | None = None
     end_ms: float = 0.0
     usage: Usage | None = None
@@ -153,6 +155,7 @@ def outcome_line(
     A request of which an attempt has usage and no price is `unpriced`: its cost is not known, so not stated.
     """
     lines = []
+    answered = served or (attempts[-1] if attempts else None)
     last: AttemptLog | None = None
     usage: dict[str, Any] = _NOTHING_LINE
     is_unpriced = False
@@ -181,7 +184,7 @@ def outcome_line(
         "status": status,
         "http": http_status,
         "error": error_code,
-        "deployment": (served or attempts[-1]).deployment.id if attempts else None,
+        "deployment": None if answered is None else answered.deployment.id,
         "served": served_model,
         "finish": finish_reason,
         "ms": round(duration_ms, 3),
@@ -192,6 +195,8 @@ def outcome_line(
         "unpriced": is_unpriced,
         "attempts": lines,
     }
+    if answered is not None and answered.answer_id:
+        told["answer"] = answered.answer_id[:200]
     if uncertain_nanousd:
         told["uncertain"] = uncertain_nanousd
     return told

@@ -135,6 +135,7 @@ def settle(exchange: Exchange, answer: StreamAnswer) -> None:
     """Put usage on the attempt: what the provider reported, else an estimate from what passed through."""
     attempt, stream = answer.attempt, answer.stream
     attempt.end_ms = exchange.elapsed_ms()
+    attempt.answer_id = stream.answer_id
     exchange.served_model = stream.model
     exchange.finish_reason = stream.finish_reason
     usage = read_usage(stream.usage, service_tier=stream.service_tier)

@@ -19,11 +19,12 @@ MAX_CONTENT_DEPTH = 8
 
 
 class AnswerFacts(NamedTuple):
-    """`served_model` is the provider's own word for what answered."""
+    """`served_model` is the provider's own word for what answered, `answer_id` its own id of the answer."""
 
     served_model: str
     finish_reason: str
     usage: Usage
+    answer_id: str = ""
 
 
 def read_answer(payload: Mapping[str, Any], *, estimated_input_tokens: int) -> AnswerFacts:
@@ -45,7 +46,12 @@ def read_answer(payload: Mapping[str, Any], *, estimated_input_tokens: int) -> A
         usage = estimate_usage(
             input_tokens=estimated_input_tokens, output_characters=_generated_characters(choices)
         )
-    return AnswerFacts(model if isinstance(model, str) else "", finish[:60], with_images(usage, image_count))
+    return AnswerFacts(
+        model if isinstance(model, str) else "",
+        finish[:60],
+        with_images(usage, image_count),
+        answer_id if isinstance(answer_id := payload.get("id"), str) else "",
+    )
 
 
 def estimate_usage(*, input_tokens: int, output_characters: int) -> Usage:

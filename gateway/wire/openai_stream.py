@@ -36,6 +36,7 @@ class OpenAIStream:
         "_is_usage_wanted",
         "_secret",
         "_tail",
+        "answer_id",
         "error",
         "event_count",
         "finish_reason",
@@ -55,6 +56,7 @@ class OpenAIStream:
         self.event_count = 0
         self.usage: Mapping[str, Any] | None = None
         self.service_tier: object = None
+        self.answer_id = ""
         self.model = ""
         self.finish_reason = ""
         self.is_done = False
@@ -135,6 +137,9 @@ class OpenAIStream:
         get = payload.get
         if get("error"):
             return self._read_error(payload, name)
+        if not self.answer_id:  # Azure's first event has an empty one
+            answer_id = get("id")
+            self.answer_id = answer_id if type(answer_id) is str else ""
         model = get("model")
         if model:
             self.model = model if type(model) is str else str(model)

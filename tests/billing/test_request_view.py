@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import uuid
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
+from django.utils import timezone
 
 from billing.models import OpenIntent, RequestRecord
-from billing.request_view import DatabaseRecordLookup, attempts_of, find_request, load_names, request_as_json
+from billing.request_view import (
+    DatabaseRecordLookup,
+    attempts_of,
+    find_by_answer,
+    find_request,
+    load_names,
+    request_as_json,
+)
 from gateway.dataplane.request_ids import make_request_id
 from tests import make
 
@@ -125,24 +135,50 @@ def test_a_name_that_is_gone_is_null_and_the_request_still_shown(tmp_path: Path)
     assert (shown["key"], shown["key_id"]) == (None, world.key.pk)
 
 
+@pytest.mark.django_db
+def test_a_request_is_found_by_what_its_answer_calls_itself(tmp_path: Path) -> None:
+    world, now = make.world(), timezone.now()
+    lines = make.request_lines(world, make.request_id_at(now - dt.timedelta(hours=1)))
+    again = make.request_lines(world, make.request_id_at(now - dt.timedelta(minutes=1)))
+    old = make.request_lines(world, make.request_id_at(now - dt.timedelta(hours=25)))
+    for line, answer_id in ((lines[1], "chatcmpl-1"), (again[1], "chatcmpl-1"), (old[1], "gen-old")):
+        line["answer"] = answer_id
+    make.ingest(tmp_path, [*lines, *again, *old])
+    found = find_by_answer("chatcmpl-1", key_id=world.key.pk, now=now)
+    assert found is not None
+    assert (found["id"], found["answer_id"]) == (again[0]["id"], "chatcmpl-1"), "the newest"
+    assert find_by_answer("chatcmpl-1", key_id=world.key.pk + 1, now=now) is None
+    assert find_by_answer("chatcmpl-2", key_id=world.key.pk, now=now) is None
+    assert find_by_answer("gen-old", key_id=world.key.pk, now=now) is None
+    assert find_by_answer("gen-old", key_id=world.key.pk, now=now - dt.timedelta(hours=2)) is not None
+    shown = find_request(uuid.UUID(old[0]["id"]), key_id=None)
+    assert shown is not None
+    assert shown["answer_id"] == "gen-old"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_lookup_of_the_data_plane_queries_on_a_thread_of_its_own(tmp_path: Path) -> None:
     world = make.world()
     lines = make.request_lines(world)
+    lines[1]["answer"] = answer_id = str(uuid.uuid4())
     make.ingest(tmp_path, lines)
     lookup = DatabaseRecordLookup()
 
-    async def ask() -> tuple[object, object, object]:
+    async def ask() -> tuple[Any, ...]:
         own = await lookup.find_request(lines[0]["id"], world.key.pk)
         other = await lookup.find_request(lines[0]["id"], world.key.pk + 1)
-        nonsense = await lookup.find_request("req_1", world.key.pk)
+        nonsense = [
+            await lookup.find_request(name, world.key.pk) for name in ("req_1", "", "a\0b", "ä", "x" * 201)
+        ]
+        by_answer = await lookup.find_request(answer_id, world.key.pk)
         # The thread's connection would keep the test database from being dropped.
         await asyncio.get_running_loop().run_in_executor(lookup._threads, lambda: connection.close())
-        return own, other, nonsense
+        return own, other, nonsense, by_answer
 
     lookup._threads._max_workers = 1
-    own, other, nonsense = async_to_sync(ask)()
+    own, other, nonsense, by_answer = async_to_sync(ask)()
     lookup.close()
     assert isinstance(own, dict)
     assert own["id"] == lines[0]["id"]
-    assert (other, nonsense) == (None, None)
+    assert (other, nonsense) == (None, [None] * 5)
+    assert by_answer == own

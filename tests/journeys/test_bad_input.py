@@ -243,6 +243,10 @@ def test_openrouters_clients_find_their_generation_and_key(gateway, provider):
     generation = found.json()["data"]
     assert generation["total_cost"] == record["cost_nanousd"] / 1e9 > 0
     assert (generation["tokens_prompt"], generation["tokens_completion"]) == (10, 5)
+    body_id = answer.json()["id"]
+    for path in (f"generation?id={body_id}", f"requests/{body_id}"):
+        by_answer = httpx.get(f"{gateway.url}/{path}", headers=AUTHORIZATION).json()
+        assert by_answer.get("data", by_answer)["id"] == record["id"]
     key = httpx.get(f"{gateway.url}/key", headers=AUTHORIZATION).json()["data"]
     assert (key["label"], key["limit"]) == ("dev", None)
     assert KEY not in found.text

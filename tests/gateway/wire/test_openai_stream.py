@@ -39,8 +39,17 @@ def test_a_stream_passes_untouched_and_its_facts_are_read():
     stream = make_stream()
     assert pass_through(stream, HELLO + STOP + USAGE + DONE) == HELLO + STOP + USAGE + DONE
     assert (stream.model, stream.finish_reason, stream.is_done) == ("m", "stop", True)
+    assert stream.answer_id == "c"
     assert stream.usage == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     assert stream.output_characters == 5
+
+
+def test_the_first_id_that_is_a_text_is_the_answers():
+    stream = make_stream()
+    pass_through(
+        stream, chunk(id="", choices=[]) + chunk(id=7) + chunk(id="gen-1") + chunk(id="gen-2") + DONE
+    )
+    assert stream.answer_id == "gen-1"
 
 
 def test_usage_nobody_asked_for_is_left_out_and_still_read():
