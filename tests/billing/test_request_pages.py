@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 
 from billing.models import Price
+from billing.request_view import find_request
 from tests import make
 from tests.console_people import finance, operator, viewer
 
@@ -83,6 +84,27 @@ def test_the_live_list_sends_rows_only_when_there_are_new_ones(tmp_path: Path) -
     assert client.get(f"/requests?seen={seen}", headers=headers).status_code == 204
     make.ingest(tmp_path, make.request_lines(world), worker="worker-2")
     assert len(shown(client.get(f"/requests?seen={seen}", headers=headers))) == 3
+
+
+def test_scores_that_are_kept_by_column_are_shown_as_rows(tmp_path: Path) -> None:
+    world = make.world()
+    name = world.deployment.name
+    decision = {
+        "path": "routed", "draw": 0.25, "rule": "rest", "strategy": "auto", "slider": 5.0, "tables": 3,
+        "candidates": [name, "big@cloud"],
+        "scores": {"q": [7321, 8000], "e": [240, 800], "c": [1230000, None], "t": [12345, None], "s": [70000, 60000]},
+    }  # fmt: skip
+    intent, outcome = make.request_lines(world)
+    make.ingest(tmp_path, [{**intent, "decision": decision}, outcome])
+    html = viewer().get(f"/requests/{intent['id']}").content.decode()
+    assert f"Judged best: {name} quality 0.73 ± 0.02, $0.001230, 1234 ms, score 0.700." in html
+    assert "quality 0.80 ± 0.08, unpriced" in html
+    found = find_request(uuid.UUID(intent["id"]), key_id=None)
+    assert found is not None
+    assert found["decision"]["scores"] == [
+        [name, 0.7321, 0.024, 1230000, 1234.5, 0.7],
+        ["big@cloud", 0.8, 0.08, None, None, 0.6],
+    ]
 
 
 def test_a_request_shows_attempts_decision_usage_and_charge_lines_that_sum_up(tmp_path: Path) -> None:
