@@ -126,5 +126,5 @@ def _badges() -> dict[str, tuple[str, str]]:
     if waiting := count_waiting():
         badges["prices"] = ("azure", f"{waiting:,} to approve")
     if find_waiting_number() is not None:
-        badges["router"] = ("azure", "new version")
+        badges["router"] = ("azure", "1 new")
     return badges

@@ -151,12 +151,12 @@ def test_versions_are_put_into_force_turned_down_and_rolled_back_with_buttons() 
 
 def test_the_menu_says_that_a_version_waits_until_it_is_decided_on() -> None:
     client = operator()
-    assert "new version" not in client.get("/").content.decode()
+    assert "1 new<" not in client.get("/").content.decode()
     table = router_tables.create_table(document=empty_tables().to_document(), actor="x")
-    assert "new version" in client.get("/").content.decode()
+    assert "1 new<" in client.get("/").content.decode()
     assert f"Put version {table.number} into force" in client.get(reverse("router")).content.decode()
     client.post(reverse("router-table-activate", args=[table.pk]))
-    assert "new version" not in client.get("/").content.decode()
+    assert "1 new<" not in client.get("/").content.decode()
 
 
 def test_learning_and_the_setting_answer_what_they_did() -> None:
