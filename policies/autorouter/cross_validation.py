@@ -18,7 +18,7 @@ import numpy as np
 from policies.autorouter.difficulty import UNKNOWN
 from policies.autorouter.difficulty_learning import FOLDS, fold_of
 from policies.autorouter.foreseeing import Floats, Foreseen, foresee
-from policies.autorouter.learning import learn
+from policies.autorouter.learning import Evidence, learn
 from policies.autorouter.offline_rows import Matrix, Row, list_evidence
 from policies.autorouter.ranking import PROVEN_TAUS, foresee_losses
 from policies.autorouter.tables import ProvenDefault, RouterTables
@@ -61,18 +61,17 @@ def hold_out(
 
     `unseen`: the difficulty of each prompt, as it was foreseen without it. `tables` give priors and slopes.
     """
+    evidence: list[list[Evidence]] = [[] for _ in range(FOLDS)]
+    for row in training:
+        evidence[fold_of(row.prompt)] += list_evidence([row])
     folds = np.array([fold_of(row.prompt) for row in matrix.rows])
     parts: list[tuple[np.ndarray, Foreseen]] = []
     for fold in range(FOLDS):
         (places,) = np.nonzero(folds == fold)
-        others = [row for row in training if fold_of(row.prompt) != fold]
-        known = learn(list_evidence(others), priors=tables, now_unix_s=0.0)
-        parts.append(
-            (
-                places,
-                foresee(matrix.deployments, [_facts(matrix, at, unseen) for at in places.tolist()], known),
-            )
-        )
+        others = [one for other, part in enumerate(evidence) if other != fold for one in part]
+        known = learn(others, priors=tables, now_unix_s=0.0)
+        features = [_facts(matrix, at, unseen) for at in places.tolist()]
+        parts.append((places, foresee(matrix.deployments, features, known)))
     back = np.argsort(np.concatenate([places for places, _ in parts]))
     foreseen = Foreseen._make(
         np.concatenate(columns)[back] for columns in zip(*(f for _, f in parts), strict=True)
