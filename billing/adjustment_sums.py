@@ -1,6 +1,6 @@
 """How do adjustments get into the sums? The rollups of their request's own day and hour, and what is late.
 
-Writes: the rollups by day and by hour, late_posting.
+Writes: the rollups by day and by hour, attempts_by_day, late_posting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Final
 
 from django.db import connection
 
+from billing.budget_adjusting import ATTEMPT_CHANGE, ATTEMPT_CHANGES
 from billing.models import Adjustment
 from billing.periods import late_postings_of
 from billing.rollups import (
@@ -78,6 +79,12 @@ _ADD_TO_LABEL_SETS, _ADD_TO_KEY_LABEL_SETS = (
     )
 )
 _ADD_TO_HOURS: Final = _add_to("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)
+_ADD_TO_ATTEMPT_DAYS: Final = f"""
+INSERT INTO billing_attemptsbyday AS kept (day, deployment_id, attempt_count, cost_nanousd)
+SELECT (j.started_at AT TIME ZONE 'UTC')::date, a.deployment_id, 0, {ATTEMPT_CHANGE}
+FROM {ATTEMPT_CHANGES} WHERE j.run_id = %s AND j.id >= %s GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (day, deployment_id) DO UPDATE SET cost_nanousd = kept.cost_nanousd + excluded.cost_nanousd
+"""  # noqa: S608  (constants)
 _NOTE_LATE: Final = late_postings_of(
     "(SELECT * FROM billing_adjustment WHERE run_id = %s AND id >= %s) adjusted",
     request_id="request_id",
@@ -91,6 +98,7 @@ _STATEMENTS: Final = (
     _ADD_TO_LABEL_SETS,
     _ADD_TO_KEY_LABEL_SETS,
     _ADD_TO_HOURS,
+    _ADD_TO_ATTEMPT_DAYS,
 )
 
 

@@ -21,12 +21,12 @@ from policies.snapshot import BudgetTerms
 
 # What the attempts at each deployment, or model, cost more than their records say. A replacement names all that have a
 # price.
-_OF_ATTEMPTS = """
-SELECT j.request_id, {whose}, sum((e.attempt->>2)::bigint - coalesce(a.cost_nanousd, 0))::bigint
-FROM billing_adjustment j CROSS JOIN LATERAL jsonb_array_elements(j.attempts) e (attempt)
+ATTEMPT_CHANGE = "sum((e.attempt->>2)::bigint - coalesce(a.cost_nanousd, 0))::bigint"
+ATTEMPT_CHANGES = """billing_adjustment j CROSS JOIN LATERAL jsonb_array_elements(j.attempts) e (attempt)
 JOIN billing_attemptrecord a ON a.request_id = j.request_id AND a.started_at = j.started_at
     AND a.number = (e.attempt->>0)::int
 """
+_OF_ATTEMPTS = f"SELECT j.request_id, {{whose}}, {ATTEMPT_CHANGE} FROM {ATTEMPT_CHANGES}"  # noqa: S608  (constants)
 OF_DEPLOYMENTS = _OF_ATTEMPTS.format(whose="a.deployment_id")
 OF_MODELS = _OF_ATTEMPTS.format(whose="d.model_id") + "JOIN policies_deployment d ON d.id = a.deployment_id\n"
 
@@ -95,13 +95,13 @@ def sum_adjustments(
         return int(total or 0)
 
 
-def sum_deployment_adjustments(*, deployment_id: int, since: dt.datetime) -> int:
-    """What attempts at a deployment were charged afterwards, in nano-USD."""
+def sum_deployment_adjustments(*, deployment_id: int, since: dt.datetime, until: dt.datetime) -> int:
+    """What attempts at a deployment were charged afterwards, of requests of this time, in nano-USD."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT sum(m.nanousd) FROM ({OF_DEPLOYMENTS} WHERE a.deployment_id = %s AND j.started_at >= %s"  # noqa: S608
-            " GROUP BY 1, 2) m (request_id, deployment_id, nanousd)",
-            [deployment_id, since],
+            f"SELECT {ATTEMPT_CHANGE} FROM {ATTEMPT_CHANGES} WHERE a.deployment_id = %s"  # noqa: S608  (constants)
+            " AND j.started_at >= %s AND j.started_at < %s",
+            [deployment_id, since, until],
         )
         (total,) = cursor.fetchone()
         return int(total or 0)

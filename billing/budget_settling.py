@@ -20,6 +20,7 @@ from billing.budget_arithmetic import Span, span_at
 from billing.budget_scopes import BudgetScopes, load_scopes
 from billing.journal_lines import Intent, Outcome
 from billing.leasing import find_window
+from billing.request_times import first_id_of
 from policies.models import Deployment
 from policies.snapshot import BudgetTerms
 
@@ -255,13 +256,29 @@ def sum_records(
         return int(total)
 
 
-def sum_attempts(*, deployment_id: int, since: dt.datetime) -> int:
-    """What attempts at a deployment cost since a time, in nano-USD; without what was priced afterwards."""
+def sum_attempt_days(*, deployment_id: int, since: dt.date) -> int:
+    """What attempts at a deployment cost from a UTC day on, in nano-USD, with what was priced afterwards."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(cost_nanousd), 0)::bigint FROM billing_attemptsbyday"
+            " WHERE deployment_id = %s AND day >= %s",
+            [deployment_id, since],
+        )
+        (total,) = cursor.fetchone()
+        return int(total)
+
+
+def sum_attempts(*, deployment_id: int, since: dt.datetime, until: dt.datetime) -> int:
+    """What attempts at a deployment cost within a time, in nano-USD; without what was priced afterwards.
+
+    By the ids of their requests, which hold the time and have an index: it reads as much as there is of that time.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(sum(cost_nanousd), 0)::bigint FROM billing_attemptrecord"
-            " WHERE deployment_id = %s AND started_at >= %s",
-            [deployment_id, since],
+            " WHERE deployment_id = %s AND started_at >= %s AND started_at < %s"
+            " AND request_id >= %s AND request_id < %s",
+            [deployment_id, since, until, first_id_of(since), first_id_of(until)],
         )
         (total,) = cursor.fetchone()
         return int(total)

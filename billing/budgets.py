@@ -16,7 +16,7 @@ from django.utils import timezone
 from billing.budget_adjusting import sum_adjustments, sum_deployment_adjustments
 from billing.budget_arithmetic import Span, span_at
 from billing.budget_scopes import list_successors
-from billing.budget_settling import BUDGET_LOCK, sum_attempts, sum_records
+from billing.budget_settling import BUDGET_LOCK, sum_attempt_days, sum_attempts, sum_records
 from billing.models import Budget, BudgetWindow
 from billing.money import usd_text
 from policies import changes
@@ -105,8 +105,7 @@ def _open_window(budget: Budget, span: Span) -> None:
 def _sum_so_far(budget: Budget) -> int:
     """What the records since a budget's first moment cost, and what was priced of them afterwards."""
     if budget.deployment_id is not None:
-        called: dict[str, Any] = {"deployment_id": budget.deployment_id, "since": budget.counted_from}
-        return sum_attempts(**called) + sum_deployment_adjustments(**called)
+        return _sum_at_deployment(budget.deployment_id, budget.counted_from)
     key_id = budget.api_key_id
     counted: dict[str, Any] = {
         "tenant_id": budget.tenant_id,
@@ -116,6 +115,18 @@ def _sum_so_far(budget: Budget) -> int:
         "model_id": budget.model_id,
     }
     return sum_records(**counted) + sum_adjustments(**counted)
+
+
+def _sum_at_deployment(deployment_id: int, since: dt.datetime) -> int:
+    """Days that are whole come from their sums: the ingester waits meanwhile. Before them there is what a `total`
+    counts, which begins at any second: this one, and what a clock that jumped says came later."""
+    today = since.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if since == today:
+        return sum_attempt_days(deployment_id=deployment_id, since=today.date())
+    tomorrow = today + dt.timedelta(days=1)
+    part: dict[str, Any] = {"deployment_id": deployment_id, "since": since, "until": tomorrow}
+    whole = sum_attempt_days(deployment_id=deployment_id, since=tomorrow.date())
+    return whole + sum_attempts(**part) + sum_deployment_adjustments(**part)
 
 
 @transaction.atomic

@@ -29,6 +29,11 @@ def started_at_of(request_id: uuid.UUID) -> dt.datetime:
     return EPOCH + dt.timedelta(milliseconds=unix_ms)
 
 
+def first_id_of(at: dt.datetime) -> uuid.UUID:
+    """What no id of this moment or later is below. Ids of one millisecond differ in what comes after it."""
+    return uuid.UUID(int=(at - EPOCH) // dt.timedelta(milliseconds=1) << 80)
+
+
 def attempt_id_of(request_id: uuid.UUID, number: int) -> uuid.UUID:
     """The id of a request's nth attempt: the same every time, so that ingesting twice changes nothing."""
     return uuid.UUID(int=request_id.int ^ number)

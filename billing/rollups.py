@@ -1,7 +1,7 @@
 """How do new rows become records and their sums, in one statement?
 
 Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_label_set_day,
-usage_by_key_label_set_day, usage_by_hour, late_posting.
+usage_by_key_label_set_day, usage_by_hour, attempts_by_day, late_posting.
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that comes
 twice changes nothing. Those by day come from one sum by all that any of them knows (`summed`): the rows of a batch are
 read once for all five. What comes for a closed month is counted on the first open day (`periods`).
@@ -60,6 +60,9 @@ HOUR_KEYS = (
     ("hour", "date_trunc('hour', started_at, 'UTC')"),
     *((name, name) for name in ("tenant_id", "deployment_id")),
 )
+ATTEMPT_DAY = "(started_at AT TIME ZONE 'UTC')::date"
+ATTEMPT_DAY_KEYS = (("day", ATTEMPT_DAY), ("deployment_id", "deployment_id"))
+ATTEMPT_DAY_SUMS = (("attempt_count", "count(*)"), ("cost_nanousd", "coalesce(sum(cost_nanousd), 0)"))
 HOUR_SUMS = (
     *_SHARED_SUMS,
     ("duration_ms_sum", "coalesce(sum(duration_ms), 0)"),
@@ -126,6 +129,9 @@ WITH inserted AS (
     INSERT INTO billing_attemptrecord ({ATTEMPT_COLUMNS})
     SELECT {ATTEMPT_COLUMNS} FROM new_attempt WHERE request_id IN (SELECT id FROM inserted)
     ON CONFLICT DO NOTHING
+    RETURNING deployment_id, started_at, cost_nanousd
+), attempt_days AS (
+    {_upsert("billing_attemptsbyday", ATTEMPT_DAY_KEYS, ATTEMPT_DAY_SUMS, "attempts")}
 ), summed AS MATERIALIZED (
     SELECT {_SUMMED_COLUMNS} FROM inserted
     GROUP BY {_positions(KEY_LABEL_SET_DAY_KEYS)}

@@ -45,8 +45,8 @@ def _begins() -> forms.DateTimeField:
         widget=forms.DateTimeInput(
             attrs={"type": "datetime-local", "max": "9999-12-31T23:59"}, format="%Y-%m-%dT%H:%M"
         ),
-        help_text="Empty: now. Never before: what is recorded keeps what it was charged. Give back what was too much by a"
-        " credit note over the month’s statement.",
+        help_text="Empty: now. Never before: what is recorded keeps what it was charged. Give back what was too much"
+        " by a credit note over the month’s statement.",
     )
 
 

@@ -32,7 +32,10 @@ from policies.row_changes import refuse_unstorable_text
 # Shared by whoever records charges, exclusive for whoever adds terms: none may begin before records that missed them.
 SALE_LOCK: Final = 0x73616C65
 FACTOR_DECIMALS: Final = 6
-INSTEAD: Final = "what was too much is given back by a credit note over the month's statement, or before that as promotional credit"
+INSTEAD: Final = (
+    "what was too much is given back by a credit note over the month's statement, or before that as promotional"
+    " credit"
+)
 
 
 def hold_terms(*, exclusively: bool = False) -> None:

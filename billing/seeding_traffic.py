@@ -94,6 +94,7 @@ def seed_traffic(plan: Plan, *, actor: str) -> Iterator[int]:
         cursor.execute("ANALYZE billing_requestrecord, billing_attemptrecord, billing_usagebyday")
         cursor.execute("ANALYZE billing_usagebykeyday, billing_usagebylabelday, billing_usagebyhour")
         cursor.execute("ANALYZE billing_usagebylabelsetday, billing_usagebykeylabelsetday")
+        cursor.execute("ANALYZE billing_attemptsbyday")
 
 
 def _make_world(plan: Plan) -> _World:

@@ -1,7 +1,8 @@
 """Have budgets' windows spent what their records say, and do their leases add up?
 
-Reads: budget, its windows and leases, records, attempts, adjustments, change_event. One statement a window, so that
-what comes in meanwhile is on both sides or on none. What is uncertain stands in no record and cannot be proved.
+Reads: budget, its windows and leases, records, attempts, attempts_by_day, adjustments, change_event. One statement a
+window, so that what comes in meanwhile is on both sides or on none. What is uncertain stands in no record and cannot
+be proved.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from billing.budget_adjusting import OF_DEPLOYMENTS, OF_MODELS
+from billing.budget_adjusting import ATTEMPT_CHANGE, ATTEMPT_CHANGES, OF_DEPLOYMENTS, OF_MODELS
 from billing.budget_scopes import list_successors
 from billing.budget_standing import OWNERS
 from billing.models import Budget, BudgetWindow
+from billing.partitions import add_months
 from billing.retention import find_records_since
+from billing.rollups import ATTEMPT_DAY
 from policies.models import ChangeEvent
 
 # `r` is a record, an attempt or an adjustment: all have these columns, attempts the time alone.
@@ -40,6 +43,21 @@ _AT_DEPLOYMENT = f"""SELECT sum(r.cost_nanousd) FROM billing_attemptrecord r
 _ADJUSTED_AT_DEPLOYMENT = f"""SELECT sum(m.nanousd) FROM (
     {OF_DEPLOYMENTS} JOIN billing_adjustment r ON r.id = j.id WHERE {_WINDOW} AND {_IN_TIME}
     AND a.deployment_id = %(deployment)s GROUP BY 1, 2) m (request_id, deployment_id, nanousd)"""  # noqa: S608
+
+_ATTEMPT_DAYS = f"""
+SELECT day, deployment_id, sum(stored_count)::bigint, sum(count)::bigint, sum(stored)::bigint, sum(cost)::bigint
+FROM (
+    SELECT {ATTEMPT_DAY} AS day, deployment_id, 0 AS stored_count, count(*) AS count, 0 AS stored,
+        coalesce(sum(cost_nanousd), 0) AS cost
+    FROM billing_attemptrecord WHERE started_at >= %(begin)s AND started_at < %(end)s GROUP BY 1, 2
+    UNION ALL
+    SELECT (j.started_at AT TIME ZONE 'UTC')::date, a.deployment_id, 0, 0, 0, {ATTEMPT_CHANGE}
+    FROM {ATTEMPT_CHANGES} WHERE j.started_at >= %(begin)s AND j.started_at < %(end)s GROUP BY 1, 2
+    UNION ALL
+    SELECT day, deployment_id, attempt_count, 0, cost_nanousd, 0
+    FROM billing_attemptsbyday WHERE day >= %(first)s AND day < %(after)s
+) both_sides GROUP BY 1, 2 HAVING sum(stored_count) <> sum(count) OR sum(stored) <> sum(cost) ORDER BY 1, 2
+"""  # noqa: S608  (constants)
 
 
 class WrongBudget(NamedTuple):
@@ -75,6 +93,19 @@ def find_wrong_budgets() -> Iterator[WrongBudget]:
         for window in windows:
             keys = None if budget.api_key_id is None else successors[budget.api_key_id]
             yield from _compare(budget, window, keys)
+
+
+def find_wrong_attempt_days(month: dt.date) -> Iterator[WrongBudget]:
+    """Days of a deployment in a month whose sums are not those of its attempts."""
+    after = add_months(month, 1)
+    begin, end = (dt.datetime(day.year, day.month, 1, tzinfo=dt.UTC) for day in (month, after))
+    with connection.cursor() as cursor:
+        cursor.execute(_ATTEMPT_DAYS, {"first": month, "after": after, "begin": begin, "end": end})
+        for day, deployment, *sums in cursor.fetchall():
+            for name, stored, expected in (("attempt_count", *sums[:2]), ("cost_nanousd", *sums[2:])):
+                if stored != expected:
+                    what = f"day {day}, deployment {deployment}"
+                    yield WrongBudget(f"attempts_by_day.{name}", what, str(stored), str(expected))
 
 
 def _compare(budget: Budget, window: BudgetWindow, keys: list[int] | None) -> Iterator[WrongBudget]:

@@ -42,7 +42,7 @@ from billing.models.requests import AttemptRecord, RequestRecord
 from billing.models.rerating import Adjustment, ReratingRun
 from billing.models.sale import SaleTerm
 from billing.models.shadow import ShadowSpend
-from billing.models.usage import UsageByDay, UsageByHour, UsageByKeyDay
+from billing.models.usage import AttemptsByDay, UsageByDay, UsageByHour, UsageByKeyDay
 from billing.models.views import DeliveryState, MailDelivery, SavedView, ScheduledMail
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "AlertDelivery",
     "AlertRecipient",
     "AttemptRecord",
+    "AttemptsByDay",
     "Backtest",
     "BacktestState",
     "BilledDay",

@@ -1,6 +1,6 @@
 """What do all totals come from? Rollups, written with the records.
 
-Tables: usage_by_day, usage_by_key_day, usage_by_hour; the form of those by label (`labels`).
+Tables: usage_by_day, usage_by_key_day, usage_by_hour, attempts_by_day; the form of those by label (`labels`).
 """
 
 from __future__ import annotations
@@ -78,6 +78,25 @@ class UsageByKeyDay(DaySums):
 
     def __str__(self) -> str:
         return f"{self.day} key {self.api_key_id}"
+
+
+class AttemptsByDay(models.Model):
+    """Sums by UTC day of all attempts at a deployment, over all callers: what its budgets start from.
+
+    The other sums count a request where it was answered; its attempts elsewhere may have cost something, too. Days are
+    those of the requests, also of what came late, and what is priced afterwards counts on them.
+    """
+
+    day = models.DateField()
+    deployment = models.ForeignKey("policies.Deployment", on_delete=models.PROTECT, related_name="+")
+    attempt_count = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["deployment", "day"], name="attempts_by_day_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.day} deployment {self.deployment_id}"
 
 
 class UsageByHour(models.Model):

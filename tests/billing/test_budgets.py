@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from billing import budgets, leasing
 from billing.budget_scopes import load_deployment_budgets, load_scopes
-from billing.models import Budget, BudgetWindow
+from billing.models import AttemptsByDay, Budget, BudgetWindow
+from billing.request_times import first_id_of
 from policies import issuing
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import ApiKey, ChangeEvent, Tenant
@@ -252,6 +255,63 @@ def test_a_deployments_budget_counts_all_callers_and_only_attempts_there(tmp_pat
     in_force = load_deployment_budgets()
     assert [one.id for one in in_force[made.deployment.pk]] == [hard.pk, late.pk]
     assert hard.time_zone == "UTC" and str(hard) == f"deployment {made.deployment} each day"
+
+
+@pytest.mark.parametrize("window", ["day", "week", "month"])
+def test_a_deployments_budget_starts_from_sums_by_day_and_reads_no_attempt(
+    tmp_path: Path, window: str
+) -> None:
+    made = world()
+    ingest(
+        tmp_path, [line for hours in (1, 2) for line in requests_at(made, NOW + dt.timedelta(hours=hours))]
+    )
+    with CaptureQueriesContext(connection) as asked:
+        budget = deployment_budget(made, window=window)
+    assert only_window(budget).spent_nanousd == 2 * COST_NANOUSD
+    read = [one["sql"] for one in asked if "sum(" in one["sql"]]
+    assert len(read) == 1 and "billing_attemptsbyday" in read[0]
+    assert not [one["sql"] for one in asked if "billing_attemptrecord" in one["sql"]]
+    assert not [one["sql"] for one in asked if "billing_requestrecord" in one["sql"]]
+
+
+def test_a_total_of_a_deployment_counts_this_very_second_by_the_ids_of_requests(tmp_path: Path) -> None:
+    made = world()
+    seconds = (-1, 0.5, 2, 90_000)  # before; in the second in which it is made; by clocks that are ahead
+    ingest(
+        tmp_path,
+        [line for s in seconds for line in requests_at(made, NOW + dt.timedelta(seconds=s))],
+    )
+    budget = deployment_budget(made, window="total", now=NOW + dt.timedelta(seconds=0.9))
+    assert only_window(budget).spent_nanousd == 3 * COST_NANOUSD
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(
+            "EXPLAIN SELECT sum(cost_nanousd) FROM billing_attemptrecord WHERE deployment_id = 1"
+            " AND started_at >= %s AND started_at < %s AND request_id >= %s AND request_id < %s",
+            [NOW, NOW + dt.timedelta(days=1), first_id_of(NOW), first_id_of(NOW + dt.timedelta(days=1))],
+        )
+        plan = " ".join(row[0] for row in cursor.fetchall())
+    assert "Index Cond: ((request_id >=" in plan
+
+
+def test_sums_of_attempts_are_filled_for_what_was_recorded_before(tmp_path: Path) -> None:
+    made, other = world("acme"), world("umbrella")
+    days = [NOW - dt.timedelta(days=1), NOW, NOW]
+    ingest(
+        tmp_path, [line for made_at in days for one in (made, other) for line in requests_at(one, made_at)]
+    )
+    counted = ("day", "deployment", "attempt_count", "cost_nanousd")
+    rows = sorted(AttemptsByDay.objects.values_list(*counted))
+    assert [row[2:] for row in rows] == [(1, COST_NANOUSD)] * 2 + [(2, 2 * COST_NANOUSD)] * 2
+    AttemptsByDay.objects.all().delete()
+    fill = import_module("billing.migrations.0031_fill_attempts_by_day")
+    with connection.cursor() as cursor:
+        cursor.execute(fill.FILL)
+    assert sorted(AttemptsByDay.objects.values_list(*counted)) == rows
+
+
+def requests_at(made: World, at: dt.datetime) -> list[dict[str, Any]]:
+    return request_lines(made, request_id_at(at))
 
 
 def test_a_deployments_budget_is_of_nobody_else() -> None:

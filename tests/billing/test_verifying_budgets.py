@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from billing import budgets, leasing
-from billing.models import Budget, BudgetLease, BudgetWindow
+from billing.models import AttemptsByDay, Budget, BudgetLease, BudgetWindow
 from billing.rerating import Question, rerate
 from billing.verifying import verify
 from billing.verifying_budgets import find_wrong_budgets
@@ -81,6 +81,11 @@ def test_deployments_windows_count_what_is_priced_afterwards_too_and_are_proved(
     late = at_deployment("week")
     assert spent(early) == spent(late) == 3 * make.COST_NANOUSD
     assert verify(now=timezone.now()).differences == ()
+    AttemptsByDay.objects.update(cost_nanousd=7)
+    (wrong,) = verify(now=timezone.now()).differences
+    assert (wrong.kind, wrong.stored, wrong.expected) == (
+        "attempts_by_day.cost_nanousd", "7", str(3 * make.COST_NANOUSD),
+    )  # fmt: skip
     BudgetWindow.objects.filter(budget=late).update(spent_nanousd=5)
     (found,) = find_wrong_budgets()
     assert (found.kind, found.expected) == ("budget spent", str(3 * make.COST_NANOUSD))
