@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
+from billing.alert_recipients import add_recipient
 from billing.budgets import create_budget
 from billing.credits import grant_credit
 from billing.exchange_rates import add_rate
@@ -60,7 +61,7 @@ def test_secrets_are_written_only_or_stand_in_the_answer_that_makes_them(documen
     for name, schema in schemas.items():
         members = schema.get("properties", {})
         if "secret" in members:
-            assert name == "IssuedKey"
+            assert name in ("IssuedKey", "AddedRecipient") or members["secret"].get("writeOnly"), name
         if "credential" in members:
             assert name.endswith("Request"), name
 
@@ -112,11 +113,15 @@ def test_answers_have_the_form_that_it_describes(document: Any) -> None:
         currency="EUR", rate="0.9", first_day=dt.date(2026, 1, 1), source="a test", actor="a test"
     )
     budget = create_budget(tenant=key.project.tenant, window="month", limit_nanousd=10**9, actor="a test")
+    recipient, _ = add_recipient(
+        tenant=key.project.tenant, channel="email", address="fin@example.com", actor="a test"
+    )
     limit = set_rate_limit(owner=key, requests_per_minute=60, actor="a test")
     assert limit is not None
     pks = {
         "/exports/{id}": ExportJob.objects.create(kind="requests", file_format="csv").pk,
         "/rate-limits/{id}": limit.pk,
+        "/alert-recipients/{id}": recipient.pk,
         "/tenants/{id}": key.project.tenant_id,
         "/tenants/{id}/billing": key.project.tenant_id,
         "/credits/{id}": credit.pk,
