@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from billing.models import Adjustment, RequestRecord
+from billing.models.requests import RequestStatus
 from billing.request_times import ForeignIdError, started_at_of
 from billing.request_view import load_names
 from policies.models import Deployment
@@ -19,6 +20,9 @@ from policies.models import Deployment
 MAX_PAGE = 500
 NO_ID = 0
 MAX_LABEL_ID = 2**31 - 1
+# No status of a record: all of those that every sum counts as failed.
+ANY_FAILURE = "any_failure"
+FAILED = (RequestStatus.ERROR, RequestStatus.REFUSED, RequestStatus.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class RequestFilters:
     """What to look for; everything that is None is not asked. `until` is exclusive.
 
     `model` is a public name: what the client asked for, or the model of the deployment that served; `served_model_id`
-    only the latter. `label_ids`: the request has all of them. `NO_ID` asks for requests that had no deployment,
-    provider, model or policy.
+    only the latter. `status` may be `ANY_FAILURE`. `label_ids`: the request has all of them. `NO_ID` asks for requests
+    that had no deployment, provider, model or policy.
     """
 
     tenant_id: int | None = None
@@ -114,13 +118,15 @@ def filter_requests(filters: RequestFilters) -> QuerySet[RequestRecord]:
         "api_key_id": filters.key_id,
         "deployment_id": filters.deployment_id or None,
         "policy_id": filters.policy_id or None,
-        "status": filters.status,
+        "status": None if filters.status == ANY_FAILURE else filters.status,
         "error_code": filters.error_code,
         "is_unpriced": filters.is_unpriced,
         "started_at__gte": filters.since,
         "started_at__lt": filters.until,
     }
     rows = rows.filter(**{name: value for name, value in exact.items() if value is not None})
+    if filters.status == ANY_FAILURE:
+        rows = rows.filter(status__in=FAILED)
     if filters.is_unpriced:
         rows = rows.exclude(Exists(Adjustment.objects.filter(request_id=OuterRef("pk"))))  # priced afterwards
     if filters.label_ids:

@@ -24,7 +24,7 @@ from billing.export_files import list_formats
 from billing.in_flight import InFlight, list_in_flight
 from billing.models import Label, RequestRecord
 from billing.models.requests import RequestStatus
-from billing.request_listing import Page, list_requests
+from billing.request_listing import ANY_FAILURE, Page, list_requests
 from billing.request_questions import LABEL_FILTERS, read_filters
 from billing.request_times import started_at_of
 from billing.request_view import IN_FLIGHT, find_request
@@ -44,7 +44,11 @@ NAMED: dict[str, type[Table]] = {
     "served": Model,
     **dict.fromkeys(LABEL_FILTERS, Label),
 }
-STATUSES = [*((status.value, status.label) for status in RequestStatus), (IN_FLIGHT, "still running")]
+STATUSES = [
+    (ANY_FAILURE, "failed, refused or interrupted"),
+    *((status.value, status.label) for status in RequestStatus),
+    (IN_FLIGHT, "still running"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,9 @@ def list_chips(query: Mapping[str, str]) -> list[Chip]:
             shown = (_name_of(NAMED[name], row_id) or f"#{value}") if row_id else "none"
         elif name == "unpriced":
             shown = "yes" if value == "1" else value
-        elif name not in ("model", "status", "error", "since", "until"):
+        elif name == "status":
+            shown = dict(STATUSES).get(value, value)
+        elif name not in ("model", "error", "since", "until"):
             continue
         rest = {other: text for other, text in query.items() if other != name}
         chips.append(Chip("label" if name in LABEL_FILTERS else name, shown, urlencode(rest)))

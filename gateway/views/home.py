@@ -21,6 +21,7 @@ from billing.closing import find_overdue_month
 from billing.models import UsageByDay
 from billing.money import format_usd
 from billing.recent_reports import HourTotals, TodaySummary, today_summary
+from billing.request_listing import ANY_FAILURE
 from billing.rerating import count_unpriced_lately
 from billing.spend_keys import list_unusual
 from billing.spend_questions import read_period
@@ -93,7 +94,7 @@ def list_figures(today: TodaySummary) -> list[dict[str, Any]]:
             "value": now.request_count,
             "before": round(before.request_count),
             "change": relative_change(now.request_count, before.request_count),
-            "url": reverse("requests"),
+            "url": f"{reverse('requests')}?since={today.now:%Y-%m-%d}T00:00Z",
         },
         {
             "title": "Failed",
@@ -102,7 +103,7 @@ def list_figures(today: TodaySummary) -> list[dict[str, Any]]:
             "before": before.error_ratio,
             "detail": f"{now.error_count:,} request{'' if now.error_count == 1 else 's'}",
             "is_bad": (now.error_ratio or 0) > 0.02,
-            "url": reverse("requests") + "?status=error",
+            "url": f"{reverse('requests')}?status={ANY_FAILURE}&since={today.now:%Y-%m-%d}T00:00Z",
         },
         {
             "title": "Spend",

@@ -14,7 +14,7 @@ from billing.ingesting import Ingester
 from billing.recent_reports import today_summary
 from gateway import health_board
 from gateway.needs_attention import count_journal_backlog_bytes
-from gateway.views.home import list_attention, relative_change
+from gateway.views.home import list_attention, list_figures, relative_change
 from policies.models import PublicationRequest
 from tests import make
 from tests.console_people import finance, operator, viewer
@@ -138,3 +138,20 @@ def test_the_key_whose_spend_grew_unusually_is_named_to_who_can_set_it_a_budget(
     assert item["text"].endswith("in the last 7 days, 4.0 times as much as before.")
     (row,) = operator().get(item["url"]).context["report"].unusual
     assert row.key.pk == world.key.pk
+
+
+def test_the_number_of_failed_requests_opens_exactly_those(tmp_path: Path) -> None:
+    world = make.world()
+    outcomes: list[dict[str, object]] = [
+        {},
+        {"status": "error", "http": 502, "error": "provider_error"},
+        {"status": "refused", "http": 402, "error": "budget_exceeded"},
+        {"status": "cancelled"},
+    ]
+    make.ingest(tmp_path, [line for outcome in outcomes for line in make.request_lines(world, **outcome)])
+    figures = {figure["title"]: figure for figure in list_figures(today_summary(timezone.now()))}
+    assert figures["Failed"]["detail"] == "2 requests"
+    opened = operator().get(figures["Failed"]["url"])
+    assert sorted(row.status for row in opened.context["page"].records) == ["error", "refused"]
+    assert "failed, refused or interrupted" in opened.content.decode()
+    assert len(operator().get(figures["Requests"]["url"]).context["page"].records) == 4
