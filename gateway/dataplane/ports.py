@@ -169,12 +169,14 @@ class UpstreamClient(Protocol):
         method: str,
         url: str,
         headers: list[tuple[str, str]],
-        body: bytes,
+        body: bytes | tuple[bytes | memoryview, ...],
         connect_timeout_s: float,
         head_timeout_s: float,
         allow_private_network: bool,
     ) -> UpstreamResponse:
         """Send and wait for the answer's head. Cancelling frees the connection at once.
+
+        `body` is bytes, or pieces that follow one another.
 
         Raises UpstreamError with `kind` one of: refused_address, resolve, connect, tls, connect_timeout,
         timeout, broken, bad_answer. `is_safe_to_retry` says that no byte of the request can have been acted on.

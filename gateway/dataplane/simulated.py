@@ -90,14 +90,14 @@ class SimulatedClient:
         method: str,
         url: str,
         headers: Headers,
-        body: bytes,
+        body: bytes | tuple[bytes | memoryview, ...],
         connect_timeout_s: float,
         head_timeout_s: float,
         allow_private_network: bool,
     ) -> SimulatedResponse:
         """Answer as a provider would. Raises UpstreamError (timeout) when ordered to be slower than allowed."""
         try:
-            payload = orjson.loads(body)
+            payload = orjson.loads(b"".join(body) if isinstance(body, tuple) else body)
         except orjson.JSONDecodeError:
             payload = None
         if not isinstance(payload, dict):

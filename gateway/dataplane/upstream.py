@@ -68,7 +68,7 @@ class PooledUpstreamClient:
         method: str,
         url: str,
         headers: list[tuple[str, str]],
-        body: bytes,
+        body: bytes | tuple[bytes | memoryview, ...],
         connect_timeout_s: float,
         head_timeout_s: float,
         allow_private_network: bool,

@@ -20,7 +20,7 @@ MAX_HEADERS = 200
 HIGH_WATER_BYTES = 256 * 1024
 # A request body goes out in pieces, so that encrypting it never holds the loop for long.
 PIECE_BYTES = 256 * 1024
-PIECES_PER_TURN = 4
+BYTES_PER_TURN = 4 * PIECE_BYTES
 JOIN_BELOW_BYTES = 256 * 1024
 # A timer may fire this much late instead of being set anew for a deadline that is hardly earlier.
 TIMER_SLACK_S = 0.02
@@ -231,7 +231,9 @@ class Connection(asyncio.Protocol):
 
     # The caller's side
 
-    async def request(self, prefix: bytes, body: bytes, head_timeout_s: float) -> None:
+    async def request(
+        self, prefix: bytes, body: bytes | tuple[bytes | memoryview, ...], head_timeout_s: float
+    ) -> None:
         """Send a request and wait for the answer's head; it is in `status` and `headers` afterwards.
 
         Raises UpstreamError. However this ends but well, the connection is gone.
@@ -246,11 +248,13 @@ class Connection(asyncio.Protocol):
         try:
             if self.is_lost:
                 self._end_of_input()
-            elif len(body) <= JOIN_BELOW_BYTES:
+            elif isinstance(body, bytes) and len(body) <= JOIN_BELOW_BYTES:
                 transport.write(b"%b%d\r\n\r\n%b" % (prefix, len(body), body))
                 self.is_sent = True
             else:
-                await self._send_large(transport, b"%b%d\r\n\r\n" % (prefix, len(body)), body, head_timeout_s)
+                pieces = (body,) if isinstance(body, bytes) else body
+                size = sum([len(piece) for piece in pieces])
+                await self._send_large(transport, b"%b%d\r\n\r\n" % (prefix, size), pieces, head_timeout_s)
             while not self.status and self.fault is None:
                 await self._wait(head_timeout_s)
         except BaseException:
@@ -266,19 +270,28 @@ class Connection(asyncio.Protocol):
             self.is_complete = True
 
     async def _send_large(
-        self, transport: asyncio.Transport, head: bytes, body: bytes, timeout_s: float
+        self,
+        transport: asyncio.Transport,
+        head: bytes,
+        pieces: tuple[bytes | memoryview, ...],
+        timeout_s: float,
     ) -> None:
-        """Write in pieces at the provider's pace. `timeout_s` bounds the wait for each piece to leave."""
+        """Write at the provider's pace. `timeout_s` bounds the wait for each piece to leave."""
         transport.write(head)
-        view = memoryview(body)
-        for number, start in enumerate(range(0, len(body), PIECE_BYTES)):
-            while self._is_write_paused and not self.status and self.fault is None:
-                await self._wait(timeout_s)
-            if self.status or self.fault is not None:
-                return  # An answer before the end of the request, mostly a refusal.
-            transport.write(view[start : start + PIECE_BYTES])
-            if number % PIECES_PER_TURN == PIECES_PER_TURN - 1:
-                await asyncio.sleep(0)
+        written_bytes = 0
+        for piece in pieces:
+            view = memoryview(piece)
+            for start in range(0, len(view), PIECE_BYTES):
+                while self._is_write_paused and not self.status and self.fault is None:
+                    await self._wait(timeout_s)
+                if self.status or self.fault is not None:
+                    return  # An answer before the end of the request, mostly a refusal.
+                part = view[start : start + PIECE_BYTES]
+                transport.write(part)
+                written_bytes += len(part)
+                if written_bytes >= BYTES_PER_TURN:
+                    written_bytes = 0
+                    await asyncio.sleep(0)
         self.is_sent = True
 
     async def next_chunk(self, timeout_s: float) -> bytes:

@@ -27,6 +27,13 @@ def replace_members(body: bytes, changes: Mapping[str, bytes | None], *, present
     `body` is a valid JSON object whose top-level names are `present`. A member that stands twice is set in all
     places. New members come first.
     """
+    return b"".join(replace_in_pieces(body, changes, present=present))
+
+
+def replace_in_pieces(
+    body: bytes, changes: Mapping[str, bytes | None], *, present: Container[str]
+) -> tuple[bytes | memoryview, ...]:
+    """Return what `replace_members` does as pieces that follow one another: most of a large body is not copied."""
     added = [
         b'"%s":%s' % (name.encode(), value)
         for name, value in changes.items()
@@ -36,20 +43,26 @@ def replace_members(body: bytes, changes: Mapping[str, bytes | None], *, present
     if len(old) == 1:
         ((name, value),) = old.items()
         spot = _only_place_of(body, name) if value is not None else None
-        body = _put(body, spot, value) if spot and value is not None else _rebuild(body, old)
+        if spot and value is not None:
+            pieces = _put(body, spot, value)
+            if not added:
+                return pieces
+            body = b"".join(pieces)
+        else:
+            body = _rebuild(body, old)
     elif old:
         body = _rebuild(body, old)
-    if added:
-        start = body.index(b"{") + 1
-        is_empty = _END_OF_OBJECT.match(body, start)
-        body = _put(body, (start, start), b",".join(added) + (b"" if is_empty else b","))
-    return body
+    if not added:
+        return (body,)
+    start = body.index(b"{") + 1
+    is_empty = _END_OF_OBJECT.match(body, start)
+    return _put(body, (start, start), b",".join(added) + (b"" if is_empty else b","))
 
 
-def _put(body: bytes, span: tuple[int, int], value: bytes) -> bytes:
-    """Put `value` in the place of `span`, copying a large body once, not three times."""
+def _put(body: bytes, span: tuple[int, int], value: bytes) -> tuple[bytes | memoryview, ...]:
+    """Put `value` in the place of `span`."""
     view = memoryview(body)
-    return b"".join((view[: span[0]], value, view[span[1] :]))
+    return view[: span[0]], value, view[span[1] :]
 
 
 def _only_place_of(body: bytes, name: str) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from gateway.dataplane.errors import BadRequest
-from gateway.wire.json_splice import replace_members
+from gateway.wire.json_splice import replace_in_pieces
 from gateway.wire.openai_wishes import Wishes, read_wishes, wrong_type
 
 Endpoint = Literal["chat", "completions", "embeddings"]
@@ -25,6 +25,8 @@ IMAGE_TOKENS = 800
 AUDIO_TOKENS = 1000
 MAX_N = 128
 SMALL_BODY_BYTES = 4096
+# Copying a body larger than this once more costs more than sending it in pieces.
+IN_PIECES_ABOVE_BYTES = 64 * 1024
 # Members that are ours and that providers refuse or misread.
 GATEWAY_MEMBERS = frozenset({"models", "route", "provider", "plugins", "session_id", "pointsman"})
 
@@ -99,8 +101,10 @@ def upstream_body(
     output_limit_parameter: str,
     takes_stream_options: bool = True,
     output_limit: int | None = None,
-) -> bytes:
+) -> bytes | tuple[bytes | memoryview, ...]:
     """The body for one deployment: its model name, our own members gone, usage asked for on streams.
+
+    Bytes, or for a large body pieces that follow one another.
 
     A server that does not take `stream_options` never gets it, not even the caller's own: an answer without a usage
     chunk is worth more than a refusal. `output_limit` is set for a request that came without one.
@@ -131,7 +135,10 @@ def upstream_body(
         for other in {"max_tokens", "max_completion_tokens"} & payload.keys():
             changes[other] = None
         changes[name] = b"%d" % output_limit
-    return replace_members(request.body, changes, present=payload) if changes else request.body
+    if not changes:
+        return request.body
+    pieces = replace_in_pieces(request.body, changes, present=payload)
+    return pieces if len(request.body) > IN_PIECES_ABOVE_BYTES else b"".join(pieces)
 
 
 def _tags(metadata: object) -> dict[str, str]:

@@ -101,10 +101,12 @@ class FakeUpstream:
         self.responses: list[FakeResponse] = []
         self.bodies: list[bytes] = []
 
-    async def send(self, *, url: str, body: bytes, head_timeout_s: float, **others: Any) -> FakeResponse:
+    async def send(
+        self, *, url: str, body: bytes | tuple[bytes | memoryview, ...], head_timeout_s: float, **others: Any
+    ) -> FakeResponse:
         name = url.split("/")[2]
         self.plane.happened.append(("call", name))
-        self.bodies.append(body)
+        self.bodies.append(b"".join(body) if isinstance(body, tuple) else body)
         await asyncio.sleep(0)
         script = self.answers[name]
         answer = script.pop(0) if len(script) > 1 else script[0]

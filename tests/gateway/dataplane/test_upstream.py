@@ -10,6 +10,7 @@ import random
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -278,16 +279,22 @@ async def test_too_large_an_answer_is_refused_before_it_is_held(client: PooledUp
         await until(lambda: client.stats().open_count == 0)
 
 
+@pytest.mark.parametrize("cuts", [(), (3, 9), (-9, -3), (50_000,)])
 @pytest.mark.parametrize("size", [100_000, 1_000_000, 32 * 1024 * 1024])
-async def test_large_request_bodies_arrive_whole(client: PooledUpstreamClient, size: int) -> None:
+async def test_large_request_bodies_arrive_whole(
+    client: PooledUpstreamClient, size: int, cuts: tuple[int, ...]
+) -> None:
     body = os.urandom(1000) * (size // 1000)
+    view = memoryview(body)
+    bounds = [0, *(cut % size for cut in cuts), size]
+    pieces = tuple(view[start:end] for start, end in pairwise(bounds))
 
     async def script(call: Call) -> None:
         assert call.body == body
         await call.send(OK)
 
     async with ScriptedProvider(script) as provider:
-        response = await call_provider(client, provider.url, body=body, head_timeout_s=30)
+        response = await call_provider(client, provider.url, body=pieces if cuts else body, head_timeout_s=30)
         assert await response.read(limit_bytes=10, timeout_s=30) == b"ok"
         response.close()
         assert client.stats().idle_count == 1

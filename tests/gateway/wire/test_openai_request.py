@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.dataplane.errors import BadRequest
-from gateway.wire.openai_request import parse_request, upstream_body
+from gateway.wire.openai_request import IN_PIECES_ABOVE_BYTES, parse_request, upstream_body
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello world!"}]}
 
@@ -21,15 +21,27 @@ def parse(endpoint: Any = "chat", **fields: Any) -> Any:
 
 
 def sent(request: Any, parameter: str = "") -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(
-        upstream_body(request, upstream_model="upstream", output_limit_parameter=parameter)
-    )
-    return body
+    body = upstream_body(request, upstream_model="upstream", output_limit_parameter=parameter)
+    document: dict[str, Any] = json.loads(b"".join(body) if isinstance(body, tuple) else body)
+    return document
 
 
 def test_a_body_that_needs_no_change_is_passed_on_as_the_same_bytes() -> None:
     request = parse()
     assert upstream_body(request, upstream_model="m", output_limit_parameter="") is request.body
+
+
+@pytest.mark.parametrize("is_model_first", [True, False])
+def test_a_large_body_is_sent_in_pieces_that_are_its_own_bytes(is_model_first: bool) -> None:
+    messages = {"messages": [{"role": "user", "content": "x" * IN_PIECES_ABOVE_BYTES}]}
+    document = {"model": "m", **messages} if is_model_first else {**messages, "model": "m"}
+    request = parse_request(json.dumps(document).encode(), "chat")
+    pieces = upstream_body(request, upstream_model="upstream", output_limit_parameter="")
+    assert isinstance(pieces, tuple)
+    assert b"".join(pieces) == request.body.replace(b'"m"', b'"upstream"')
+    own = [piece for piece in pieces if isinstance(piece, memoryview)]
+    assert [piece.obj for piece in own] == [request.body] * len(own)
+    assert sum(len(piece) for piece in own) == len(request.body) - len(b'"m"')
 
 
 def test_only_the_model_and_our_own_members_differ() -> None:
