@@ -78,7 +78,7 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class KeySpend:
-    """Keys that may be used, and others that spent in either period. The rows sum to `total`."""
+    """Keys that may be used, and others that spent in either period; with labels only these. They sum to `total`."""
 
     question: Question
     rows: Sequence[KeyRow]
@@ -239,7 +239,9 @@ def growth_of(row: Row, *, everything: Row, period: Period) -> tuple[Growth, flo
 
 
 def _keys(question: Question, now: dt.datetime) -> Any:
-    """Keys that may be used now, of the tenant, project or key asked for."""
+    """Keys that may be used now, of the tenant, project or key asked for; none where labels are, which no key has."""
+    if question.label_ids:
+        return ApiKey.objects.none()
     keys = ApiKey.objects.order_by().filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=now), revoked_at__isnull=True
     )

@@ -42,7 +42,7 @@ def spend_table(query: Mapping[str, str], *, now: dt.datetime, sees_margin: bool
 
 def key_table(query: Mapping[str, str], *, now: dt.datetime, sees_margin: bool = False) -> Answer:
     """The table of the page of all keys at this address; the margin as in `spend_table`."""
-    question = read_question({**query, "by": "key"}, today=now.date(), by="key", has_labels=False)
+    question = read_question({**query, "by": "key"}, today=now.date(), by="key")
     report = read_keys(question, read_key_extras(query), now=now)
     sheet = key_sheet(
         report,

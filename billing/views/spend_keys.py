@@ -44,7 +44,7 @@ _ASCENDING = ("key", "owner")
 def show_key_spend(request: HttpRequest) -> HttpResponse:
     """Every key with its owner, spend in both periods, change, last use; what grew unusually is marked."""
     now = timezone.now()
-    question = read_question(_by_key(request), today=now.date(), by="key", has_labels=False)
+    question = read_question(_by_key(request), today=now.date(), by="key")
     extra = read_key_extras(_by_key(request))
     report = read_keys(question, extra, now=now)
     page = page_of(request, len(report.rows))

@@ -255,7 +255,7 @@ def _keys_that_grew(now: dt.datetime) -> list[dict[str, str]]:
             "state": "grew",
             "title": f"{first.name} spends unusually much",
             "text": (
-                f"{spent} in the last {period.day_count} days, its first."
+                f"{spent} in the last {period.day_count} days, nothing in those before."
                 if first.growth == "new"
                 else f"{spent} in the last {period.day_count} days, {first.times:.1f} times as much as before."
             )

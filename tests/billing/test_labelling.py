@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from billing import labelling, reports, rerating
 from billing.models import Label, LabelName, RequestRecord, UsageByLabelDay
+from billing.saved_views import clean_query
 from billing.spend import read_spend
 from billing.spend_questions import read_question
 from billing.verifying import verify
@@ -207,7 +208,14 @@ def test_spend_by_tag_opens_into_its_requests_and_files_hold_the_same_rows(tmp_p
     assert f"{world.tenant}/{world.project.name}/{world.key.name}" in both
     assert "Not filtered by label" not in both
     assert "Not filtered by label" in client.get(f"/spend/savings?label={label.pk}").content.decode()
-    assert client.get(f"/spend/keys?label={label.pk}").status_code == 200
+    unused = make.world()
+    keys = client.get(f"/spend/keys?period=7d&label={label.pk}")
+    assert [row.key.pk for row in keys.context["report"].rows] == [world.key.pk]
+    assert keys.context["report"].total.totals.request_count == 2
+    assert "team: a" in keys.content.decode()
+    exported = client.get(f"/spend/keys/export.csv?period=7d&label={label.pk}").content.decode()
+    assert world.tenant.name in exported
+    assert unused.tenant.name not in exported
     assert client.get(f"/spend/savings?label={label.pk}").status_code == 200
     rows = list(csv.DictReader(io.StringIO(client.get("/spend/export.csv?by=tag:team").content.decode())))
     assert {row["tag:team"]: int(row["request_count"]) for row in rows} == {
@@ -233,3 +241,10 @@ def test_an_address_asks_for_labels_with_all_other_filters_but_on_pages_that_hav
     has_labels = not left_out
     question = read_question(dict(parse_qsl(address)), today=NOW.date(), has_labels=has_labels)
     assert (question.by, dict(question.filters), question.left_out) == (by, filters, left_out)
+
+
+@pytest.mark.parametrize("page", ["spend", "keys"])
+def test_a_saved_view_keeps_its_labels_beside_its_other_filters(page: str) -> None:
+    asked = "period=7d&by=key&key=4&model=3&label=5&label2=6"
+    kept = dict(parse_qsl(clean_query(page, asked, today=NOW.date())))
+    assert kept == dict(parse_qsl(asked))
