@@ -108,8 +108,13 @@ def test_no_page_is_wider_than_a_telephone_and_the_menu_is_a_drawer(
     assert not page.is_visible(".menu-list")
     page.click(".topbar [data-menu-toggle]")
     page.wait_for_selector(".menu-list", state="visible")
+    # Not into the page that lies behind, whichever way.
+    for key in ("Shift+Tab", "Tab", "Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab"):
+        page.keyboard.press(key)
+        assert not page.evaluate("document.querySelector('.content').contains(document.activeElement)")
     page.keyboard.press("Escape")
     page.wait_for_selector(".menu-list", state="hidden")
+    assert page.evaluate("document.activeElement.matches('.topbar [data-menu-toggle]')")
 
 
 def test_revoking_waits_until_the_name_is_typed(page: Any, installation: Installation) -> None:

@@ -1,8 +1,7 @@
-// Keyboard: / focuses the search field, ? shows the list of shortcuts, g + letter opens a page, Escape closes the menu.
+// Keyboard: / focuses the search field, ? shows the list of shortcuts, g + letter opens a page.
 (() => {
   let waitsForPage = false;
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") document.body.classList.remove("menu-open");
     if (event.target.closest("input, textarea, select, [contenteditable], dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (waitsForPage) {
       waitsForPage = false;
