@@ -243,7 +243,7 @@ def test_an_address_asks_for_labels_with_all_other_filters_but_on_pages_that_hav
     assert (question.by, dict(question.filters), question.left_out) == (by, filters, left_out)
 
 
-@pytest.mark.parametrize("page", ["spend", "keys"])
+@pytest.mark.parametrize("page", ["spend", "spend-keys"])
 def test_a_saved_view_keeps_its_labels_beside_its_other_filters(page: str) -> None:
     asked = "period=7d&by=key&key=4&model=3&label=5&label2=6"
     kept = dict(parse_qsl(clean_query(page, asked, today=NOW.date())))
