@@ -262,7 +262,7 @@ class DeploymentForm(ConsoleForm):
         choices=list(RETENTION_CLASSES.items()),
         initial="",
         required=False,
-        label="What it is sent",
+        label="Retention",
         help_text="As your contract with the provider says. Tenants and callers may ask for a strict one.",
     )
 
