@@ -3,7 +3,8 @@
 Reads: the rollups by day, through billing.reports; never a record, so the answer takes as long for ten million of them.
 
 Sums do not say how large single requests were, which tier answered, at what hour, how often a provider searched, or
-what was audio: rates limited to sizes, tiers and hours and those of searches are left out, audio counts as text.
+what was audio: rates limited to sizes, tiers and hours and those of searches are left out, audio and images count as
+text.
 Attempts that failed are in what was recorded, their tokens are not in the sums.
 """
 

@@ -28,7 +28,8 @@ ASSUMPTIONS: Final = (
     "Each tenant's sums of last month (UTC) by deployment and price, at the terms that hold at the moment asked about.",
     "A factor of all meters is exact but for the rounding of single requests.",
     "Factors of single meters and own prices are applied to sums of tokens: rates for large inputs, service tiers and "
-    "hours of the day are left out, audio counts as text; searches and tokens of failed attempts are missing.",
+    "hours of the day are left out, audio and images count as text;"
+    " searches, images by the piece and tokens of failed attempts are missing.",
     "Requests without a price are left out, as they are from every sum.",
 )
 

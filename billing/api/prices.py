@@ -52,7 +52,7 @@ class PriceSerializer(StrictSerializer):
     rates = serializers.DictField(
         child=RateField(max_length=40),
         help_text='USD as texts, for example {"input_usd_per_mtok": "0.05"};'
-        " usd_per_request and usd_per_search besides tokens.",
+        " usd_per_request, usd_per_search, usd_per_image and usd_per_audio_hour besides tokens.",
     )
     effective_from = ZonedDateTimeField(required=False, help_text="Missing: now.")
     source = serializers.CharField(  # type: ignore[assignment]  # a member, not the field of a field

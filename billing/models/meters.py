@@ -12,9 +12,9 @@ from django.db import models
 class MeterByDay(models.Model):
     """Sums by posting day (UTC), tenant, project, key, record's deployment, attempt's price, meter, rates and tags.
 
-    Rates are decimal texts in USD per million units (of the meter `request`: per request). Where the sale cuts units
-    otherwise than the cost, there is a row for each: without `sale_rate` its quantity is charged in another row,
-    without `cost_rate` it is paid for in another one.
+    Rates are decimal texts in USD per million units (of those in `rating.PIECES`: a piece, an hour of audio). Where the
+    sale cuts units otherwise than the cost, there is a row for each: without `sale_rate` its quantity is charged in
+    another row, without `cost_rate` it is paid for in another one.
     """
 
     day = models.DateField(

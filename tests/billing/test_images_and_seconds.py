@@ -15,6 +15,8 @@ import pytest
 from billing.budget_arithmetic import HELD_IMAGES, most_nanousd
 from billing.charge_lines import charge_lines
 from billing.focus import METERS as FOCUS_METERS
+from billing.focus import Account, usage_row
+from billing.focus import Usage as FocusUsage
 from billing.models import MeterByDay, Price, RequestRecord
 from billing.price_sources import genai, litellm
 from billing.price_sources.listing import Called
@@ -193,6 +195,48 @@ def test_every_meter_has_its_words() -> None:
     ]
     by_hour = StatementLine(1, "Speech", 0, 0, 0, unit_usd=Decimal("0.24"), unit_size=3600)
     assert rate_text(by_hour) == "0.24 / hour"
+
+
+def test_focus_prices_audio_by_the_second_and_images_by_the_piece() -> None:
+    account = Account(1, "acme", "issuer")
+
+    def row(meter: str, rate_text: str, quantity: int, nanousd: int) -> dict[str, Any]:
+        names = (
+            2,
+            "app",
+            3,
+            "key",
+            "voice",
+            "voice-1",
+            "voice-1",
+            "mistral",
+            4,
+            meter,
+            "",
+            rate_text,
+            rate_text,
+        )
+        used = FocusUsage(dt.date(2026, 11, 1), *names, None, False, quantity, nanousd, nanousd)
+        return usage_row(used, account, None)
+
+    heard = row("audio_second", "0.24", 90, 6_000_000)
+    assert (heard["ConsumedUnit"], heard["PricingUnit"], heard["PricingQuantity"]) == (
+        "Seconds",
+        "Seconds",
+        90,
+    )
+    assert heard["ListUnitPrice"] == Decimal("0.000066666667")
+    # The exact price of a second has no end: what was charged is exact, the product is as near as twelve digits come.
+    assert heard["BilledCost"] == Decimal("0.006")
+    assert abs(heard["ListCost"] - heard["BilledCost"]) < Decimal("1e-9")
+    drawn = row("image", "0.039", 2, 78_000_000)
+    assert (drawn["ConsumedUnit"], drawn["PricingUnit"], drawn["ListCost"]) == (
+        "Images",
+        "Images",
+        Decimal("0.078"),
+    )
+    assert row("search", "0.01", 1, 10_000_000)["PricingUnit"] == "Searches"
+    assert row("image_output", "30", 1290, 38_700_000)["PricingUnit"] == "1000000 Tokens"
 
 
 @pytest.mark.django_db
