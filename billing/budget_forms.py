@@ -14,6 +14,7 @@ from billing.models import AlertRecipient, Budget
 from billing.money import MoneyError, parse_usd
 from policies.forms import ConsoleForm
 from policies.models import ApiKey, Deployment, Model, Project, Tenant
+from policies.name_suggestions import SuggestingInput, list_scope_names, list_tenant_names
 
 LOWER_HELP = (
     "A request that came without an output limit gets the one that still fits. Otherwise it is refused."
@@ -53,6 +54,7 @@ class BudgetForm(BudgetChangeForm):
         max_length=320,
         required=False,
         label="Whose",
+        widget=SuggestingInput(list_scope_names),
         help_text="acme for a tenant, acme/web for a project, acme/web/dev for a key. Empty for a deployment's.",
     )
     deployment = forms.ModelChoiceField(
@@ -127,6 +129,7 @@ class RecipientForm(ConsoleForm):
         max_length=100,
         required=False,
         label="Budgets of the tenant",
+        widget=SuggestingInput(list_tenant_names),
         help_text="All of them, for example acme.",
     )
     is_of_deployments = forms.BooleanField(

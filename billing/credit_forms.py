@@ -17,6 +17,7 @@ from billing.models import CreditGrant
 from billing.money import MoneyError
 from policies.forms import ConsoleForm, ListField
 from policies.models import Tenant
+from policies.name_suggestions import SuggestingInput, list_tenant_names
 
 CURRENCY_CHOICES = [(code, f"{code}, {name}") for code, name in CURRENCIES.items()]
 DAY_INPUT = forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
@@ -42,7 +43,7 @@ def read_amount(text: str, currency: str) -> int:
 class GrantForm(ConsoleForm):
     """New credit."""
 
-    tenant = forms.CharField(max_length=100)
+    tenant = forms.CharField(max_length=100, widget=SuggestingInput(list_tenant_names))
     kind = forms.ChoiceField(
         choices=CreditGrant.Kind.choices,
         help_text="Paid in advance: booked as cash received, can be paid back. Promotional: a gift, booked as a cost.",

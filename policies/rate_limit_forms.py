@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 
 from policies.forms import ConsoleForm
 from policies.models import ApiKey, Deployment, Project, Tenant
+from policies.name_suggestions import SuggestingInput, list_scope_names
 from policies.rate_limits import LIMIT_FIELDS, MAX_LIMITS, Owner, find_rate_limit
 
 
@@ -60,6 +61,7 @@ class RateLimitForm(RateLimitChangeForm):
     )
     name = forms.CharField(
         max_length=320,
+        widget=SuggestingInput(list_scope_names),
         help_text="acme/web/dev for a key, acme/web for a project, acme for a tenant; a deployment by its name.",
     )
 

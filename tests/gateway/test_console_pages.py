@@ -72,7 +72,7 @@ CEILINGS = {
     "management-tokens": 8, "management-token-new": 8,
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
     "spend": 15, "spend-keys": 15, "spend-savings": 15,
-    "budgets": 9, "budget": 15, "budget-new": 8, "budget-edit": 8,
+    "budgets": 9, "budget": 15, "budget-new": 11, "budget-edit": 8,
     "budget-alerts": 10, "budget-recipient-new": 8,
     "statements": 18, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
     "sale-terms": 12, "sale-term-new": 12, "sale-price-new": 9, "end-sale-terms": 8,
@@ -84,7 +84,7 @@ CEILINGS = {
     "issuer-details": 7, "exchange-rates": 8, "exchange-rate-new": 6,
     "exports": 11, "saved-views": 8, "saved-view": 9, "saved-view-new": 6, "saved-view-edit": 8,
     "scheduled-mail-new": 8,
-    "rate-limits": 8, "rate-limit-new": 8, "rate-limit-edit": 8,
+    "rate-limits": 8, "rate-limit-new": 9, "rate-limit-edit": 8,
     "evaluations": 8, "evaluation-new": 6, "evaluation": 16, "evaluation-run": 12,
     "api-reference": 6, "api-reference-group": 6,
 }  # fmt: skip

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from django.http import QueryDict
+from django.utils import timezone
 
 from policies.forms import TenantForm
+from policies.name_suggestions import SuggestingInput, list_scope_names
 from policies.seen_values import list_changed, marks_of
 from tests import make
 from tests.console_people import operator
@@ -106,3 +108,16 @@ def test_a_name_that_cannot_be_is_refused_in_plain_words() -> None:
     page = operator().post("/tenants/new", {"name": "two words", "time_zone": "UTC"}).content.decode()
     assert "no spaces" in page
     assert "slug" not in page
+
+
+@pytest.mark.django_db
+def test_a_field_for_a_name_offers_what_is_in_use_and_nothing_as_markup() -> None:
+    world, gone = make.world(), make.world()
+    gone.key.revoked_at = timezone.now()
+    gone.key.save()
+    names = list_scope_names()
+    assert {world.tenant.name, str(world.project), str(world.key)} <= set(names)
+    assert str(gone.key) not in names
+    html = SuggestingInput(lambda: ['a"b', "<i>"]).render("name", None, {"id": "id_name"})
+    assert 'list="id_name-names"' in html
+    assert '<option value="a&quot;b"></option><option value="&lt;i&gt;"></option>' in html
