@@ -158,6 +158,8 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
         return _label_costs_by_day(question, question.label_group, ids)
     column = reports.DIMENSIONS[question.by][0]
     named = [row_id for row_id in ids if row_id is not None]
+    if question.by == "key" and question.label_ids:
+        return _key_costs_by_day(question, named)
     if column in reports.OF_DEPLOYMENT:
         owner_of = reports.owner_of_deployments(column)
         column = "deployment_id"
@@ -187,12 +189,29 @@ def _label_costs_by_day(
     found = read_label_costs_by_day(
         period.first_day, period.last_day, scope, group, shown=shown, others=_OTHERS
     )
-    labelled: dict[dt.date, int] = {}
+    return _with_the_rest(question, found, reports.NONE if None in ids else _OTHERS)
+
+
+def _key_costs_by_day(question: Question, key_ids: list[int]) -> dict[tuple[dt.date, int], int]:
+    """By label the rows of all keys are many more than those of a few and the totals without keys."""
+    period = question.period
+    rows = reports.days_of(period.first_day, period.last_day, question.scope, by="api_key_id")
+    shown = rows.filter(api_key__in=key_ids).values("day", "api_key").annotate(cost=Sum("cost_nanousd"))
+    found = {(row["day"], row["api_key"]): int(row["cost"]) for row in shown}
+    return _with_the_rest(question, found, _OTHERS)
+
+
+def _with_the_rest(
+    question: Question, found: dict[tuple[dt.date, int], int], where: int
+) -> dict[tuple[dt.date, int], int]:
+    """What these leave of each day stands at `where` too."""
+    period, known = question.period, dict[dt.date, int]()
     for (day, _), cost in found.items():
-        labelled[day] = labelled.get(day, 0) + cost
-    where = reports.NONE if None in ids else _OTHERS
-    for point in reports.series_by_day(first_day=period.first_day, last_day=period.last_day, scope=scope):
-        left = point.totals.cost_nanousd - labelled.get(point.day, 0)
+        known[day] = known.get(day, 0) + cost
+    for point in reports.series_by_day(
+        first_day=period.first_day, last_day=period.last_day, scope=question.scope
+    ):
+        left = point.totals.cost_nanousd - known.get(point.day, 0)
         found[point.day, where] = found.get((point.day, where), 0) + left
     return found
 

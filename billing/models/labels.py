@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 
 from billing.models.usage import DaySums
@@ -148,6 +149,10 @@ class UsageByKeyLabelSetDay(DaySums):
         indexes = [
             models.Index(fields=["api_key", "day"], name="usage_by_key_label_set_key"),
             models.Index(fields=["project", "day"], name="usage_by_key_label_set_project"),
+            # Rows come day by day: questions about all keys read the pages of their days, however long the history is.
+            BrinIndex(
+                fields=["day"], pages_per_range=32, autosummarize=True, name="usage_by_key_label_set_days"
+            ),
         ]
 
     def __str__(self) -> str:
