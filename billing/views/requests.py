@@ -161,7 +161,7 @@ def list_chips(query: Mapping[str, str]) -> list[Chip]:
         elif name == "unpriced":
             shown = "yes" if value == "1" else value
         elif name == "status":
-            shown = dict(STATUSES).get(value, value)
+            shown = value.replace("_", " ")
         elif name not in ("model", "error", "since", "until"):
             continue
         rest = {other: text for other, text in query.items() if other != name}
