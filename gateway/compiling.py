@@ -28,7 +28,9 @@ PACKAGES = frozenset({"gateway", "policies", "billing"})
 # What runs for every request, as measured. What inherits from a compiled class must be here too.
 HOT_MODULES = (
     "billing.rating",
+    "gateway.conversation_board",
     "gateway.dataplane.addressing",
+    "gateway.dataplane.answer_checks",
     "gateway.dataplane.app",
     "gateway.dataplane.asking",
     "gateway.dataplane.attempts",
@@ -36,6 +38,7 @@ HOT_MODULES = (
     "gateway.dataplane.client_ids",
     "gateway.dataplane.exchange",
     "gateway.dataplane.hangups",
+    "gateway.dataplane.health",
     "gateway.dataplane.inference",
     "gateway.dataplane.limits",
     "gateway.dataplane.recording",
@@ -48,6 +51,7 @@ HOT_MODULES = (
     "gateway.journal",
     "gateway.wire.json_splice",
     "gateway.wire.openai_answer",
+    "gateway.wire.openai_errors",
     "gateway.wire.openai_request",
     "gateway.wire.openai_stream",
     "gateway.wire.openai_text",
@@ -66,6 +70,7 @@ HOT_MODULES = (
     "policies.explaining",
     "policies.filters",
     "policies.naming",
+    "policies.retention",
     "policies.rule_matching",
     "policies.score_columns",
     "policies.stickiness",

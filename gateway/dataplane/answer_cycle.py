@@ -7,18 +7,37 @@ allows a server to wait for them). 20 µs an answer, measured with twelve header
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _SPECIAL_LENGTHS = frozenset({len(b"content-length"), len(b"transfer-encoding"), len(b"connection")})
 
 
 class AnswerCycle(RequestResponseCycle):
-    """One request and its answer. `ClientConnection` turns uvicorn's cycles into this class as it makes them."""
+    """One request and its answer."""
 
-    head: bytes = b""
-    ends_with_connection: bool = False
+    def __init__(self, connection: HttpToolsProtocol, *, keep_alive: bool) -> None:
+        # What uvicorn's own sets, without a call that names eleven arguments.
+        self.scope = connection.scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = asyncio.Event()
+        self.on_response = connection.on_response_complete
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body: Any = b""  # bytes where uvicorn keeps a bytearray: its `bytes(body)` then copies nothing
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding: bool | None = None
+        self.expected_content_length = 0
+        self.head = b""
+        self.ends_with_connection = False
 
     async def send(self, message: Any) -> None:
         """Write one ASGI message. Waits while the client lags behind; does nothing once it is gone."""

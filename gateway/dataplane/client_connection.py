@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import orjson
@@ -156,7 +157,9 @@ class ClientConnection(HttpToolsProtocol):
             self.phase = Phase.HEAD
             self.since_s = self.loop.time()
             self.head_bytes = 0
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         limits = self.limits
@@ -165,13 +168,43 @@ class ClientConnection(HttpToolsProtocol):
         ):
             self._refuse(431)
             raise _Refused  # stops the parser
-        super().on_headers_complete()  # raises for a URL that cannot be read
+        # From here as uvicorn does it, without what no answer here needs: a copy of each state, limits, an access log.
+        parser = self.parser
+        version = parser.get_http_version()
+        url = self.url
+        if url[:1] == b"/" and b"%" not in url and b"#" not in url:
+            raw_path, _, query = url.partition(b"?")
+            path = raw_path.decode("ascii")
+        else:
+            parsed = httptools.parse_url(url)  # raises for a URL that cannot be read
+            raw_path, query = parsed.path, parsed.query or b""
+            path = unquote(raw_path.decode("ascii"))
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state,
+            # Not ASGI: lets the data plane hear of a hang-up without a task that waits for it.
+            CONNECTION_KEY: self,  # type: ignore[misc]
+        }
+        before = self.cycle
+        self.cycle = AnswerCycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
         self.phase = Phase.BODY
         self.since_s = self.loop.time()
-        # The cycle's task has not run yet: all it ever writes goes this way.
-        self.cycle.__class__ = AnswerCycle
-        # Not ASGI: lets the data plane hear of a hang-up without a task that waits for it.
-        self.scope[CONNECTION_KEY] = self  # type: ignore[literal-required]
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # As uvicorn does it, and the task is kept: asking asyncio for it later costs a system call.

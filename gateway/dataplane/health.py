@@ -23,8 +23,9 @@ BUCKET_REFILL_PER_SUCCESS = 0.2
 class Health:
     """Health of all deployments as this worker has seen them."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, allows_retries: bool = True) -> None:
         self._clock = clock
+        self._allows_retries = allows_retries
         # In how many seconds a limited deployment has room again, as `RateLimits` knows.
         self.room_in_s: Callable[[RateTerms], float] | None = None
         self._by_deployment: dict[int, DeploymentHealth] = {}
@@ -89,7 +90,7 @@ class Health:
         Retries may be a fifth of the requests in flight (at least three at once), so that a provider in trouble is
         not buried under repetitions; and a deployment that keeps failing runs out of tokens.
         """
-        if self._retries_in_flight >= max(MIN_RETRIES, RETRY_SHARE * in_flight):
+        if not self._allows_retries or self._retries_in_flight >= max(MIN_RETRIES, RETRY_SHARE * in_flight):
             return False
         tokens = self._tokens.get(deployment_id, BUCKET_SIZE)
         if tokens < 1:

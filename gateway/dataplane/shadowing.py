@@ -50,13 +50,6 @@ _UNSHARED: Final = frozenset({"store", "web_search_options", "prediction"})
 _NOTHING: Final = Features()
 
 
-class _ShadowHealth(Health):
-    """What shadow requests see of deployments: kept apart from the clients', and no second attempt."""
-
-    def may_retry(self, deployment_id: int, *, in_flight: int) -> bool:
-        return False
-
-
 class _Target(NamedTuple):
     """The other model's deployment, and what a call of it can cost at most."""
 
@@ -74,7 +67,7 @@ class ShadowSampler:
         # The same journal and providers, but neither health, figures nor conversations of the clients' requests.
         self._apart = replace(
             gateway,
-            health=_ShadowHealth(),
+            health=Health(allows_retries=False),
             stats=Stats(),
             conversations=None,
             timeouts=replace(gateway.timeouts, total_s=min(TOTAL_S, gateway.timeouts.total_s)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -16,21 +15,16 @@ async def answer(headers: list[tuple[bytes, bytes]]) -> bytes:
     written: list[bytes] = []
     transport: Any = SimpleNamespace(write=written.append)
     flow: Any = SimpleNamespace(write_paused=False)
-    scope: Any = {"type": "http", "method": "POST"}
-    logger = logging.getLogger(__name__)
-    cycle = AnswerCycle(
-        scope,
-        transport,
-        flow,
-        logger,
-        logger,
-        access_log=False,
-        default_headers=[(b"date", b"today")],
-        message_event=asyncio.Event(),
+    connection: Any = SimpleNamespace(
+        scope={"type": "http", "method": "POST"},
+        transport=transport,
+        flow=flow,
+        logger=logging.getLogger(__name__),
+        server_state=SimpleNamespace(default_headers=[(b"date", b"today")]),
+        on_response_complete=lambda: None,
         expect_100_continue=False,
-        keep_alive=True,
-        on_response=lambda: None,
     )
+    cycle = AnswerCycle(connection, keep_alive=True)
     await cycle.send({"type": "http.response.start", "status": 200, "headers": headers})
     await cycle.send({"type": "http.response.body", "body": b"ok"})
     return b"".join(written)
