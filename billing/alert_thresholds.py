@@ -13,6 +13,8 @@ from billing.budget_arithmetic import WindowNumbers
 
 THRESHOLDS: Final = (("used_50", 50), ("used_80", 80), ("used_100", 100))
 FORECAST: Final = "forecast"
+# A request refused before this much is used was a large one; the budget has room for others.
+REFUSING_FROM_PERCENT: Final = 80
 # So much of a window must have passed before it is foreseen where it leads, and at least a day.
 LEAST_SHARE: Final = 10
 
@@ -48,9 +50,15 @@ def list_due(
     ends_at: dt.datetime | None,
     now: dt.datetime,
     known: Collection[str] = (),
+    is_refusing: bool = False,
 ) -> list[Noticed]:
-    """What holds of a window and is not known yet. Of several thresholds at once the highest is told."""
+    """What holds of a window and is not known yet. Of several thresholds at once the highest is told.
+
+    A hard budget that refuses is used up: what is left of it is too little for what is asked, and may stay so.
+    """
     used = numbers.spent_nanousd + numbers.uncertain_nanousd
+    if is_refusing:
+        used = max(used, numbers.limit_nanousd)
     reached = [kind for kind, percent in THRESHOLDS if used * 100 >= numbers.limit_nanousd * percent]
     new = [kind for kind in reached if kind not in known]
     due = [Noticed(kind, None, kind == reached[-1]) for kind in new]

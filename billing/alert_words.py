@@ -72,6 +72,8 @@ def _subject(alert: BudgetAlert) -> str:
     scope = alert.window.budget.scope()
     if alert.kind == BudgetAlert.Kind.FORECAST:
         return f"{scope} will exceed its budget of {format_usd(alert.limit_nanousd)}"
+    if alert.kind == BudgetAlert.Kind.ALL and alert.used_nanousd < alert.limit_nanousd:
+        return f"{scope} is refused requests: too little is left of its budget of {format_usd(alert.limit_nanousd)}"
     if alert.kind == BudgetAlert.Kind.ALL:
         return f"{scope} has used up its budget of {format_usd(alert.limit_nanousd)}"
     percent = alert.used_nanousd * 100 // alert.limit_nanousd
@@ -99,6 +101,7 @@ def _data(alert: BudgetAlert, public_url: str) -> dict[str, Any]:
         "starts_at": window.starts_at.isoformat(),
         "ends_at": None if window.ends_at is None else window.ends_at.isoformat(),
         "threshold_percent": None if forecast is not None else int(alert.kind.removeprefix("used_")),
+        "is_refusing": alert.kind == BudgetAlert.Kind.ALL and budget.is_hard,
         "limit_usd": usd_text(alert.limit_nanousd),
         "used_usd": usd_text(alert.used_nanousd),
         "forecast_usd": None if forecast is None else usd_text(forecast),

@@ -1,8 +1,8 @@
 """Which budgets have passed a threshold or will be exceeded, and who is told?
 
-Writes: budget_alert, alert_delivery, in one transaction a window. Reads: budgets' windows; by the clock, never on the
-path of a request. A row is unique for window, kind and limit, so whoever notices twice tells once; a changed limit is
-another threshold.
+Writes: budget_alert, alert_delivery, in one transaction a window. Reads: budgets' windows, and of those nearly used up
+the last minutes' refusals; by the clock, never on the path of a request. A row is unique for window, kind and limit,
+so whoever notices twice tells once; a changed limit is another threshold.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from django.db.models import F, Q
 
 from billing.alert_deliveries import queue_delivery
 from billing.alert_recipients import list_recipients
-from billing.alert_thresholds import Noticed, list_due
+from billing.alert_thresholds import REFUSING_FROM_PERCENT, Noticed, list_due
 from billing.alert_words import message_of
+from billing.budget_scopes import terms_of
 from billing.budget_standing import OWNERS, numbers_of
-from billing.models import BudgetAlert, BudgetWindow
+from billing.models import BudgetAlert, BudgetWindow, RequestRecord
 
 # A window that has just ended: its last requests may still be on their way.
 LATE = dt.timedelta(hours=1)
+# Refusals are looked for this far back, and alerts every minute.
+OF_LATE = dt.timedelta(minutes=10)
+USED_UP = BudgetAlert.Kind.ALL
 
 
 def notice(*, now: dt.datetime) -> int:
@@ -42,16 +46,35 @@ def _list_new(now: dt.datetime) -> Iterator[tuple[BudgetWindow, list[Noticed]]]:
     alerts = BudgetAlert.objects.filter(window__in=windows, limit_nanousd=F("window__limit_nanousd"))
     for window_id, kind in alerts.order_by().values_list("window_id", "kind"):
         known[window_id].add(kind)
-    for window in windows.order_by("id").iterator():
+    budgets = windows.select_related(*(f"budget__{name}" for name in OWNERS))
+    for window in budgets.order_by("id").iterator():
         due = list_due(
             numbers_of(window),
             starts_at=window.starts_at,
             ends_at=window.ends_at,
             now=now,
             known=known[window.pk],
+            is_refusing=USED_UP not in known[window.pk] and _is_refusing(window, now),
         )
         if due:
             yield window, due
+
+
+def _is_refusing(window: BudgetWindow, now: dt.datetime) -> bool:
+    """Whether a hard budget that is nearly used up has refused a request of late."""
+    budget, used = window.budget, window.spent_nanousd + window.uncertain_nanousd
+    if (
+        not budget.is_hard
+        or budget.tenant_id is None  # what does not fit into a deployment's goes to others
+        or used * 100 < window.limit_nanousd * REFUSING_FROM_PERCENT
+    ):
+        return False
+    return RequestRecord.objects.filter(
+        tenant_id=budget.tenant_id,
+        started_at__gte=max(window.starts_at, now - OF_LATE),
+        error_code="budget_exceeded",
+        features__refused_by=f"budget of {terms_of(budget).name}",
+    ).exists()
 
 
 @transaction.atomic

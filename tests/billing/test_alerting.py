@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import smtplib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from billing import alert_deliveries, alerting, budgets, webhooks
 from billing.alert_recipients import add_recipient, list_recipients, remove_recipient
 from billing.alert_thresholds import forecast_window, list_due
 from billing.budget_arithmetic import WindowNumbers
-from billing.models import AlertDelivery, AlertRecipient, Budget, BudgetAlert, BudgetWindow
+from billing.models import AlertDelivery, AlertRecipient, Budget, BudgetAlert, BudgetWindow, RequestRecord
 from policies.credentials import decrypt_credential
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import ChangeEvent
+from tests import make
 from tests.make_configuration import make_tenant
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +72,44 @@ def test_of_thresholds_passed_together_the_highest_is_told() -> None:
     assert kinds(budget) == [("used_50", False), ("used_80", True)]
     (delivery,) = AlertDelivery.objects.all()
     assert delivery.subject == f"{budget.tenant} has used 85 % of its budget of $10.00"
+
+
+@pytest.mark.parametrize(
+    ("usd", "minutes_ago", "refused_by", "is_hard", "is_told"),
+    [
+        (8.5, 3, "budget of {}", True, True),
+        (7.9, 3, "budget of {}", True, False),  # a large request: there is room for others
+        (8.5, 30, "budget of {}", True, False),
+        (8.5, 3, "budget of another", True, False),
+        (8.5, 3, "budget of {}", False, False),
+    ],
+)
+def test_a_hard_budget_that_refuses_what_is_asked_is_used_up(
+    usd: float, minutes_ago: float, refused_by: str, is_hard: bool, is_told: bool, tmp_path: Path
+) -> None:
+    world = make.world()
+    budget = make_budget(tenant=world.tenant, is_hard=is_hard, now=NOW - dt.timedelta(days=1))
+    add_recipient(tenant=world.tenant, channel="email", address="fin@example.com", actor="fin")
+    request_id = make.request_id_at(NOW - dt.timedelta(minutes=minutes_ago))
+    features = {"input_tokens": 12, "refused_by": refused_by.format(budget)}
+    refusal = {"status": "refused", "http": 402, "error": "budget_exceeded", "attempts": []}
+    lines = [
+        make.intent_line(world, request_id, features=features),
+        make.outcome_line(world, request_id, **refusal),
+    ]
+    make.ingest(tmp_path, lines)
+    assert RequestRecord.objects.get().error_code == "budget_exceeded"
+    spend(budget, usd)
+    alerting.notice(now=NOW)
+    assert (("used_100", True) in kinds(budget)) is is_told
+    assert alerting.notice(now=NOW) == 0
+    if is_told:
+        (delivery,) = AlertDelivery.objects.all()
+        assert (
+            delivery.subject
+            == f"{budget.tenant} is refused requests: too little is left of its budget of $10.00"
+        )
+        assert "Used: $8.50 of $10.00." in delivery.body
 
 
 def test_an_overrun_is_foreseen_by_the_mean_day() -> None:
