@@ -221,7 +221,7 @@ def test_the_migration_sums_what_was_recorded_before_it_and_goes_on_where_it_was
 ) -> None:
     live(tmp_path, random.Random(5))
     # As after a closing: what came late for it counts on the first open day.
-    PeriodLock.objects.update(closed_until=NOW.date())
+    PeriodLock.objects.update_or_create(id=1, defaults={"closed_until": NOW.date()})
     live(tmp_path, random.Random(6))
     kept = {table: list_rows(table) for table in (UsageByLabelSetDay, UsageByKeyLabelSetDay)}
     assert len(kept[UsageByKeyLabelSetDay]) > 40
