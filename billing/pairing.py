@@ -12,17 +12,9 @@ from uuid import UUID
 import orjson
 
 from billing import storing
+from billing.journal_evidence import Feedback, Shadow, read_feedback, read_shadow
 from billing.journal_files import SourceLine
-from billing.journal_lines import (
-    Feedback,
-    Intent,
-    Outcome,
-    Shadow,
-    read_feedback,
-    read_intent,
-    read_outcome,
-    read_shadow,
-)
+from billing.journal_lines import Intent, Outcome, read_intent, read_outcome
 from billing.journal_values import LineError, read_line
 from billing.request_times import started_at_of
 from billing.storing import OpenLine, Pair, Refused

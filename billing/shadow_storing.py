@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from django.db import connection
 
-from billing.journal_lines import Shadow
+from billing.journal_evidence import Shadow
 
 _INSERT = """
 WITH given AS (

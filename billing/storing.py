@@ -16,8 +16,9 @@ from django.db import DatabaseError, connection, transaction
 
 from billing.budget_settling import begin_settling, list_counted, settle_records
 from billing.copy_rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, dump_json, write_rows
+from billing.journal_evidence import Feedback
 from billing.journal_files import SourceLine
-from billing.journal_lines import Feedback, Intent, Outcome
+from billing.journal_lines import Intent, Outcome
 from billing.journal_values import LineError
 from billing.labelling import label_records
 from billing.periods import hold_open_period

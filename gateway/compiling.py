@@ -31,6 +31,7 @@ HOT_MODULES = (
     "gateway.conversation_board",
     "gateway.dataplane.addressing",
     "gateway.dataplane.answer_checks",
+    "gateway.dataplane.answer_headers",
     "gateway.dataplane.app",
     "gateway.dataplane.asking",
     "gateway.dataplane.attempts",

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from billing.rating import total_nanousd
 from billing.usage import UNKNOWN_USAGE, Usage
 from gateway.dataplane.budgets import Hold, PartHold
-from gateway.dataplane.errors import GatewayUnready, Headers
+from gateway.dataplane.errors import GatewayUnready
 from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.limits import Room
-from gateway.dataplane.rate_limit_headers import standing_headers
 from gateway.dataplane.rate_shares import Hold as RateHold
 from gateway.dataplane.recording import AttemptLog, features_as_line, outcome_line, read_end_user
 from gateway.dataplane.request_ids import make_request_id
@@ -26,7 +24,7 @@ from policies.asks import Ask
 from policies.decision import Decision
 from policies.explaining import decision_record
 from policies.features import Features
-from policies.snapshot import DeploymentSnapshot, KeyGrant, PolicySnapshot, RuleSnapshot
+from policies.snapshot import KeyGrant
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -329,42 +327,6 @@ class Exchange:
             total += attempt.cost_nanousd
         return total
 
-    def response_headers(self) -> Headers:
-        """Headers of every answer to this request: its id, and who served it once that is known."""
-        request_id = self.request_id.encode()
-        headers: Headers = [(b"x-request-id", request_id), (b"x-pointsman-request-id", request_id)]
-        decision = self.decision
-        attempts = self.attempts
-        if attempts:
-            headers += _deployment_headers((self.served or attempts[-1]).deployment)
-            headers.append((b"x-pointsman-attempts", b"%d" % len(attempts)))
-        if decision is not None and decision.policy is not None:
-            headers += _policy_headers(decision.policy, decision.rule)
-        if self.is_pinned:
-            headers.append((b"x-pointsman-pin", b"1"))
-        left = self._remaining_nanousd()
-        if left is not None:
-            headers.append((b"x-pointsman-budget-remaining-usd", b"%d.%09d" % divmod(left, 1_000_000_000)))
-        grant, book = self.grant, self.gateway.rate_limits
-        if grant is not None and grant.rate_limits and book is not None:
-            headers += standing_headers(*book.standings(grant.rate_limits))
-        return headers
-
-    def _remaining_nanousd(self) -> int | None:
-        """What is left of the tightest hard budget that this request counted for; None for keys without one."""
-        grant, budgets = self.grant, self.gateway.budgets
-        if grant is None or budgets is None or not (grant.budgets or grant.model_budgets):
-            return None
-        terms = grant.budgets
-        if grant.model_budgets:
-            if self.attempts:
-                models = {(self.served or self.attempts[-1]).deployment.model.id}
-            else:  # refused: by the budgets of those that could have served it
-                candidates = self.decision.candidates if self.decision is not None else ()
-                models = {one.model.id for one in candidates}
-            terms += tuple(one for one in grant.model_budgets if one.model_id in models)
-        return budgets.remaining_nanousd(terms, at_unix_s=self.started_at_unix_s)
-
 
 def _used_tokens(attempts: Sequence[AttemptLog]) -> int | None:
     """What attempts took, None where nobody knows of one."""
@@ -379,35 +341,3 @@ def _used_tokens(attempts: Sequence[AttemptLog]) -> int | None:
         else:
             total += (usage.input_tokens or 0) + (usage.output_tokens or 0)
     return total
-
-
-@lru_cache(maxsize=4096)
-def _deployment_headers(deployment: DeploymentSnapshot) -> Headers:
-    return [
-        (b"x-pointsman-model", _header_text(deployment.model.name)),
-        (b"x-pointsman-provider", _header_text(deployment.provider.name)),
-        (b"x-pointsman-deployment", _header_text(deployment.name)),
-    ]
-
-
-@lru_cache(maxsize=4096)
-def _policy_headers(policy: PolicySnapshot, rule: RuleSnapshot | None) -> Headers:
-    headers: Headers = [
-        (b"x-pointsman-policy", _header_text(policy.public_id)),
-        (b"x-pointsman-policy-version", b"%d" % policy.version_number),
-    ]
-    if rule is not None:
-        headers.append((b"x-pointsman-rule", _header_text(rule.name)))
-    return headers
-
-
-def _header_text(text: str) -> bytes:
-    """A header value: printable ASCII as it is, everything else percent-encoded as UTF-8."""
-    if text.isascii() and text.isprintable():
-        return text.encode()
-    return "".join(
-        char
-        if char.isascii() and char.isprintable()
-        else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "replace"))
-        for char in text
-    ).encode()

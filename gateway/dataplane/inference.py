@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.dataplane.answer_checks import JsonAnswer
+from gateway.dataplane.answer_headers import answer_headers
 from gateway.dataplane.asking import read_ask, read_features
 from gateway.dataplane.attempts import StreamAnswer, first_answer
 from gateway.dataplane.auth import authenticate
@@ -218,7 +219,7 @@ def _in_words(reasons: Mapping[str, str]) -> str:
 
 
 async def _send_json(exchange: Exchange, answer: JsonAnswer, send: Send) -> None:
-    headers = exchange.response_headers()
+    headers = answer_headers(exchange)
     cost = exchange.cost_nanousd()
     if cost is not None:
         headers.append((b"x-pointsman-cost-usd", b"%d.%09d" % divmod(cost, 1_000_000_000)))
@@ -239,7 +240,7 @@ async def _send_error(exchange: Exchange, error: GatewayError, send: Send) -> No
         )
     except GatewayUnready as unready:
         error = unready
-    await send_error(error, send, exchange.response_headers())
+    await send_error(error, send, answer_headers(exchange))
 
 
 async def _send_stopping(exchange: Exchange, send: Send) -> None:
@@ -249,7 +250,7 @@ async def _send_stopping(exchange: Exchange, send: Send) -> None:
         await send({"type": "http.response.body", "body": error_event("gateway_stopping", message)})
         return
     error = GatewayUnready(message, code="gateway_stopping", headers=[(b"retry-after", b"1")])
-    await send_error(error, send, exchange.response_headers())
+    await send_error(error, send, answer_headers(exchange))
 
 
 def _settle_cancelled(exchange: Exchange, answer: JsonAnswer | StreamAnswer | None) -> None:

@@ -11,6 +11,7 @@ import time
 
 import orjson
 
+from gateway.dataplane.answer_headers import answer_headers
 from gateway.dataplane.attempts import StreamAnswer
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.upstream_errors import UpstreamError
@@ -32,7 +33,7 @@ KEEPALIVE = b": keepalive\n\n"
 async def relay(exchange: Exchange, answer: StreamAnswer, send: Send) -> None:
     """Send the head, the first events and all that follows; write the outcome before the last byte."""
     exchange.is_committed = True
-    head = STREAM_HEADERS + exchange.response_headers()
+    head = STREAM_HEADERS + answer_headers(exchange)
     try:
         await send({"type": "http.response.start", "status": 200, "headers": head})
         keepalive = _Keepalive(send, exchange.gateway.timeouts.keepalive_comment_s)

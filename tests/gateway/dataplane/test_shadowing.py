@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from billing.journal_lines import read_shadow
+from billing.journal_evidence import read_shadow
 from gateway.dataplane.budgets import Lease, LeaseBook
 from gateway.dataplane.shadowing import MAX_RUNNING, ShadowSampler
 from policies.replaying import StoredRequest, recompute
