@@ -33,6 +33,7 @@ from billing.backtest_reading import (
 from billing.backtest_results import build_result
 from billing.backtest_tally import Tally
 from billing.backtest_traffic import choose_source
+from billing.job_failures import explain_death, explain_failure, let_go_of_a_broken_connection
 from billing.models import Backtest, BacktestState
 from billing.stored_prices import load_cost_prices
 from policies.autorouter.tables import RouterTables, empty_tables
@@ -138,10 +139,9 @@ def find_active(policy: Policy) -> Backtest | None:
 
 def find_unfinished(*, now: dt.datetime) -> list[int]:
     """Runs that nobody works on: their task was lost, or their process died. Those that died too often fail."""
+    death = explain_death(MAX_CLAIMS)
     Backtest.objects.filter(_stale(now), claim_count__gte=MAX_CLAIMS).update(
-        state=BacktestState.FAILED,
-        error=f"The worker died {MAX_CLAIMS} times while it worked on this run.",
-        finished_at=now,
+        state=BacktestState.FAILED, error=death.text, error_detail=death.detail, finished_at=now
     )
     waiting = Q(state=BacktestState.WAITING)
     return list(Backtest.objects.filter(waiting | _stale(now)).order_by("pk").values_list("pk", flat=True))
@@ -158,8 +158,16 @@ def run_backtest(run_id: int, *, load_snapshot: SnapshotLoader) -> None:
         logger.info("backtest %s was taken over or ended elsewhere", run_id)
     except Exception as error:
         logger.exception("backtest %s failed", run_id)
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:500]
-        _mine(run).update(state=BacktestState.FAILED, error=reason, finished_at=timezone.now())
+        let_go_of_a_broken_connection()
+        failure = explain_failure(error)
+        # What may pass by itself is left to whoever looks for unfinished runs, while there are tries.
+        if not (failure.is_passing and run.claim_count < MAX_CLAIMS):
+            _mine(run).update(
+                state=BacktestState.FAILED,
+                error=failure.text,
+                error_detail=failure.detail,
+                finished_at=timezone.now(),
+            )
 
 
 def _ask_a_worker(run_id: int) -> None:

@@ -22,6 +22,7 @@ from django.db.models.functions import Coalesce
 from billing import invoicing
 from billing.drafting import last_day_of, list_billed_tenants
 from billing.exchange_rates import find_rate
+from billing.job_failures import explain_failure, let_go_of_a_broken_connection
 from billing.models import (
     BillingProfile,
     ClosingState,
@@ -142,7 +143,8 @@ def ask_closing(
         )
         is_over = row.state == ClosingState.FAILED or (row.state == ClosingState.DONE and row.left)
         if not is_new and is_over:
-            row.state, row.error, row.grace_days = ClosingState.WAITING, "", grace_days
+            row.state, row.error, row.error_detail = ClosingState.WAITING, "", ""
+            row.grace_days = grace_days
             row.asked_at, row.asked_by = now, actor[:150]
             row.save()
     return row
@@ -171,7 +173,9 @@ def run_closing(closing_id: int, *, now: dt.datetime) -> None:
     except ConfigurationError as refusal:
         _finish(row, ClosingState.FAILED, error=str(refusal), now=now)
     except BaseException as failure:
-        _finish(row, ClosingState.FAILED, error=f"{type(failure).__name__}: {failure}", now=now)
+        let_go_of_a_broken_connection()
+        told = explain_failure(failure)
+        _finish(row, ClosingState.FAILED, error=told.text, detail=told.detail, now=now)
         raise
     else:
         PeriodClosing.objects.filter(pk=row.pk).update(left=left)
@@ -315,8 +319,12 @@ def _issue_one(tenant: Tenant, row: PeriodClosing, *, now: dt.datetime) -> str:
     return ""
 
 
-def _finish(row: PeriodClosing, state: ClosingState, *, error: str, now: dt.datetime) -> None:
-    PeriodClosing.objects.filter(pk=row.pk).update(state=state, error=error[:2000], finished_at=now)
+def _finish(
+    row: PeriodClosing, state: ClosingState, *, error: str, now: dt.datetime, detail: str = ""
+) -> None:
+    PeriodClosing.objects.filter(pk=row.pk).update(
+        state=state, error=error[:2000], error_detail=detail, finished_at=now
+    )
 
 
 def _later(now: dt.datetime) -> dt.datetime:

@@ -28,6 +28,7 @@ from billing.evaluation_checks import (
     judge_messages,
     read_grade,
 )
+from billing.job_failures import explain_failure, let_go_of_a_broken_connection
 from billing.models import EvaluationAnswer, EvaluationCase, EvaluationRun, EvaluationState
 from billing.pricebook import PriceVersion
 from billing.pricing import find_price_in_force
@@ -43,6 +44,10 @@ RENEWAL_S = 20.0
 # Of an answer the judge reads so many bytes for each token that it might have: more than words have.
 JUDGED_BYTES_A_TOKEN = 8
 PARALLEL_CALLS = 4
+GATEWAY_SILENT = (
+    "The gateway does not answer, or does not know the run's key. See that POINTSMAN_GATEWAY_URL is its address, and "
+    "run it again."
+)
 
 
 class Caller(Protocol):
@@ -106,21 +111,19 @@ def run_slice(run_id: int, *, seconds: float = SLICE_S, base_url: str = "") -> b
     try:
         secret = evaluation_runs.open_key(run, now=timezone.now())
     except ConfigurationError as refusal:
-        evaluation_runs.finish_run(run, EvaluationState.FAILED, error=str(refusal))
+        evaluation_runs.finish_run(run, EvaluationState.FAILED, error=explain_failure(refusal).text)
         return False
     caller = GatewayCaller(base_url or settings.POINTSMAN_GATEWAY_URL, secret)
     try:
         if not caller.wait_until_known():
-            evaluation_runs.finish_run(
-                run,
-                EvaluationState.FAILED,
-                error="the gateway does not answer, or does not know the run's key",
-            )
+            evaluation_runs.finish_run(run, EvaluationState.FAILED, error=GATEWAY_SILENT)
             return False
         state = work_on(run, caller, until_s=time.monotonic() + seconds)
     except Exception as failure:  # an edge: a run that fails for ever must not be taken up for ever
         logger.exception("evaluation run %s failed", run_id)
-        evaluation_runs.finish_run(run, EvaluationState.FAILED, error=type(failure).__name__)
+        let_go_of_a_broken_connection()
+        told = explain_failure(failure)
+        evaluation_runs.finish_run(run, EvaluationState.FAILED, error=told.text, detail=told.detail)
         return False
     finally:
         caller.close()

@@ -193,11 +193,16 @@ def record_answer(answer: EvaluationAnswer, *, case: EvaluationCase, spent_nanou
     )
 
 
-def finish_run(run: EvaluationRun, state: EvaluationState, *, error: str = "") -> None:
+def finish_run(run: EvaluationRun, state: EvaluationState, *, error: str = "", detail: str = "") -> None:
     """End a run and revoke its key."""
     key = run.api_key
     EvaluationRun.objects.filter(pk=run.pk).update(
-        state=state, error=error[:500], finished_at=timezone.now(), leased_until=None, key_ciphertext=""
+        state=state,
+        error=error[:500],
+        error_detail=detail,
+        finished_at=timezone.now(),
+        leased_until=None,
+        key_ciphertext="",
     )
     if key is not None and key.revoked_at is None:
         issuing.revoke_key(key=key, actor=ACTOR)

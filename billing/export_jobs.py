@@ -1,4 +1,4 @@
-"""How does a large export become a file, once, whatever dies on the way? Start, cancel, run, take up again, delete.
+"""How does a large export become a file, once, whatever dies on the way? Start, cancel, run, try again, delete.
 
 Writes: export_job, change_event, DATA_DIR/exports. Reads: by `billing.export_tables`. The row is the truth: whoever
 claims it works on it, and a process that loses its claim drops what it did.
@@ -26,7 +26,9 @@ from kombu.exceptions import OperationalError
 from billing import focus
 from billing.export_files import FormatMissing, check_format, open_row_file
 from billing.export_tables import ExportRefused, Table, open_table, read_focus_question
+from billing.job_failures import explain_death, explain_failure, let_go_of_a_broken_connection
 from billing.models import ExportJob, ExportKind, ExportState
+from billing.models.exports import ACTIVE_STATES
 from policies import changes
 from policies.permissions import Ability, Person, may
 
@@ -60,6 +62,7 @@ def start_export(
     title: str,
     actor: str,
     abilities: Sequence[Ability] = (Ability.READ,),
+    again_of: ExportJob | None = None,
 ) -> ExportJob:
     """Write down that a file is wanted, and ask a worker for it. Raises ExportRefused."""
     if kind not in ExportKind.values:
@@ -79,9 +82,45 @@ def start_export(
             abilities=[ability.name for ability in abilities],
             started_by=actor,
         )
-        _record(job, actor=actor, action="start", after={"format": file_format, "query": query})
+        again = {} if again_of is None else {"again_of": again_of.pk}
+        _record(job, actor=actor, action="start", after={"format": file_format, "query": query, **again})
     transaction.on_commit(lambda: _ask_a_worker(job.pk))
     return job
+
+
+def try_again(*, job: ExportJob, actor: str, abilities: Sequence[Ability] = (Ability.READ,)) -> ExportJob:
+    """Start a new job with the question of one that gave no file, or whose file is deleted. Raises ExportRefused.
+
+    Asked twice, or while the same question is on its way for the same readers, it is one new job.
+    """
+    with transaction.atomic():
+        # Whoever asks at the same time waits here, and finds the job of who came first.
+        seen = ExportJob.objects.select_for_update(no_key=True).get(pk=job.pk)
+        if not may_be_tried_again(seen):
+            raise ExportRefused(
+                f"“{seen.title}” is {seen.get_state_display()}: there is nothing to try again"
+            )
+        under_way = ExportJob.objects.filter(
+            kind=seen.kind,
+            file_format=seen.file_format,
+            query=seen.query,
+            abilities=[ability.name for ability in abilities],
+            state__in=ACTIVE_STATES,
+        ).first()
+        return under_way or start_export(
+            kind=seen.kind,
+            file_format=seen.file_format,
+            query=seen.query,
+            title=seen.title,
+            actor=actor,
+            abilities=abilities,
+            again_of=seen,
+        )
+
+
+def may_be_tried_again(job: ExportJob) -> bool:
+    """Whether the job is over and left no file."""
+    return job.state in (ExportState.FAILED, ExportState.CANCELLED, ExportState.EXPIRED)
 
 
 def cancel_export(*, job: ExportJob, actor: str) -> bool:
@@ -126,10 +165,9 @@ def path_of(job: ExportJob) -> Path:
 
 def find_unfinished(*, now: dt.datetime) -> list[int]:
     """Jobs that nobody works on: their task was lost, or their process died. Those that died too often fail."""
+    death = explain_death(MAX_CLAIMS)
     ExportJob.objects.filter(_stale(now), claim_count__gte=MAX_CLAIMS).update(
-        state=ExportState.FAILED,
-        error=f"The worker died {MAX_CLAIMS} times while it wrote this file.",
-        finished_at=now,
+        state=ExportState.FAILED, error=death.text, error_detail=death.detail, finished_at=now
     )
     rows = ExportJob.objects.filter(Q(state=ExportState.WAITING) | _stale(now))
     return list(rows.order_by("pk").values_list("pk", flat=True))
@@ -149,8 +187,8 @@ def run_export(job_id: int) -> None:
         _mine(job).update(state=ExportState.CANCELLED, finished_at=timezone.now())
     except Exception as error:
         logger.exception("export %s failed", job_id)
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:500]
-        _mine(job).update(state=ExportState.FAILED, error=reason, finished_at=timezone.now())
+        let_go_of_a_broken_connection()
+        _fail(job, error)
     finally:
         part.unlink(missing_ok=True)
 
@@ -178,6 +216,18 @@ def record_download(*, job: ExportJob, actor: str) -> None:
     """Write down who took the file."""
     with transaction.atomic():
         _record(job, actor=actor, action="download", after={"sha256": job.sha256})
+
+
+def _fail(job: ExportJob, error: Exception) -> None:
+    """Say what happened; what may pass by itself is left to whoever looks for unfinished jobs, while it has tries."""
+    failure = explain_failure(error)
+    if not (failure.is_passing and job.claim_count < MAX_CLAIMS):
+        _mine(job).update(
+            state=ExportState.FAILED,
+            error=failure.text,
+            error_detail=failure.detail,
+            finished_at=timezone.now(),
+        )
 
 
 def _make(job: ExportJob, part: Path) -> None:

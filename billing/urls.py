@@ -90,6 +90,7 @@ urlpatterns = [
     path("exports", exports.list_exports, name="exports"),
     path("exports/start", exports.start, name="export-start"),
     path("exports/<int:pk>/cancel", exports.cancel, name="export-cancel"),
+    path("exports/<int:pk>/again", exports.again, name="export-again"),
     path("exports/<int:pk>/file", exports.download, name="export-file"),
     path("spend/savings", spend.show_savings, name="spend-savings"),
     path("spend/keys", spend_keys.show_key_spend, name="spend-keys"),

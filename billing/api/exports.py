@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -24,6 +24,7 @@ from billing.export_jobs import (
     record_download,
     start_export,
     title_of,
+    try_again,
 )
 from billing.models import ExportJob, ExportKind, ExportState
 from billing.views.streaming import pieces_of, stream_download
@@ -63,7 +64,9 @@ class ExportSerializer(StrictSerializer):
     )
     byte_count = serializers.IntegerField(read_only=True, allow_null=True)
     sha256 = serializers.CharField(read_only=True)
-    error = serializers.CharField(read_only=True, help_text="Why it failed or who cancelled it.")
+    error = serializers.CharField(
+        read_only=True, help_text="Why it failed and what to do, or who cancelled it."
+    )
     started_by = serializers.CharField(read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
     finished_at = serializers.DateTimeField(read_only=True, allow_null=True)
@@ -139,6 +142,21 @@ class ExportCancellationView(ManagementView):
             raise ApiRefusal("forbidden", f"{job.started_by} started this export.")
         cancel_export(job=job, actor=self.actor)
         return self.show(self.reread(job))
+
+
+class ExportAgainView(ManagementView):
+    tag = "exports"
+    adds_a_row = True
+    queryset = ExportJob.objects.all()
+    serializer_class = ExportSerializer
+    operations = {"POST": Operation("try_export_again", "Start an export again", READ)}
+    takes_no_body = True
+
+    def post(self, request: Request, pk: int) -> Response:
+        """Ask the question of an export that failed, was cancelled or whose file is deleted again, as a new export."""
+        job = try_again(job=self.find_row(), actor=self.actor)
+        headers = {"Location": f"{ExportsView.location}/{job.pk}"}
+        return self.show(self.reread(job), code=status.HTTP_201_CREATED, headers=headers)
 
 
 class ExportFileView(ManagementView):

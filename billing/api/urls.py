@@ -40,6 +40,7 @@ urlpatterns = [
     path("exports", exports.ExportsView.as_view(), name="exports"),
     path("exports/<int:pk>", exports.ExportView.as_view(), name="export"),
     path("exports/<int:pk>/cancel", exports.ExportCancellationView.as_view(), name="export-cancel"),
+    path("exports/<int:pk>/again", exports.ExportAgainView.as_view(), name="export-again"),
     path("exports/<int:pk>/file", exports.ExportFileView.as_view(), name="export-file"),
     path("prices/<int:pk>", prices.PriceView.as_view(), name="price"),
     path("credits", credits.CreditsView.as_view(), name="credits"),

@@ -48,6 +48,7 @@ class Backtest(models.Model):
     done_count = models.BigIntegerField(default=0)
     result = models.JSONField(null=True)
     error = models.TextField(blank=True, default="")
+    error_detail = models.TextField(blank=True, default="", db_default="")
     started_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField(null=True)

@@ -88,6 +88,7 @@ class EvaluationRun(models.Model):
     )
     key_ciphertext = models.TextField(blank=True, default="")
     error = models.CharField(max_length=500, blank=True, default="")
+    error_detail = models.TextField(blank=True, default="", db_default="")
     started_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     leased_until = models.DateTimeField(null=True)

@@ -30,6 +30,7 @@ class ExportJob(models.Model):
     `query` is the address of the page whose table it is (of FOCUS: month and version). `abilities` are what a person
     needs to see the data, by name: whoever downloads the file has to have them then. `heartbeat_at` is renewed while a
     process writes; when it is old, that process has died. The file lies under DATA_DIR/exports as `file_name`.
+    `error` is for whoever asked, `error_detail` the technical line for operators.
     """
 
     kind = models.CharField(max_length=12, choices=ExportKind.choices)
@@ -46,6 +47,7 @@ class ExportJob(models.Model):
     sha256 = models.CharField(max_length=64, blank=True, default="")
     file_name = models.CharField(max_length=200, blank=True, default="")
     error = models.TextField(blank=True, default="")
+    error_detail = models.TextField(blank=True, default="", db_default="")
     started_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField(null=True)

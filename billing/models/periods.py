@@ -42,6 +42,7 @@ class PeriodClosing(models.Model):
     done_count = models.PositiveIntegerField(default=0)
     left = models.JSONField(default=list, help_text='What was not issued: [{"tenant": id, "reason": text}].')
     error = models.TextField(blank=True, default="")
+    error_detail = models.TextField(blank=True, default="", db_default="")
 
     class Meta:
         ordering = ["-month"]

@@ -1,4 +1,4 @@
-"""Which files can I have? The page of exports: start, watch, cancel, download.
+"""Which files can I have? The page of exports: start, watch, cancel, try again, download.
 
 Reads: export_job, tenants. Writes: through `billing.export_jobs`. Everybody who may read may open it; a file is for
 whoever may see, now, what is in it.
@@ -32,11 +32,13 @@ from billing.export_jobs import (
     KEEP_DAYS,
     MAX_ROWS_AT_ONCE,
     cancel_export,
+    may_be_tried_again,
     may_download,
     path_of,
     record_download,
     start_export,
     title_of,
+    try_again,
 )
 from billing.export_tables import ExportRefused, Table, count_requests, open_table
 from billing.models import ExportJob, ExportKind, ExportState, UsageByDay
@@ -125,6 +127,20 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @needs(Ability.READ)
+@require_POST
+def again(request: HttpRequest, pk: int) -> HttpResponse:
+    """The same question as a new job, of whoever asks now."""
+    job = get_object_or_404(ExportJob, pk=pk)
+    try:
+        try_again(job=job, actor=actor_name(request), abilities=abilities_for(request.user, job.kind))
+    except ExportRefused as refusal:
+        messages.error(request, f"Nothing was started: {refusal}.")
+    else:
+        messages.success(request, f"{job.title}: the file is being written.")
+    return redirect("exports")
+
+
+@needs(Ability.READ)
 @require_safe
 def download(request: HttpRequest, pk: int) -> HttpResponse:
     """The file, for whoever may see what is in it."""
@@ -196,6 +212,7 @@ def _shown(request: HttpRequest, job: ExportJob) -> dict[str, Any]:
         "is_active": job.state in ACTIVE_STATES,
         "may_cancel": job.state in ACTIVE_STATES and _may_cancel(request, job),
         "is_ready": job.state == ExportState.DONE and may_download(request.user, job),
+        "may_try_again": may_be_tried_again(job),
         "share_done": job.done_count / job.total_count if job.total_count else 0.0,
     }
 

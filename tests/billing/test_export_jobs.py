@@ -14,11 +14,13 @@ from typing import Any
 
 import orjson
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 from pyarrow import parquet
 
 from billing import export_files, export_jobs, export_tables
 from billing.export_jobs import (
+    MAX_CLAIMS,
     STALE_S,
     cancel_export,
     delete_expired,
@@ -27,6 +29,7 @@ from billing.export_jobs import (
     path_of,
     run_export,
     start_export,
+    try_again,
 )
 from billing.export_tables import ExportRefused, open_table
 from billing.models import ExportJob, ExportState
@@ -128,7 +131,7 @@ def test_a_job_is_written_once_and_one_that_died_is_taken_up_again(data_dir: Pat
     ExportJob.objects.update(state=ExportState.RUNNING, heartbeat_at=long_ago, claim_count=3)
     assert find_unfinished(now=timezone.now()) == []
     job.refresh_from_db()
-    assert (job.state, "died 3 times" in job.error) == (ExportState.FAILED, True)
+    assert (job.state, "three times" in job.error) == (ExportState.FAILED, True)
 
 
 def test_a_process_that_lost_its_job_leaves_no_file(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +158,51 @@ def test_what_fails_says_why_and_leaves_no_part(data_dir: Path, monkeypatch: pyt
     job = start()
     run_export(job.pk)
     job.refresh_from_db()
-    assert (job.state, "No space left" in job.error) == (ExportState.FAILED, True)
+    assert (job.state, "Make room" in job.error) == (ExportState.FAILED, True)
+    assert job.error_detail == "OSError: [Errno 28] No space left on device"
     assert list((data_dir / "exports").iterdir()) == []
+
+
+def test_a_job_that_lost_its_database_is_taken_up_again_before_it_fails(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(data_dir)
+    job, write = start(), export_files.CsvFile.write
+
+    def cut_off(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(export_files.CsvFile, "write", cut_off)
+    for claim in range(1, MAX_CLAIMS):
+        run_export(job.pk)
+        job.refresh_from_db()
+        assert (job.state, job.claim_count, job.error) == (ExportState.RUNNING, claim, "")
+        ExportJob.objects.update(heartbeat_at=timezone.now() - dt.timedelta(seconds=STALE_S + 1))
+    run_export(job.pk)
+    job.refresh_from_db()
+    assert (job.state, "database could not be reached" in job.error) == (ExportState.FAILED, True)
+    monkeypatch.setattr(export_files.CsvFile, "write", write)
+    assert done(try_again(job=job, actor="olga")).startswith(b"id,")
+
+
+def test_trying_again_asks_the_same_question_once_in_a_new_job(data_dir: Path) -> None:
+    world = fill(data_dir)
+    job = start(query=f"tenant={world.tenant.pk}")
+    for state in (ExportState.WAITING, ExportState.RUNNING, ExportState.DONE):
+        ExportJob.objects.update(state=state)
+        with pytest.raises(ExportRefused, match="nothing to try again"):
+            try_again(job=job, actor="olga")
+    ExportJob.objects.update(state=ExportState.FAILED, error="no room")
+    new = try_again(job=job, actor="olga")
+    assert (new.query, new.title, new.file_format) == (job.query, job.title, job.file_format)
+    assert (new.state, new.started_by, new.pk != job.pk) == (ExportState.WAITING, "olga", True)
+    assert try_again(job=job, actor="fin") == new, "it is on its way already"
+    with_margin = try_again(job=job, actor="fin", abilities=(Ability.READ, Ability.SEE_MARGIN))
+    assert with_margin != new, "a file for others"
+    event = ChangeEvent.objects.get(object_type="export", object_id=str(new.pk))
+    assert event.after == {"format": "csv", "query": job.query, "again_of": job.pk}
+    job.refresh_from_db()
+    assert (job.state, job.error) == (ExportState.FAILED, "no room"), "what happened stays"
 
 
 def test_a_waiting_job_is_cancelled_and_a_running_one_stops(

@@ -105,6 +105,26 @@ def test_who_started_an_export_and_operators_stop_it(world: make.World) -> None:
 
 
 @pytest.mark.django_db
+def test_a_failed_export_says_what_to_do_and_is_tried_again_from_the_page(world: make.World) -> None:
+    client = viewer()
+    start(client, kind="focus", month="2026-10", version="1.2")
+    job = ExportJob.objects.get()
+    line = "OSError: [Errno 28] No space left on device"
+    ExportJob.objects.update(state=ExportState.FAILED, error="Make room.", error_detail=line)
+    page = client.get("/exports").content.decode()
+    assert ("Make room." in page, line in page) == (True, False), "the technical line is for operators"
+    assert f"/exports/{job.pk}/again" in page
+    assert line in operator().get("/exports").content.decode()
+    assert client_of(None).post(f"/exports/{job.pk}/again").status_code == 403
+    assert client.get(f"/exports/{job.pk}/again").status_code == 405
+    assert client.post(f"/exports/{job.pk}/again")["Location"] == "/exports"
+    new = ExportJob.objects.latest("id")
+    assert (new.query, new.state, new.pk > job.pk) == (job.query, ExportState.WAITING, True)
+    says = client.post(f"/exports/{new.pk}/again", follow=True).content.decode()
+    assert "Nothing was started" in says
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

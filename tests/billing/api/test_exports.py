@@ -57,3 +57,16 @@ def test_who_started_an_export_cancels_it(caller: Caller) -> None:
     place = caller.send("POST", "exports", {"kind": "requests", "query": "status=error"})["Location"]
     problem_of(caller_with("read").send("POST", f"{place}/cancel"), 403, "forbidden")
     assert caller.send("POST", f"{place}/cancel").json()["state"] == "cancelled"
+
+
+def test_a_failed_export_is_started_again_as_a_new_one(caller: Caller) -> None:
+    place = caller.send("POST", "exports", {"kind": "requests", "query": "status=error"})["Location"]
+    problem_of(caller.send("POST", f"{place}/again"), 409, "refused")
+    ExportJob.objects.update(state="failed", error="Make room.", error_detail="OSError: x")
+    assert (caller.read(place)["error"], "OSError" in caller.get(place).content.decode()) == (
+        "Make room.",
+        False,
+    )
+    again = caller.send("POST", f"{place}/again")
+    assert (again.status_code, again["Location"] != place) == (201, True)
+    assert (again.json()["query"], again.json()["state"]) == ("status=error", "waiting")
