@@ -16,7 +16,7 @@ import orjson
 from django.utils.dateparse import parse_datetime
 
 from billing import focus, focus_rows
-from billing.exporting import CSV_COLUMNS, JSON_COLUMNS, USAGE_COLUMNS, show_chunk
+from billing.exporting import JSON_COLUMNS, list_columns, show_chunk
 from billing.models import ExportKind, RequestRecord
 from billing.request_listing import RequestFilters, filter_requests
 from billing.request_questions import read_filters
@@ -71,9 +71,7 @@ def _requests(asked: Mapping[str, str], file_format: str, now: dt.datetime) -> T
     # What comes in while the file is written is not in it: else it would never end where traffic is faster.
     filters = read_filters(asked)
     until = min(filters.until, now) if filters.until is not None else now
-    names = [*CSV_COLUMNS, *(f"usage_{name}" for name in USAGE_COLUMNS)]
-    if file_format not in NO_JSON_FORMATS:
-        names += JSON_COLUMNS
+    names = list_columns(has_json=file_format not in NO_JSON_FORMATS)
     columns = tuple(Column(name, _kind_of(name)) for name in names)
     shown = (one for chunk in request_pages(filters, until) for one in show_chunk(chunk))
     rows: Iterator[Any] = shown if file_format == "jsonl" else (_request_cells(one, columns) for one in shown)
@@ -115,7 +113,7 @@ def _until(filters: RequestFilters, until: dt.datetime) -> RequestFilters:
 
 
 def _kind_of(name: str) -> Kind:
-    if name in ("http_status", "policy_version", "price_id"):
+    if name in ("http_status", "policy_version", "price_id", "usage_audio_s"):
         return "count"
     kinds: Mapping[str, Kind] = {
         "_count": "count", "_tokens": "count", "_nanousd": "count", "_usd": "decimal", "_ms": "number", "_at": "time",

@@ -35,6 +35,11 @@ USAGE_COLUMNS = (
     "audio_input_tokens", "audio_output_tokens", "convention", "service_tier", "reported_cost_nanousd",
 )  # fmt: skip
 JSON_COLUMNS = ("attempts", "decision", "features", "tags")
+# What usage has learnt to count since the columns above were first written: at the end of the row, so that whoever
+# reads a file by the place of a column goes on reading the same ones.
+LATER_USAGE_COLUMNS = (
+    "cache_write_1h_tokens", "search_count", "image_input_tokens", "image_output_tokens", "image_count", "audio_s",
+)  # fmt: skip
 
 
 def export_requests(
@@ -42,13 +47,19 @@ def export_requests(
 ) -> Iterator[str]:
     """Yield the file in pieces that end with a line. `until` is exclusive."""
     if file_format == "csv":
-        yield _csv_rows([[*CSV_COLUMNS, *(f"usage_{name}" for name in USAGE_COLUMNS), *JSON_COLUMNS]])
+        yield _csv_rows([list_columns()])
     for chunk in _chunks(RequestFilters(since=since, until=until)):
         shown = show_chunk(chunk)
         if file_format == "csv":
             yield _csv_rows([_csv_row(one) for one in shown])
         else:
             yield "".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE).decode() for one in shown)
+
+
+def list_columns(*, has_json: bool = True) -> list[str]:
+    """The columns of a table of requests, in order; those of JSON help nobody in a spreadsheet."""
+    usage, later = ([f"usage_{name}" for name in names] for names in (USAGE_COLUMNS, LATER_USAGE_COLUMNS))
+    return [*CSV_COLUMNS, *usage, *(JSON_COLUMNS if has_json else ()), *later]
 
 
 def show_chunk(records: Sequence[RequestRecord]) -> list[dict[str, Any]]:
@@ -82,6 +93,7 @@ def _csv_row(shown: dict[str, Any]) -> list[str]:
         *(_cell(shown[name]) for name in CSV_COLUMNS),
         *(_cell(shown["usage"][name]) for name in USAGE_COLUMNS),
         *(orjson.dumps(shown[name]).decode() for name in JSON_COLUMNS),
+        *(_cell(shown["usage"][name]) for name in LATER_USAGE_COLUMNS),
     ]
 
 

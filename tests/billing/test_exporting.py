@@ -53,6 +53,37 @@ def test_csv_runs_no_formula_of_a_client(tmp_path: Path, start: str) -> None:
     assert orjson.loads(row["decision"]) == intent["decision"]
 
 
+def test_every_count_of_usage_is_a_column_and_new_ones_stand_at_the_end(tmp_path: Path) -> None:
+    intent, outcome = make.request_lines(make.world())
+    counts = {
+        "image_in": 258,
+        "image_out": 1290,
+        "images": 2,
+        "audio_s": 61,
+        "searches": 3,
+        "cache_write_1h": 7,
+    }
+    outcome["usage"] |= {**counts, "cache_write": 9}
+    outcome["attempts"][0]["usage"] |= {**counts, "cache_write": 9}
+    make.ingest(tmp_path, [intent, outcome])
+    text = "".join(export_requests(file_format="csv"))
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    usage = orjson.loads("".join(export_requests(file_format="jsonl")))["usage"]
+    shown = {name: row[f"usage_{name}"] for name in usage}
+    assert shown == {name: "" if value is None else str(value) for name, value in usage.items()}
+    heads = text.splitlines()[0].split(",")
+    later = [
+        "cache_write_1h_tokens",
+        "search_count",
+        "image_input_tokens",
+        "image_output_tokens",
+        "image_count",
+        "audio_s",
+    ]
+    assert heads[-7:] == ["tags", *(f"usage_{name}" for name in later)], "places that were there stay"
+    assert [row[name] for name in heads[-6:]] == ["7", "3", "258", "1290", "2", "61"]
+
+
 def test_unknown_is_an_empty_cell_and_not_zero(tmp_path: Path) -> None:
     make.ingest(tmp_path, [make.intent_line(make.world())])
     (row,) = csv.DictReader(io.StringIO("".join(export_requests(file_format="csv"))))
