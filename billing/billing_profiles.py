@@ -8,14 +8,14 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from billing.currencies import check_currency
 from billing.models import BillingProfile
 from policies import changes
 from policies.errors import InvalidValueError
 from policies.models import Tenant
-from policies.row_changes import save_checked, set_fields
+from policies.row_changes import held, save_checked, set_fields
 
 FIELDS: Final = (
     "legal_name",
@@ -30,6 +30,7 @@ FIELDS: Final = (
 # The issuer has no tax rate, currency or days of its own: those are each tenant's.
 ISSUER_FIELDS: Final = ("legal_name", "address", "email", "tax_id")
 MAX_ADDRESS_LINES: Final = 8
+ISSUER_LOCK: Final = 0x69737375
 
 
 def profile_of(tenant: Tenant | None) -> BillingProfile:
@@ -56,8 +57,7 @@ def change_profile(*, tenant: Tenant | None, actor: str, **fields: Any) -> Billi
 
     Statements that are issued stay as they are.
     """
-    _lock(tenant)
-    row = profile_of(tenant)
+    row = hold_profile(tenant)
     values = {name: _clean(name, value) for name, value in fields.items()}
     before, after = set_fields(row, values, allowed=ISSUER_FIELDS if tenant is None else FIELDS)
     if not after:
@@ -77,10 +77,14 @@ def change_profile(*, tenant: Tenant | None, actor: str, **fields: Any) -> Billi
     return row
 
 
-def _lock(tenant: Tenant | None) -> None:
-    """Two people who save at once come one after the other."""
+def hold_profile(tenant: Tenant | None) -> BillingProfile:
+    """`profile_of`, changed by nobody else before the transaction ends, also where none was written yet."""
     if tenant is not None:
-        Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
+        held(Tenant.objects.all()).get(pk=tenant.pk)
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ISSUER_LOCK])
+    return profile_of(tenant)
 
 
 def _clean(name: str, value: Any) -> Any:

@@ -22,7 +22,7 @@ from billing.spend_tables import Answer, key_table, read_key_extras, spend_table
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
 from policies.permissions import Ability, may
-from policies.row_changes import set_fields
+from policies.row_changes import held, set_fields
 
 _record = partial(changes.record_row, "saved_view")
 
@@ -31,9 +31,11 @@ UNDO: Final = dt.timedelta(days=7)
 MAX_NAME: Final = 100
 
 
-def visible_to(person: User) -> QuerySet[SavedView]:
+def visible_to(person: User, among: QuerySet[SavedView] | None = None) -> QuerySet[SavedView]:
     """The person's own views and those that are shared, by name."""
-    rows = SavedView.objects.filter(Q(owner=person) | Q(is_shared=True), deleted_at__isnull=True)
+    rows = (SavedView.objects.all() if among is None else among).filter(
+        Q(owner=person) | Q(is_shared=True), deleted_at__isnull=True
+    )
     return rows.select_related("owner")
 
 
@@ -85,13 +87,14 @@ def save_view(
 @transaction.atomic
 def change_view(*, view: SavedView, actor: str, name: str, is_shared: bool) -> SavedView:
     """Rename it, share it or keep it for its owner. Raises InvalidValueError, NameTakenError."""
+    row = held(SavedView.objects.select_related("owner")).get(pk=view.pk)
     before, after = set_fields(
-        view, {"name": _clean_name(name), "is_shared": is_shared}, allowed=("name", "is_shared")
+        row, {"name": _clean_name(name), "is_shared": is_shared}, allowed=("name", "is_shared")
     )
     if after:
-        _save(view)
-        _record(view, actor=actor, action="change", before=before, after=after)
-    return view
+        _save(row)
+        _record(row, actor=actor, action="change", before=before, after=after)
+    return row
 
 
 @transaction.atomic

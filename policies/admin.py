@@ -33,6 +33,7 @@ from policies.models import (
     Tenant,
 )
 from policies.permissions import Ability, may
+from policies.row_changes import held
 from policies.seen_values import list_changed, marks_of
 
 admin.site.site_header = "Pointsman back office"
@@ -130,6 +131,13 @@ class VerbAdmin(RoleAdmin):
         form = context["adminform"].form
         context = {**context, "seen": getattr(form, "marks", "")}
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """The row; held for what is sent, so that it is saved as it was compared (Django has begun a transaction)."""
+        row = super().get_object(request, object_id, from_field)
+        if row is None or request.method != "POST":
+            return row
+        return held(type(row)._default_manager.all()).filter(pk=row.pk).first()
 
     def create_row(self, actor: str, fields: dict[str, Any]) -> Table:
         raise NotImplementedError

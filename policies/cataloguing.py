@@ -20,7 +20,7 @@ from policies.provider_addresses import (
     problems_of_base_url,
     problems_of_headers,
 )
-from policies.row_changes import delete_row, save_checked, set_fields
+from policies.row_changes import delete_row, held, save_checked, set_fields
 
 CAPABILITIES = ("tools", "json_schema", "vision", "audio", "files", "logprobs")
 ENDPOINTS = ("chat", "completions", "embeddings")
@@ -74,7 +74,7 @@ def change_provider(
     A base URL at another host needs the credential (or its reference) again: nobody who cannot name it may have it
     sent elsewhere. Raises ConfigurationError.
     """
-    row = Provider.objects.select_for_update().get(pk=provider.pk)
+    row = held(Provider.objects.all()).get(pk=provider.pk)
     return _write_provider(row, actor=actor, action="change", credential=credential, fields=fields)
 
 
@@ -85,7 +85,7 @@ def retry_credential(*, provider: Provider, actor: str) -> Provider:
     For what was mended at the provider's side (an invoice paid, a key unlocked). Still refused, it is out again after
     one call.
     """
-    row = Provider.objects.select_for_update().get(pk=provider.pk)
+    row = held(Provider.objects.all()).get(pk=provider.pk)
     row.credential_revision += 1
     row.save(update_fields=["credential_revision"])
     changes.record_row(
@@ -112,7 +112,7 @@ def create_model(*, name: str, actor: str, **fields: Any) -> Model:
 @transaction.atomic
 def change_model(*, model: Model, actor: str, **fields: Any) -> Model:
     """Change a model. Raises ConfigurationError."""
-    row = Model.objects.select_for_update().get(pk=model.pk)
+    row = held(Model.objects.all()).get(pk=model.pk)
     return _write_model(row, actor=actor, action="change", fields=fields)
 
 
@@ -138,11 +138,7 @@ def create_deployment(
 @transaction.atomic
 def change_deployment(*, deployment: Deployment, actor: str, **fields: Any) -> Deployment:
     """Change a deployment. Raises ConfigurationError; renaming one that a policy names is refused."""
-    row = (
-        Deployment.objects.select_related("model", "provider")
-        .select_for_update(of=("self",))
-        .get(pk=deployment.pk)
-    )
+    row = held(Deployment.objects.select_related("model", "provider")).get(pk=deployment.pk)
     if "name" in fields and fields["name"] != row.name:
         _refuse_when_named(row)
     if (model := fields.get("model", row.model)) != row.model:

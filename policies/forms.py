@@ -6,6 +6,7 @@ Reads: models, policies, projects for choices. Refusals of a verb are shown at t
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -82,6 +83,8 @@ class ConsoleForm(forms.Form):
             return "yes" if value else "no"
         if isinstance(value, (list, tuple)):
             return ", ".join(map(str, value)) or "none"
+        if isinstance(value, Mapping):
+            value = json.dumps(value) if value else ""
         choices = dict(getattr(self.fields[name], "choices", ()))
         text = "empty" if value in (None, "") else str(choices.get(value, value))
         return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"

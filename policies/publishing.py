@@ -28,7 +28,7 @@ from policies.models import (
     PublicationRequest,
     Tenant,
 )
-from policies.row_changes import save_checked, set_fields
+from policies.row_changes import held, save_checked, set_fields
 
 POLICY_FIELDS = ("description", "is_enabled", "requires_approval")
 EMPTY_DOCUMENT: dict[str, Any] = {"baseline": "", "session_stickiness": False, "rules": []}
@@ -93,7 +93,7 @@ def change_policy(*, policy: Policy, actor: str, **fields: Any) -> Policy:
 
     Raises ConfigurationError.
     """
-    row = Policy.objects.select_for_update().get(pk=policy.pk)
+    row = held(Policy.objects.all()).get(pk=policy.pk)
     before, after = set_fields(row, fields, allowed=POLICY_FIELDS)
     if after:
         save_checked(row)

@@ -8,12 +8,23 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 
 from policies.errors import InUseError, InvalidValueError, NameTakenError
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+def held(rows: models.QuerySet[Row]) -> models.QuerySet[Row]:
+    """The same rows, each read as it is now and changed by nobody else before the transaction ends.
+
+    Whoever compares a row with what its editor saw reads it here, and has the verb save in the same transaction: of two
+    who save at once the second compares with what the first one saved. Rows that refer to it can still be added.
+    """
+    return rows.select_for_update(of=("self",), no_key=True)
 
 
 def json_value(value: Any) -> Any:

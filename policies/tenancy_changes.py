@@ -15,7 +15,7 @@ from django.db import transaction
 from policies import changes
 from policies.errors import InvalidValueError, NotFoundError
 from policies.models import Policy, Project, Tenant
-from policies.row_changes import delete_row, save_checked, set_fields
+from policies.row_changes import delete_row, held, save_checked, set_fields
 
 TENANT_FIELDS = (
     "name", "time_zone", "is_enabled", "allowed_regions", "retention_limit", "shadow_percent",
@@ -59,14 +59,14 @@ def change_tenant(*, tenant: Tenant, actor: str, **changed_fields: Any) -> Tenan
 
     Raises ConfigurationError.
     """
-    row = Tenant.objects.select_for_update().get(pk=tenant.pk)
+    row = held(Tenant.objects.all()).get(pk=tenant.pk)
     return _write_tenant(row, actor=actor, action="change", fields=changed_fields)
 
 
 @transaction.atomic
 def set_tenant_policies(*, tenant: Tenant, public_ids: Collection[str], actor: str) -> Tenant:
     """Allow a tenant exactly these policies. Raises NotFoundError naming the ids that do not exist."""
-    row = Tenant.objects.select_for_update().get(pk=tenant.pk)
+    row = held(Tenant.objects.all()).get(pk=tenant.pk)
     wanted = {policy.public_id: policy for policy in Policy.objects.filter(public_id__in=list(public_ids))}
     missing = sorted(set(public_ids) - set(wanted))
     if missing:
@@ -79,6 +79,18 @@ def set_tenant_policies(*, tenant: Tenant, public_ids: Collection[str], actor: s
         row, actor=actor, action="change", before={"policies": before}, after={"policies": sorted(wanted)}
     )
     return row
+
+
+@transaction.atomic
+def change_tenants_of(
+    *, policy: Policy, added: Collection[str], removed: Collection[str], actor: str
+) -> None:
+    """Let some tenants use a policy, and others no longer, by name; what others do to the rest stays as it is."""
+    for tenant in held(Tenant.objects.filter(name__in=[*added, *removed]).order_by("pk")):
+        public_ids = set(tenant.policies.values_list("public_id", flat=True)) - {policy.public_id}
+        if tenant.name in added:
+            public_ids.add(policy.public_id)
+        set_tenant_policies(tenant=tenant, public_ids=public_ids, actor=actor)
 
 
 @transaction.atomic
@@ -99,7 +111,7 @@ def create_project(*, tenant: Tenant, name: str, actor: str) -> Project:
 @transaction.atomic
 def change_project(*, project: Project, actor: str, **changed_fields: Any) -> Project:
     """Change name or is_enabled of a project. Raises ConfigurationError."""
-    row = Project.objects.select_related("tenant").select_for_update(of=("self",)).get(pk=project.pk)
+    row = held(Project.objects.select_related("tenant")).get(pk=project.pk)
     before, after = set_fields(row, changed_fields, allowed=PROJECT_FIELDS)
     if after:
         save_checked(row)

@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.billing_profiles import change_profile, profile_of
+from billing.billing_profiles import change_profile, hold_profile, profile_of
 from billing.currencies import CURRENCIES
 from billing.exchange_rates import add_rate
 from billing.models import BillingProfile, ExchangeRate
@@ -65,9 +65,8 @@ class BillingProfileView(GuardedView):
     }
 
     def find_shown(self, *, is_locked: bool = False) -> BillingProfile:
-        # As the verb locks: a tenant may have no profile yet.
-        tenants = Tenant.objects.select_for_update(no_key=True) if is_locked else Tenant.objects.all()
-        return profile_of(self.find_row(of=tenants))
+        tenant = self.find_row()
+        return hold_profile(tenant) if is_locked else profile_of(tenant)
 
     def get(self, request: Request, pk: int) -> Response:
         """The defaults where nobody wrote any."""
@@ -90,9 +89,7 @@ class IssuerView(GuardedView):
     }
 
     def find_shown(self, *, is_locked: bool = False) -> BillingProfile:
-        if is_locked:
-            BillingProfile.objects.select_for_update().filter(tenant=None).first()
-        return profile_of(None)
+        return hold_profile(None) if is_locked else profile_of(None)
 
     def get(self, request: Request) -> Response:
         return self.show(self.find_shown())

@@ -10,24 +10,21 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods
 
-from billing.billing_profiles import ISSUER_FIELDS, change_profile, profile_of
+from billing.billing_profiles import ISSUER_FIELDS, change_profile, hold_profile, profile_of
 from billing.credit_forms import IssuerForm, ProfileForm
 from billing.exchange_rates import find_rate
 from policies.models import Tenant
 from policies.permissions import Ability, actor_name, needs
-from policies.views.answering import posted, show_form
-
-EDIT_METHODS = ["GET", "HEAD", "POST"]
+from policies.views.answering import edits_a_row, posted, show_form
 
 
 @needs(Ability.SET_BILLING)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_profile(request: HttpRequest, pk: int) -> HttpResponse:
     """Change what statements to a tenant say of it."""
     tenant = get_object_or_404(Tenant, pk=pk)
-    profile = profile_of(tenant)
+    profile = hold_profile(tenant) if request.method == "POST" else profile_of(tenant)
     initial = {name: getattr(profile, name) for name in ProfileForm.base_fields if name != "tax_percent"} | {
         "tax_percent": f"{(profile.tax_ratio * 100).normalize():f}"
     }
@@ -52,10 +49,10 @@ def edit_profile(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @needs(Ability.SET_BILLING)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_issuer(request: HttpRequest) -> HttpResponse:
     """Change who issues statements."""
-    profile = profile_of(None)
+    profile = hold_profile(None) if request.method == "POST" else profile_of(None)
     form = IssuerForm(posted(request), stored={name: getattr(profile, name) for name in ISSUER_FIELDS})
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data

@@ -24,7 +24,14 @@ from billing.money import usd_text
 from billing.views.budget_alerts import list_history
 from policies.models import ChangeEvent
 from policies.permissions import Ability, actor_name, needs
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form
+from policies.views.answering import (
+    edits_a_row,
+    is_confirmed,
+    posted,
+    rows_to_edit,
+    run_and_return,
+    show_form,
+)
 
 WINDOWS_SHOWN = 12
 LEASES_SHOWN = 50
@@ -128,10 +135,10 @@ def create_budget(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.SET_BUDGETS)
-@require_http_methods(["GET", "HEAD", "POST"])
+@edits_a_row
 def change_budget(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a budget's limit, or switch it."""
-    budget = get_object_or_404(Budget.objects.select_related(*OWNERS), pk=pk)
+    budget = get_object_or_404(rows_to_edit(request, Budget.objects.select_related(*OWNERS)), pk=pk)
     initial = {
         "limit_usd": usd_text(budget.limit_nanousd),
         "may_lower_limit": budget.may_lower_limit,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -24,7 +24,7 @@ from billing.notifying import is_mail_set_up
 from billing.saved_view_forms import WEEKDAYS, ScheduleForm, ViewForm
 from billing.spend_questions import PERIODS, read_question
 from policies.permissions import Ability, actor_name, may, needs
-from policies.views.answering import posted, run_and_return, show_form
+from policies.views.answering import edits_a_row, posted, rows_to_edit, run_and_return, show_form
 
 DELIVERIES_SHOWN: Final = 20
 GROUPING_WORDS: Final = {"key": "API key"}
@@ -105,18 +105,19 @@ def create_view(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.READ)
-@require_http_methods(["GET", "HEAD", "POST"])
+@edits_a_row
 def change_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Rename a view, share it or keep it for its owner."""
-    view = _view(request, pk, to_change=True)
+    view = _view(request, pk, to_change=True, rows=rows_to_edit(request, SavedView.objects.all()))
     form = ViewForm(posted(request), stored={"name": view.name, "is_shared": view.is_shared})
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         changed = form.run(lambda: saved_views.change_view(view=view, actor=actor_name(request), **data))
         if changed is not None:
             return redirect("saved-view", pk=pk)
-    name = SavedView.objects.get(pk=pk).name
-    return show_form(request, form, title=f"Change {name}", back=(name, reverse("saved-view", args=[pk])))
+    return show_form(
+        request, form, title=f"Change {view.name}", back=(view.name, reverse("saved-view", args=[pk]))
+    )
 
 
 @needs(Ability.READ)
@@ -220,9 +221,11 @@ def _person(request: HttpRequest) -> User:
     return request.user
 
 
-def _view(request: HttpRequest, pk: int, *, to_change: bool = False) -> SavedView:
+def _view(
+    request: HttpRequest, pk: int, *, to_change: bool = False, rows: QuerySet[SavedView] | None = None
+) -> SavedView:
     me = _person(request)
-    view: SavedView = get_object_or_404(saved_views.visible_to(me), pk=pk)
+    view: SavedView = get_object_or_404(saved_views.visible_to(me, rows), pk=pk)
     if to_change and not saved_views.may_change(me, view):
         raise PermissionDenied("change a view of somebody else")
     return view

@@ -20,7 +20,14 @@ from policies import rate_limits
 from policies.models import RateLimit
 from policies.permissions import Ability, actor_name, needs
 from policies.rate_limit_forms import RateLimitChangeForm, RateLimitForm
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form
+from policies.views.answering import (
+    edits_a_row,
+    is_confirmed,
+    posted,
+    rows_to_edit,
+    run_and_return,
+    show_form,
+)
 
 ROWS_SHOWN = 500
 IN_FORCE = "within 2 seconds in every worker"
@@ -85,10 +92,10 @@ def create_limit(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(["GET", "HEAD", "POST"])
+@edits_a_row
 def change_limit(request: HttpRequest, pk: int) -> HttpResponse:
     """Change what an owner may take."""
-    row = get_object_or_404(_limits(), pk=pk)
+    row = get_object_or_404(rows_to_edit(request, _limits()), pk=pk)
     form = RateLimitChangeForm(posted(request), stored=rate_limits.describe(row))
     if request.method == "POST" and form.is_valid():
         changed = form.run(

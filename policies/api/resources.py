@@ -29,6 +29,7 @@ from policies.api.paging import MAX_ID, PagesById
 from policies.api.parsing import StrictJSONParser
 from policies.api.problems import ApiRefusal, handle
 from policies.api.schema import ManagementSchema
+from policies.row_changes import held
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -170,7 +171,7 @@ class GuardedView(ManagementView):
     def find_shown(self, *, is_locked: bool = False) -> Any:
         """The row that GET shows; locked, nobody changes it before the transaction ends. Raises Http404."""
         rows = self.get_queryset()
-        return self.find_row(of=rows.select_for_update(of=("self",)) if is_locked else rows)
+        return self.find_row(of=held(rows) if is_locked else rows)
 
     def show(self, row: Any, *, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         tag = {"ETag": self.etag_of_row(row)} if self.is_guarded else {}

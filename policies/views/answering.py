@@ -6,14 +6,46 @@ Pure, except: Writes: flash messages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from django.contrib import messages
+from django.db import transaction
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
 
 from policies.errors import ConfigurationError
 from policies.forms import ConsoleForm
+from policies.row_changes import held
+
+P = ParamSpec("P")
+Row = TypeVar("Row", bound=Model)
+
+
+def edits_a_row(
+    view: Callable[Concatenate[HttpRequest, P], HttpResponse],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+    """For a form over a row: what is sent is compared with the row and saved in one transaction.
+
+    The view reads the row through `rows_to_edit`.
+    """
+
+    @require_http_methods(["GET", "HEAD", "POST"])
+    @wraps(view)
+    def run(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if request.method != "POST":
+            return view(request, *args, **kwargs)
+        with transaction.atomic():
+            return view(request, *args, **kwargs)
+
+    return run
+
+
+def rows_to_edit(request: HttpRequest, rows: QuerySet[Row]) -> QuerySet[Row]:
+    """The rows among which the form's one is; held for the form that is sent."""
+    return held(rows) if request.method == "POST" else rows
 
 
 def posted(request: HttpRequest) -> QueryDict | None:

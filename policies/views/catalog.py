@@ -26,7 +26,15 @@ from policies.forms import (
 from policies.models import Deployment, Model, Provider
 from policies.permissions import Ability, actor_name, needs
 from policies.provider_probe import probe_provider
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form, tell_refusal
+from policies.views.answering import (
+    edits_a_row,
+    is_confirmed,
+    posted,
+    rows_to_edit,
+    run_and_return,
+    show_form,
+    tell_refusal,
+)
 
 EDIT_METHODS = ["GET", "HEAD", "POST"]
 
@@ -52,10 +60,10 @@ def create_provider(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_provider(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a provider; a credential only together with a base URL at another host."""
-    provider = get_object_or_404(Provider, pk=pk)
+    provider = get_object_or_404(rows_to_edit(request, Provider.objects.all()), pk=pk)
     form = ProviderEditForm(posted(request), stored=initial_of(provider, ProviderEditForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
@@ -153,10 +161,10 @@ def create_model(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_model(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a model."""
-    model = get_object_or_404(Model, pk=pk)
+    model = get_object_or_404(rows_to_edit(request, Model.objects.all()), pk=pk)
     form = ModelForm(posted(request), stored=initial_of(model, ModelForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)
@@ -206,10 +214,10 @@ def create_deployment(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_deployment(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a deployment."""
-    deployment = get_object_or_404(Deployment, pk=pk)
+    deployment = get_object_or_404(rows_to_edit(request, Deployment.objects.all()), pk=pk)
     form = DeploymentForm(posted(request), stored=initial_of(deployment, DeploymentForm))
     if request.method == "POST" and form.is_valid():
         fields = dict(form.cleaned_data)

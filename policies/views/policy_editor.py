@@ -25,11 +25,19 @@ from policies.editor_form import document_of, form_of
 from policies.errors import ConfigurationError
 from policies.features import FEATURE_NAMES
 from policies.merging import Edit, apply_edits, list_edits, list_overlaps
-from policies.models import Deployment, Model, Policy, PolicyDraft, Tenant
+from policies.models import Deployment, Model, Policy, PolicyDraft
 from policies.permissions import Ability, actor_name, needs
 from policies.policy_forms import NewPolicyForm, PolicyAboutForm
 from policies.publishing import PolicyError, StaleDraftError
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form, tell_refusal
+from policies.views.answering import (
+    edits_a_row,
+    is_confirmed,
+    posted,
+    rows_to_edit,
+    run_and_return,
+    show_form,
+    tell_refusal,
+)
 
 EDIT_METHODS = ["GET", "HEAD", "POST"]
 STRATEGIES = (
@@ -67,18 +75,19 @@ def create_policy(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def change_about(request: HttpRequest, pk: int) -> HttpResponse:
     """Change what is not part of the draft, at once: description, tenants, four eyes."""
-    policy = get_object_or_404(Policy, pk=pk)
+    policy = get_object_or_404(rows_to_edit(request, Policy.objects.all()), pk=pk)
+    tenants = list(policy.tenants.values_list("name", flat=True))
     initial = {
         "description": policy.description,
-        "tenants": list(policy.tenants.values_list("name", flat=True)),
+        "tenants": tenants,
         "requires_approval": policy.requires_approval,
     }
     form = PolicyAboutForm(posted(request), stored=initial)
     if request.method == "POST" and form.is_valid():
-        row = form.run(lambda: _change(policy, form.cleaned_data, actor_name(request)))
+        row = form.run(lambda: _change(policy, form.cleaned_data, actor_name(request), tenants=tenants))
         if row is not None:
             messages.success(request, f"{row} is saved and live within 2 seconds.")
             return redirect("policy", pk=pk)
@@ -323,23 +332,18 @@ def _create(fields: Mapping[str, Any], actor: str) -> Policy:
     policy = publishing.create_policy(
         public_id=fields["public_id"], description=fields["description"], actor=actor
     )
-    return _change(policy, fields, actor)
+    return _change(policy, fields, actor, tenants=[])
 
 
 @transaction.atomic
-def _change(policy: Policy, fields: Mapping[str, Any], actor: str) -> Policy:
+def _change(policy: Policy, fields: Mapping[str, Any], actor: str, *, tenants: Collection[str]) -> Policy:
     row = publishing.change_policy(
         policy=policy,
         actor=actor,
         description=fields["description"],
         requires_approval=fields["requires_approval"],
     )
-    _set_tenants(row, fields["tenants"], actor)
+    # `tenants`: those that the form showed.
+    shown, ticked = set(tenants), set(fields["tenants"])
+    tenancy_changes.change_tenants_of(policy=row, added=ticked - shown, removed=shown - ticked, actor=actor)
     return row
-
-
-def _set_tenants(policy: Policy, names: Collection[str], actor: str) -> None:
-    before = set(policy.tenants.values_list("name", flat=True))
-    for tenant in Tenant.objects.filter(name__in=before ^ set(names)).prefetch_related("policies"):
-        public_ids = {other.public_id for other in tenant.policies.all()} ^ {policy.public_id}
-        tenancy_changes.set_tenant_policies(tenant=tenant, public_ids=sorted(public_ids), actor=actor)

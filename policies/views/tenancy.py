@@ -17,7 +17,14 @@ from policies import tenancy_changes
 from policies.forms import ProjectForm, TenantForm, initial_of
 from policies.models import Project, Tenant
 from policies.permissions import Ability, actor_name, needs
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form
+from policies.views.answering import (
+    edits_a_row,
+    is_confirmed,
+    posted,
+    rows_to_edit,
+    run_and_return,
+    show_form,
+)
 
 LIVE_KEYS = Q(projects__api_keys__revoked_at__isnull=True, projects__api_keys__isnull=False)
 EDIT_METHODS = ["GET", "HEAD", "POST"]
@@ -67,10 +74,10 @@ def create_tenant(request: HttpRequest) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_tenant(request: HttpRequest, pk: int) -> HttpResponse:
     """Change a tenant."""
-    tenant = get_object_or_404(Tenant, pk=pk)
+    tenant = get_object_or_404(rows_to_edit(request, Tenant.objects.all()), pk=pk)
     form = TenantForm(posted(request), stored=initial_of(tenant, TenantForm))
     if request.method == "POST" and form.is_valid():
         row = form.run(lambda: _change(tenant, form, actor_name(request)))
@@ -123,10 +130,10 @@ def create_project(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @needs(Ability.CONFIGURE)
-@require_http_methods(EDIT_METHODS)
+@edits_a_row
 def edit_project(request: HttpRequest, pk: int) -> HttpResponse:
     """Rename a project."""
-    project = get_object_or_404(Project.objects.select_related("tenant"), pk=pk)
+    project = get_object_or_404(rows_to_edit(request, Project.objects.select_related("tenant")), pk=pk)
     form = ProjectForm(posted(request), stored={"name": project.name})
     if request.method == "POST" and form.is_valid():
         name = form.cleaned_data["name"]
