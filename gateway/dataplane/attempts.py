@@ -48,7 +48,7 @@ from gateway.wire.openai_answer import read_answer
 from gateway.wire.openai_errors import fault_in_answer, read_fault
 from gateway.wire.openai_request import upstream_body
 from gateway.wire.openai_stream import OpenAIStream, StreamGarbageError
-from gateway.wire.openai_usage import read_usage, with_images
+from gateway.wire.openai_usage import read_usage
 from policies.snapshot import DeploymentSnapshot
 
 MAX_ATTEMPTS = 3
@@ -306,13 +306,15 @@ async def _open_stream(
     exchange: Exchange, log: AttemptLog, response: UpstreamResponse, give_up_s: float
 ) -> StreamAnswer | Failure:
     """Read up to the first data event. Comments before it are kept, and do not count as an answer."""
-    parsed = exchange.parsed
-    assert parsed is not None
+    parsed, features = exchange.parsed, exchange.features
+    assert parsed is not None and features is not None
     secret = log.deployment.provider.secret
 
     def cost_of(usage: Mapping[str, Any], tier: object) -> float | None:
-        exchange.charge(log, with_images(read_usage(usage, service_tier=tier), stream.image_count))
-        cost = exchange.cost_nanousd()
+        # What is charged in the end: the stream has read this usage. What nobody can believe gets no cost of ours.
+        exchange.charge(log, stream.usage_so_far(estimated_input_tokens=features.input_tokens))
+        is_believed = read_usage(usage, service_tier=tier).kind != "unknown"
+        cost = exchange.cost_nanousd() if is_believed else None
         return None if cost is None else cost / 1_000_000_000  # a JSON number, for showing
 
     stream = OpenAIStream(is_usage_wanted=parsed.wants_usage, cost_of=cost_of, secret=secret)

@@ -15,10 +15,8 @@ from gateway.dataplane.answer_headers import answer_headers
 from gateway.dataplane.attempts import StreamAnswer
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.upstream_errors import UpstreamError
-from gateway.wire.openai_answer import estimate_usage
 from gateway.wire.openai_errors import recorded_code
 from gateway.wire.openai_stream import StreamGarbageError
-from gateway.wire.openai_usage import read_usage, with_images
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -139,14 +137,9 @@ def settle(exchange: Exchange, answer: StreamAnswer) -> None:
     attempt.answer_id = stream.answer_id
     exchange.served_model = stream.model
     exchange.finish_reason = stream.finish_reason
-    usage = read_usage(stream.usage, service_tier=stream.service_tier)
-    if usage.kind == "unknown":
-        features = exchange.features
-        usage = estimate_usage(
-            input_tokens=features.input_tokens if features is not None else 0,
-            output_characters=stream.output_characters,
-        )
-    exchange.charge(attempt, with_images(usage, stream.image_count))
+    features = exchange.features
+    sent = features.input_tokens if features is not None else 0
+    exchange.charge(attempt, stream.usage_so_far(estimated_input_tokens=sent))
 
 
 def error_event(code: str, message: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from billing.usage import Usage
-from gateway.wire.openai_usage import count_images, find_usage, read_usage, with_images
+from gateway.wire.openai_usage import count_images, find_usage, read_usage, says_output, with_images
 
 CHARACTERS_PER_TOKEN = 4
 # Parts hold parts (thinking) two levels deep; what is deeper was not written to be counted.
@@ -41,11 +41,14 @@ def read_answer(payload: Mapping[str, Any], *, estimated_input_tokens: int) -> A
             if isinstance(reason, str) and reason:
                 finish = reason
             image_count += count_images(choice.get("message"))
-    usage = read_usage(find_usage(payload), service_tier=payload.get("service_tier"))
+    stated = find_usage(payload)
+    usage = read_usage(stated, service_tier=payload.get("service_tier"))
     if usage.kind == "unknown":
         usage = estimate_usage(
             input_tokens=estimated_input_tokens, output_characters=_generated_characters(choices)
         )
+    elif choices and not usage.output_tokens and not says_output(stated):
+        usage = with_unsaid(usage, output_characters=_generated_characters(choices))
     return AnswerFacts(
         model if isinstance(model, str) else "",
         finish[:60],
@@ -62,6 +65,21 @@ def estimate_usage(*, input_tokens: int, output_characters: int) -> Usage:
         output_tokens=-(-output_characters // CHARACTERS_PER_TOKEN),
         convention="characters",
     )
+
+
+def with_unsaid(usage: Usage, *, output_characters: int) -> Usage:
+    """Usage with an estimate of output that no count of the provider's holds; marked so, as it is part of the cost.
+
+    A provider that states a total alone has counted it there: then the total stays.
+    """
+    if output_characters <= 0 or usage.input_tokens is None or usage.output_tokens is None:
+        return usage
+    unsaid = -(-output_characters // CHARACTERS_PER_TOKEN)
+    sent = usage.input_tokens
+    if usage.convention == "total_only":
+        unsaid = min(unsaid, sent)
+        sent -= unsaid
+    return usage._replace(kind="estimated", input_tokens=sent, output_tokens=usage.output_tokens + unsaid)
 
 
 def _generated_characters(choices: object) -> int:

@@ -13,8 +13,10 @@ from typing import Any
 
 import orjson
 
+from billing.usage import Usage
+from gateway.wire.openai_answer import estimate_usage, with_unsaid
 from gateway.wire.openai_errors import read_fault
-from gateway.wire.openai_usage import count_images, find_usage
+from gateway.wire.openai_usage import count_images, find_usage, read_usage, says_output, with_images
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -44,6 +46,7 @@ class OpenAIStream:
         "is_done",
         "model",
         "output_characters",
+        "said_characters",
         "service_tier",
         "usage",
     )
@@ -62,6 +65,8 @@ class OpenAIStream:
         self.is_done = False
         self.error: Mapping[str, Any] | None = None
         self.output_characters = 0
+        # How many of them had come when the provider stated `usage`: it counts no more than these.
+        self.said_characters = 0
         self.image_count = 0
 
     def feed(self, chunk: bytes) -> bytes:
@@ -97,6 +102,22 @@ class OpenAIStream:
             return b""
         replaced = self._read_event(tail)
         return tail + b"\n\n" if replaced is None else replaced
+
+    def usage_so_far(self, *, estimated_input_tokens: int) -> Usage:
+        """The provider's last word, with an estimate of what came after it or is in no count of it.
+
+        Some count in the first event and go on counting: a stream that is broken off is not free from there on.
+        """
+        usage = read_usage(self.usage, service_tier=self.service_tier)
+        if usage.kind == "unknown":
+            usage = estimate_usage(
+                input_tokens=estimated_input_tokens, output_characters=self.output_characters
+            )
+        else:
+            said = self.said_characters if usage.output_tokens or says_output(self.usage) else 0
+            if self.output_characters > said:
+                usage = with_unsaid(usage, output_characters=self.output_characters - said)
+        return with_images(usage, self.image_count)
 
     def _keep(self, tail: bytes) -> None:
         if len(tail) > MAX_EVENT_BYTES:
@@ -154,6 +175,7 @@ class OpenAIStream:
             usage = find_usage(payload)
             if usage is not None:
                 self.usage = usage
+                self.said_characters = self.output_characters
                 if is_final:
                     return self._read_final_usage(payload, usage, is_alone=not choices, name=name)
         return None
@@ -196,6 +218,7 @@ class OpenAIStream:
         usage = find_usage(payload)
         if usage is not None:
             self.usage = usage
+            self.said_characters = self.output_characters
         return _event({**payload, "error": self.error}, name)
 
     def _read_final_usage(

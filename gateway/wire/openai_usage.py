@@ -36,6 +36,11 @@ def read_usage(raw: Mapping[str, Any] | None, *, service_tier: object = None) ->
         return UNKNOWN_USAGE
 
 
+def says_output(raw: Mapping[str, Any] | None) -> bool:
+    """Whether a usage object counts what was generated; of embeddings none does, and need not."""
+    return raw is not None and raw.get("completion_tokens", raw.get("output_tokens")) is not None
+
+
 def with_images(usage: Usage, image_count: int) -> Usage:
     """The usage of an answer that holds so many images; UNKNOWN_USAGE where nobody can believe that."""
     if not image_count:
@@ -134,9 +139,11 @@ def _read(raw: Mapping[str, Any], service_tier: object) -> Usage:
         seconds = _seconds(get("prompt_audio_seconds"))  # Mistral
     convention = "openai"
     if prompt is None:
-        prompt = total if completion is None else (total or completion) - completion  # Voyage: only a total
+        if total is None:
+            raise _UnbelievableError  # what was sent is not nothing, only because nobody counted it
+        prompt = total if completion is None else total - completion  # Voyage: only a total
         convention = "total_only"
-        if prompt is None or prompt < 0:
+        if prompt < 0:
             raise _UnbelievableError
     output = completion or 0
     surplus = 0 if total is None else total - prompt - output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.dataplane.upstream_errors import UpstreamError
 from tests.gateway.dataplane.in_process import CHUNK, DONE, LAST_CHUNK, Answer, Plane, stream
 
 LIES = [
@@ -49,6 +50,66 @@ async def test_a_stream_with_such_usage_goes_through_too(usage: bytes) -> None:
     assert client.body.endswith(b"data: [DONE]\n\n")
     (line,) = plane.lines("outcome")
     assert line["usage"]["kind"] == "estimated"
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        (b'{"prompt_tokens":100}', (100, 5)),
+        (b'{"prompt_tokens":100,"completion_tokens":null}', (100, 5)),
+        (b'{"prompt_tokens":100,"total_tokens":100}', (100, 5)),
+        (b'{"total_tokens":100}', (95, 5)),  # the answer is in the total
+        (b'{"total_tokens":2}', (0, 2)),
+        (b'{"completion_tokens":100}', ()),  # nothing is said of the input, which is not nothing
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_what_no_count_holds_is_estimated_and_not_free(
+    usage: bytes, counted: tuple[int, ...], is_stream: bool
+) -> None:
+    plane = Plane("a")
+    if is_stream:
+        event = b'data: {"model":"served","choices":[],"usage":%b}\n\n' % usage
+        plane.upstream.answers["a"] = [stream(*[CHUNK] * 5, LAST_CHUNK, event, DONE)]
+    else:
+        body = b'{"choices":[{"index":0,"message":{"content":"%b"},"finish_reason":"stop"}],"usage":%b}'
+        plane.upstream.answers["a"] = [Answer(body % (b"word" * 5, usage))]
+    await plane.ask("a", stream=is_stream)
+    (line,) = plane.lines("outcome")
+    found = line["usage"]
+    assert found["kind"] == "estimated"
+    if counted:
+        assert (found["input"], found["output"]) == counted
+    else:
+        assert found["input"] > 0
+
+
+async def test_a_stream_that_breaks_off_is_not_free_after_the_providers_last_count() -> None:
+    plane = Plane("a")
+    first = (
+        b'data: {"model":"served","choices":[{"index":0,"delta":{"content":"word"},"finish_reason":null}],'
+        b'"usage":{"prompt_tokens":10,"completion_tokens":1,"total_tokens":11}}\n\n'
+    )
+    plane.upstream.answers["a"] = [stream(first, CHUNK, CHUNK, UpstreamError("broken", "gone"))]
+    await plane.ask("a", stream=True)
+    (line,) = plane.lines("outcome")
+    assert line["status"] == "error"
+    # One as counted, and two for the eight characters that came afterwards.
+    assert [line["usage"][name] for name in ("kind", "input", "output")] == ["estimated", 10, 3]
+
+
+async def test_a_provider_that_counts_as_it_goes_is_believed() -> None:
+    plane = Plane("a")
+    events = [
+        b'data: {"choices":[{"index":0,"delta":{"content":"word"},"finish_reason":null}],'
+        b'"usage":{"prompt_tokens":10,"completion_tokens":%d,"total_tokens":%d}}\n\n' % (count, 10 + count)
+        for count in (1, 2, 3)
+    ]
+    plane.upstream.answers["a"] = [stream(*events, UpstreamError("broken", "gone"))]
+    await plane.ask("a", stream=True)
+    (line,) = plane.lines("outcome")
+    assert [line["usage"][name] for name in ("kind", "input", "output")] == ["reported", 10, 3]
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
