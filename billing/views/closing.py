@@ -124,6 +124,10 @@ def _close(request: HttpRequest, month: dt.date) -> HttpResponse:
         messages.error(request, f"Nothing changed: {refusal}")
         return redirect(here)
     ask_a_worker(row.pk)
+    if row.state in UNDER_WAY:
+        messages.success(request, f"{month:%B %Y} is being closed.")
+    else:
+        messages.info(request, f"Nothing changed: {month:%B %Y} was closed already.")
     return redirect(here)
 
 

@@ -113,6 +113,7 @@ def close_last_month(page: Any, month: str) -> None:
     page.fill("#confirm", month)
     page.click("button:has-text('Close ')")
     page.wait_for_selector("h3:has-text('is closed')", timeout=CLOSING_MS)
+    page.wait_for_selector("h3:focus", timeout=TIMEOUT_MS)
     page.click("text=Its statements")
 
 
@@ -129,7 +130,8 @@ def credit_a_line(page: Any) -> float:
     page.fill("#reason", "the first day was a test")
     page.fill("#confirm", number)
     page.click("button:has-text('Issue the credit note')")
-    page.wait_for_selector("h1:has-text('CN-')")
+    page.wait_for_selector("h1:focus:has-text('CN-')")
+    assert "is issued: it takes" in page.inner_text(f"#{page.get_attribute('h1', 'aria-describedby')}")
     return taken
 
 
@@ -156,6 +158,7 @@ def test_finance_closes_a_month_and_corrects_it(desk: Any, installation: Install
     page.fill("#id_reason", "the price list came late")
     page.click("button:has-text('Price the requests')")
     page.wait_for_selector("text=requests priced")
+    page.wait_for_selector("h1:focus:has-text('Requests without a price')")
     open_from_menu(page, "Statements")
     page.click("text=Draft a statement")
     page.select_option("#id_tenant", label=TENANT)
