@@ -10,10 +10,14 @@ it compiles checks its types while it runs, too: a caller's wrong type is an err
 from __future__ import annotations
 
 import ast
+import contextlib
+import fcntl
 import importlib.util
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -21,9 +25,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gateway.compiled import BUILD_DIR, MANIFEST, ROOT, has_build, hash_of, interpreter
+from gateway.child_processes import die_with_parent
+from gateway.compiled import BUILD_DIR, MANIFEST, ROOT, SWITCH, has_build, hash_of, interpreter
+from gateway.supervisor import describe_end
 
 OPTIMISATION = "2"
+# The argument with which this module calls itself in a process of its own.
+INTO = "--into"
 PACKAGES = frozenset({"gateway", "policies", "billing"})
 # What runs for every request, as measured. What inherits from a compiled class must be here too.
 HOT_MODULES = (
@@ -131,7 +139,25 @@ def _imports_of(path: Path) -> Iterator[str]:
 
 
 def build() -> None:
-    """Compile and put the build in its place. Raises SystemExit or setuptools' errors when it fails."""
+    """Compile and put the build in its place. Raises RuntimeError when it fails, KeyboardInterrupt at once.
+
+    In a process of its own: mypy, which is machine code itself, hears nothing of a Ctrl-C for minutes.
+    """
+    with tempfile.TemporaryDirectory(prefix="pointsman-compiling-") as folder:
+        # Ctrl-C reaches the compilers by the terminal, as it reaches us; a kill of this process ends them too.
+        status = subprocess.run(  # noqa: S603  (the command is ours)
+            [sys.executable, "-m", "gateway.compiling", INTO, folder],
+            cwd=ROOT,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+            check=False,
+        ).returncode
+        if status:
+            raise RuntimeError(f"{describe_end(status)}; the lines above say why")
+        _put_in_place(Path(folder) / "lib")
+
+
+def build_into(work: Path) -> None:
+    """Compile and leave the build in `work/lib`. Raises SystemExit or setuptools' errors when it fails."""
     from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
@@ -143,41 +169,33 @@ def build() -> None:
         ([file for file in files if file.startswith("gateway/")], "pointsman_gateway"),
         ([file for file in files if not file.startswith("gateway/")], "pointsman_policies"),
     ]
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="pointsman-compiling-") as folder:
-        work = Path(folder)
-        config = work / "mypy.ini"
-        # Strictness is `make check`'s. Imports are followed for their types and not reported on.
-        config.write_text(
-            f"[mypy]\nignore_missing_imports = True\nfollow_imports = silent\ncache_dir = {work / 'cache'}\n"
-        )
-        os.chdir(ROOT)
-        try:
-            extensions = mypycify(
-                ["--config-file", str(config), *files],
-                opt_level=OPTIMISATION,
-                debug_level="0",
-                separate=groups,
-                target_dir=str(work / "c"),
-            )
-            command = build_ext(Distribution({"name": "pointsman", "ext_modules": extensions}))
-            command.build_lib = str(work / "lib")
-            command.build_temp = str(work / "temp")
-            command.parallel = os.cpu_count() or 1
-            command.ensure_finalized()
-            command.run()
-        finally:
-            os.chdir(before)
-        library = work / "lib"
-        suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
-        manifest = {
-            "interpreter": interpreter(),
-            "sources": sources,
-            "modules": {name: name.replace(".", "/") + suffix for name in HOT_MODULES},
-            "libraries": [path.name.removesuffix(suffix) for path in sorted(library.glob(f"*{suffix}"))],
-        }
-        (library / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _put_in_place(library)
+    config = work / "mypy.ini"
+    # Strictness is `make check`'s. Imports are followed for their types and not reported on.
+    config.write_text(
+        f"[mypy]\nignore_missing_imports = True\nfollow_imports = silent\ncache_dir = {work / 'cache'}\n"
+    )
+    extensions = mypycify(
+        ["--config-file", str(config), *files],
+        opt_level=OPTIMISATION,
+        debug_level="0",
+        separate=groups,
+        target_dir=str(work / "c"),
+    )
+    command = build_ext(Distribution({"name": "pointsman", "ext_modules": extensions}))
+    command.build_lib = str(work / "lib")
+    command.build_temp = str(work / "temp")
+    command.parallel = os.cpu_count() or 1
+    command.ensure_finalized()
+    command.run()
+    library = work / "lib"
+    suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
+    manifest = {
+        "interpreter": interpreter(),
+        "sources": sources,
+        "modules": {name: name.replace(".", "/") + suffix for name in HOT_MODULES},
+        "libraries": [path.name.removesuffix(suffix) for path in sorted(library.glob(f"*{suffix}"))],
+    }
+    (library / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def _put_in_place(library: Path) -> None:
@@ -191,21 +209,52 @@ def _put_in_place(library: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Build if need be; say what is done, or why nothing is. 1 with `--strict` where there is no build in the end."""
-    if has_build():
+    if arguments[:1] == [INTO]:
+        # Only the default of the signal ends code that returns to the interpreter once a minute.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        build_into(Path(arguments[1]))
+        return 0
+    is_strict = "--strict" in arguments
+    if has_build() or (os.environ.get(SWITCH) == "0" and not is_strict):
         return 0
     reason = why_not()
     if reason is None:
-        _say("compiling the hot path, once for this version: about a minute …")
-        begun_s = time.monotonic()
         try:
-            build()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever went wrong, there is always Python)
-            reason = f"compiling failed ({type(error).__name__}: {error})"
-        else:
-            _say(f"compiled in {time.monotonic() - begun_s:.0f} s")
+            with _alone():
+                reason = None if has_build() else _try_to_build()
+        except KeyboardInterrupt:
+            _say(f"\ncompiling was stopped, and nothing is started. Without compiling: make run {SWITCH}=0")
+            return 130
     if reason is not None:
         _say(f"workers run the hot path as Python and take about a quarter more CPU: {reason}")
-    return 1 if reason is not None and "--strict" in arguments else 0
+    return 1 if reason is not None and is_strict else 0
+
+
+def _try_to_build() -> str | None:
+    """Why it failed, None when it did not."""
+    _say("compiling the hot path, once for this version: about a minute (Ctrl-C stops it) …")
+    begun_s = time.monotonic()
+    try:
+        build()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever went wrong, there is always Python)
+        return f"compiling failed ({error})"
+    _say(f"compiled in {time.monotonic() - begun_s:.0f} s")
+    return None
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One build of an environment at a time: a second `make run` waits for the first one's."""
+    descriptor = os.open(BUILD_DIR.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another process compiles the hot path; waiting for it …")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _say(line: str) -> None:

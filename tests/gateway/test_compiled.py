@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -106,7 +109,62 @@ def test_a_compilation_that_fails_leaves_python(
     monkeypatch.setattr(compiling, "why_not", lambda: None)
     monkeypatch.setattr(compiling, "build", fail)
     assert (compiling.main([]), compiling.main(["--strict"])) == (0, 1)
-    assert "compiling failed (SystemExit: 2)" in capsys.readouterr().out
+    assert "compiling failed (2)" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_compilation_and_what_it_has_begun(tree: Path) -> None:
+    """mypy is machine code itself and would go on for minutes: it runs in a process that the signal ends."""
+    script = """
+import signal, sys
+from gateway import compiling
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit that it is ignored
+compiling.BUILD_DIR = compiling.Path(sys.argv[1]) / "build"
+compiling.has_build, compiling.why_not = lambda: False, lambda: None
+sys.exit(compiling.main([]))
+"""
+    scratch = tree / "scratch"
+    scratch.mkdir()
+    running = subprocess.Popen(
+        [sys.executable, "-c", script, str(tree)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 20
+    while not list(scratch.glob("*/mypy.ini")):  # its child is at work
+        assert running.poll() is None and time.monotonic() < deadline_s
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    said, _ = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert said.endswith("nothing is started. Without compiling: make run POINTSMAN_COMPILED=0\n")
+    assert not list(scratch.iterdir())
+
+
+def test_a_second_process_waits_for_the_first_one_and_takes_its_build(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compiling, "why_not", lambda: None)
+    monkeypatch.setattr(compiling, "build", lambda: pytest.fail("it was built twice"))
+    with compiling._alone():
+        second = threading.Thread(target=compiling.main, args=([],))
+        second.start()
+        second.join(timeout=0.1)
+        assert second.is_alive()
+        note_build(tree)
+    second.join(timeout=5)
+    assert not second.is_alive()
+    assert capsys.readouterr().out == "another process compiles the hot path; waiting for it …\n"
+
+
+def test_nothing_is_compiled_for_workers_that_are_to_run_python(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "build", lambda: pytest.fail("it was built"))
+    monkeypatch.setenv(compiled.SWITCH, "0")
+    assert compiling.main([]) == 0
 
 
 def test_every_hot_module_is_one_of_ours_and_none_reaches_django() -> None:
@@ -126,7 +184,8 @@ from gateway import compiled, compiling
 compiled.BUILD_DIR = compiling.BUILD_DIR = Path(sys.argv[1])
 if sys.argv[2] == "build":
     compiling.HOT_MODULES = ("gateway.wire.json_splice", "policies.score_columns")
-    compiling.build()
+    compiling.build_into(Path(sys.argv[3]))
+    compiling._put_in_place(Path(sys.argv[3]) / "lib")
 else:
     assert compiled.use_compiled() and compiled.is_in_use()
     from gateway.wire import json_splice
@@ -134,7 +193,7 @@ else:
 """
     for step in ("build", "use"):
         done = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / "build"), step],
+            [sys.executable, "-c", script, str(tmp_path / "build"), step, str(tmp_path)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
