@@ -16,7 +16,14 @@ def main() -> None:
         use_compiled()
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `manage.py export_requests … | head`: whoever read our output has enough. Python's own last flush must not
+        # complain of it either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell reports a program that SIGPIPE ended
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +127,21 @@ def test_issue_key_creates_nothing_but_the_key(arguments: dict[str, Any], what: 
         run("issue_key", *(part for name, value in wanted.items() for part in (f"--{name}", value)))
     assert not ApiKey.objects.exists()
     assert Tenant.objects.count() == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    """`manage.py export_requests … | head -1`."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "manage.py", "help"],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "POINTSMAN_DATA_DIR": str(tmp_path)},
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
