@@ -144,6 +144,15 @@ def _list_keys() -> list[str]:
     return keys
 
 
+def find_credential_problem(provider: Provider) -> str:
+    """Why this process cannot use a provider's credential; empty when it can, or when there is none."""
+    try:
+        resolve_credential(provider)
+    except CredentialError as problem:
+        return str(problem)
+    return ""
+
+
 def credential_state(provider: Provider) -> tuple[str, str]:
     """Say what is known about a provider's credential without reading it: (state, detail).
 

@@ -39,7 +39,10 @@ class Failure:
 
 async def read_refusal(exchange: Exchange, log: AttemptLog, response: UpstreamResponse) -> Failure:
     """Read an answer whose status is not of success."""
-    body = await response.read(limit_bytes=MAX_ERROR_BYTES, timeout_s=ERROR_BODY_S)
+    try:
+        body = await response.read(limit_bytes=MAX_ERROR_BYTES, timeout_s=ERROR_BODY_S)
+    except UpstreamError:
+        body = b""  # the status came, and says who is to blame
     log.first_byte_ms = exchange.elapsed_ms()
     if response.status < 400:
         return failed(
@@ -63,9 +66,12 @@ def refused(exchange: Exchange, log: AttemptLog, fault: ProviderFault, response:
     headers = _retry_headers(response)
     if fault.is_about_credential:
         log.outcome = "credential_rejected"
+        provider = log.deployment.provider
+        what = "refused this gateway's credential; an operator must renew it"
+        if provider.secret is None:
+            what = "wants a credential, and this gateway has none that it can read; an operator must set it"
         error = UpstreamFailed(
-            f"The provider '{log.deployment.provider.name}' refused this gateway's credential; "
-            "an operator must renew it.",
+            f"The provider '{provider.name}' {what}.",
             code="provider_credential_rejected",
             headers=[(b"x-should-retry", b"false")],
         )

@@ -20,7 +20,7 @@ from django.views.decorators.http import require_safe
 from billing.catalog_ratings import read_router_now
 from billing.models import Price
 from gateway.health_board import SEVERITY, read_health
-from policies.credentials import credential_state
+from policies.credentials import credential_state, find_credential_problem
 from policies.models import Deployment, Model, Provider
 from policies.permissions import Ability, needs
 
@@ -108,6 +108,7 @@ def show_provider(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "provider": provider,
         "credential": credential_state(provider),
+        "credential_problem": find_credential_problem(provider),
         "is_credential_refused": any(row.state == "credential_rejected" for row in rows),
         "rows": rows,
     }

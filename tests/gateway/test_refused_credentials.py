@@ -89,3 +89,15 @@ def test_only_a_refused_credential_has_the_button_and_only_for_operators(
     assert operator().get(f"{page}/credential/retry").status_code == 405
     provider.refresh_from_db()
     assert provider.credential_revision == 0
+
+
+@pytest.mark.django_db
+def test_a_reference_that_leads_nowhere_is_told_on_the_providers_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    provider = make_provider(credential_reference="env:KEY_OF_NO_SHELL")
+    monkeypatch.delenv("KEY_OF_NO_SHELL", raising=False)
+    told = "The gateway cannot read it: env:KEY_OF_NO_SHELL: the environment variable KEY_OF_NO_SHELL is not set."
+    assert told in viewer().get(f"/providers/{provider.pk}").content.decode()
+    monkeypatch.setenv("KEY_OF_NO_SHELL", "sk-set")
+    assert "cannot read it" not in viewer().get(f"/providers/{provider.pk}").content.decode()

@@ -14,6 +14,7 @@ from tests.gateway.dataplane.in_process import (
     DONE,
     LAST_CHUNK,
     USAGE_CHUNK,
+    Answer,
     Client,
     Plane,
     chat,
@@ -224,6 +225,24 @@ async def test_refusals_of_our_account_go_to_the_next_deployment_and_those_of_th
     plane.upstream.answers = {"a": [answer], "b": [chat()]}
     client = await plane.ask("acme/auto")
     assert "".join(plane.calls()) == calls
+
+
+async def test_a_missing_credential_is_not_called_refused():
+    plane = Plane("a")
+    plane.upstream.answers["a"] = [refusal(401)]
+    client = await plane.ask("a")
+    assert client.error()["message"] == (
+        "The provider 'a' wants a credential, and this gateway has none that it can read; an operator must set it."
+    )
+
+
+async def test_a_refusal_counts_though_the_words_after_its_status_do_not_come():
+    plane = Plane("a")
+    plane.upstream.answers["a"] = [Answer(b'{"err', BROKEN, status=400)]
+    client = await plane.ask("a")
+    assert (client.status, client.error()["type"]) == (400, "invalid_request_error")
+    (outcome,) = plane.lines("outcome")
+    assert [attempt["outcome"] for attempt in outcome["attempts"]] == ["refused"]
 
 
 async def test_a_stream_that_only_comments_times_out():
