@@ -260,7 +260,7 @@ class Ingester:
         JournalCursor.objects.filter(worker=worker.name).delete()
         self._reader.forget(worker.name)
         journal_files.remove_folder(worker)
-        logger.info("Worker %s is dead; its journal is ingested and removed.", worker.name)
+        logger.info("Worker %s has ended; its journal is ingested and removed.", worker.name)
 
     def _close_lost_leases(self) -> None:
         """Close leases that were taken by the last breath of a worker whose folder is done with."""
