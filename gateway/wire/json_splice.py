@@ -42,7 +42,7 @@ def replace_in_pieces(
     old = {name: value for name, value in changes.items() if name in present}
     if len(old) == 1:
         ((name, value),) = old.items()
-        spot = _only_place_of(body, name) if value is not None else None
+        spot = _only_place_of_model(body) if value is not None and name == "model" else None
         if spot and value is not None:
             pieces = _put(body, spot, value)
             if not added:
@@ -65,13 +65,13 @@ def _put(body: bytes, span: tuple[int, int], value: bytes) -> tuple[bytes | memo
     return view[: span[0]], value, view[span[1] :]
 
 
-def _only_place_of(body: bytes, name: str) -> tuple[int, int] | None:
-    """Where the text value of top-level member `name` begins and ends, when that can be told without a scan.
+def _only_place_of_model(body: bytes) -> tuple[int, int] | None:
+    """Where the text value of the top-level member "model" begins and ends, when that can be told without a scan.
 
-    One single `"name"` in the whole body, followed by a colon, is a member's name, and as no name is written
-    with escapes of its letters (\\u006d …) and the object has this member, it is that one.
+    One single `"model"` in the whole body, followed by a colon, is a member's name, and as no name is written
+    with escapes of its letters (all five are \\u006…) and the object has this member, it is that one.
     """
-    quoted = b'"%s"' % name.encode()
+    quoted = b'"model"'
     # Members stand before or after a long conversation, not in its midst. Over a megabyte rfind is CPython's fastest
     # search, and twice as fast without the frequent quote in front.
     at = body.find(quoted, 0, NEAR_BYTES)

@@ -93,3 +93,9 @@ def test_a_large_body_hides_no_second_name_wherever_it_stands(name, shift, is_fi
     assert replace_members(plain, {"model": b'"new"'}, present=json.loads(plain)) == plain.replace(
         b'"a"', b'"new"'
     )
+
+
+def test_a_name_written_with_escapes_is_found_though_a_part_of_the_body_has_the_same_one():
+    body = b'{"x":{"max_tokens":"7"},"max_token\\u0073":null}'
+    changed = json.loads(replace_members(body, {"max_tokens": b"5"}, present=json.loads(body)))
+    assert changed == {"x": {"max_tokens": "7"}, "max_tokens": 5}
