@@ -30,11 +30,15 @@ from gateway.dataplane.request_ids import make_request_id
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """Numbers: gateway/README.md. `write_progress_bytes` must leave within `write_s` while the client lags behind."""
+    """Numbers: gateway/README.md. `write_progress_bytes` must leave within `write_s` while the client lags behind.
+
+    A body has `body_gap_s` between two pieces, and as long in all with a second more for each `body_bytes_per_s`.
+    """
 
     head_s: float = 10.0
     keep_alive_s: float = 75.0
     body_gap_s: float = 60.0
+    body_bytes_per_s: float = 1024.0
     body_bytes: int = MAX_BODY_BYTES
     write_s: float = 60.0
     linger_s: float = 5.0
@@ -100,7 +104,13 @@ class ClientConnection(HttpToolsProtocol):
         self.blocked_bytes = 0
         self.body_parts: list[bytes] = []
         self.body_bytes = 0
+        self.body_since_s = 0.0
+        self.framing_bytes = 0  # of a body's chunks and trailers, since its last byte
+        # What is served; `cycle` is the newest request, which may wait behind it in the pipeline.
+        self.running: RequestResponseCycle | None = None
         self.on_hangup: Callable[[], None] | None = None
+        self.is_lost = False
+        self.refused_as: tuple[int, str] | None = None
         self.task: asyncio.Task[None] | None = None
 
     # The transport's side
@@ -121,8 +131,11 @@ class ClientConnection(HttpToolsProtocol):
             head_end = data.find(b"\r\n\r\n", 0, self.limits.head_bytes)
             if data.find(b"pgrade", 0, head_end) >= 0 or data.find(b"PGRADE", 0, head_end) >= 0:
                 data = without_upgrade(data)
+            body_bytes = -1
         elif phase == Phase.REFUSED:
             return
+        else:
+            body_bytes = self.body_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -134,9 +147,13 @@ class ClientConnection(HttpToolsProtocol):
         else:
             if self.phase == Phase.HEAD and self.head_bytes > self.limits.head_bytes:
                 self._refuse(431)
+            elif body_bytes >= 0 and self.phase in (Phase.BODY, Phase.LINGER):
+                self._count_framing(len(data), is_body=self.body_bytes != body_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.blocked_since_s = None
+        self.is_lost = True
+        self._drop_running()
         super().connection_lost(exc)
         if self.on_hangup is not None:
             self.on_hangup()
@@ -196,10 +213,11 @@ class ClientConnection(HttpToolsProtocol):
             # Not ASGI: lets the data plane hear of a hang-up without a task that waits for it.
             CONNECTION_KEY: self,  # type: ignore[misc]
         }
+        self.headers = []  # trailers are nobody's: among the headers they could say whose request it is
         before = self.cycle
         self.cycle = AnswerCycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
         self.phase = Phase.BODY
-        self.since_s = self.loop.time()
+        self.since_s = self.body_since_s = self.loop.time()
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -208,17 +226,18 @@ class ClientConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # As uvicorn does it, and the task is kept: asking asyncio for it later costs a system call.
+        self.running = cycle
         self.task = task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
         if self.cycle.response_complete:
             return
         # uvicorn hands a body over in pieces of 64 KiB and stops reading in between. Every handler here wants it
         # whole, so it is kept until it is, or until it is more than anybody accepts.
         self.body_parts.append(body)
-        self.body_bytes += len(body)
         if self.body_bytes > self.limits.body_bytes:
             self._hand_over_body()
             self.flow.pause_reading()
@@ -285,7 +304,9 @@ class ClientConnection(HttpToolsProtocol):
         elif phase == Phase.BODY:
             if self.flow.read_paused:
                 self.since_s = now_s  # it is we who do not read
-            elif waited_s > limits.body_gap_s:
+            elif waited_s > limits.body_gap_s or (
+                now_s - self.body_since_s > limits.body_gap_s + self.body_bytes / limits.body_bytes_per_s
+            ):
                 self.transport.abort()
         elif waited_s > limits.linger_s and not (phase == Phase.REFUSED and self._is_answering()):
             self.transport.abort()
@@ -309,6 +330,19 @@ class ClientConnection(HttpToolsProtocol):
         """The first read may hold a body too, so count what the head itself takes."""
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
+    def _count_framing(self, size: int, *, is_body: bool) -> None:
+        """Chunks' extensions and trailers have no other bound, and the parser keeps a trailer until its end."""
+        self.framing_bytes = 0 if is_body else self.framing_bytes + size
+        if self.framing_bytes > self.limits.head_bytes:
+            self._refuse(431)
+
+    def _drop_running(self) -> None:
+        """Let a request that is served before the newest one know that nobody hears its answer."""
+        running = self.running
+        if running is not None and running is not self.cycle and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+
     def _refuse(self, status: int) -> None:
         """Answer with an error and close. Answers that are on their way are finished first, or broken off."""
         phase = self.phase
@@ -316,14 +350,17 @@ class ClientConnection(HttpToolsProtocol):
             return
         self.phase = Phase.REFUSED
         self.since_s = self.loop.time()
+        self.refused_as = status, _REASONS[status][0]
         if phase != Phase.BODY and self._is_answering():
             self.cycle.keep_alive = False
             return
         if phase == Phase.BODY and (self.pipeline or self.cycle.response_started):
+            self._drop_running()
             self.transport.close()
             return
         if not self.transport.is_closing():
-            self.transport.write(refusal(status, self.limits))
+            if phase != Phase.LINGER:  # its request has been answered
+                self.transport.write(refusal(status, self.limits))
             # Closing with unread input would reset the connection and could take the answer back.
             self.transport.write_eof()
         if phase == Phase.BODY:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from gateway.dataplane.errors import ClientGone
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.limits import Receive
 
@@ -17,14 +18,21 @@ CONNECTION_KEY = "pointsman.connection"
 
 
 class WatchedConnection(Protocol):
-    """A connection that calls `on_hangup` when it is lost; `task` is the one that serves its request."""
+    """A connection that calls `on_hangup` when it is lost; `task` is the one that serves its request.
+
+    `refused_as`: status and code, when the server itself has answered what came on it.
+    """
 
     on_hangup: Callable[[], None] | None
+    is_lost: bool
+    refused_as: tuple[int, str] | None
     task: asyncio.Task[None] | None
 
 
 class HangupWatch:
-    """Watches one request's client from the end of the body to the end of the answer."""
+    """Watches one request's client from its decision to the end of the answer. Raises ClientGone when it left before:
+    what waits for a budget or a limit waits for seconds.
+    """
 
     __slots__ = ("_connection", "_exchange", "_owner", "_receive", "_task", "_timer", "has_fired")
 
@@ -35,6 +43,8 @@ class HangupWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._connection: WatchedConnection | None = scope.get(CONNECTION_KEY)
         if self._connection is not None:
+            if self._connection.is_lost:
+                raise ClientGone
             self._connection.on_hangup = self._fire
             self._owner = self._connection.task
         else:

@@ -28,7 +28,7 @@ from gateway.dataplane.errors import (
 )
 from gateway.dataplane.exchange import Exchange, Send
 from gateway.dataplane.gateway import Gateway
-from gateway.dataplane.hangups import HangupWatch
+from gateway.dataplane.hangups import CONNECTION_KEY, HangupWatch, WatchedConnection
 from gateway.dataplane.json_answers import send_error
 from gateway.dataplane.limits import (
     Receive,
@@ -71,8 +71,13 @@ async def serve(
             if gateway.shadows is not None:
                 gateway.shadows.offer(exchange, answer)
     except ClientGone:
+        connection: WatchedConnection | None = scope.get(CONNECTION_KEY)
+        refused_as = connection.refused_as if connection is not None else None
         with suppress(GatewayUnready):  # nobody is left to hear that the journal is full
-            exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")
+            if refused_as is not None:
+                exchange.write_outcome("refused", http_status=refused_as[0], error_code=refused_as[1])
+            else:
+                exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")
     except GatewayError as error:
         await _send_error(exchange, error, send)
     except asyncio.CancelledError:

@@ -139,6 +139,8 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.on_hangup: Any = None
+        self.is_lost = False
+        self.refused_as: tuple[int, str] | None = None
         self.task: asyncio.Task[None] | None = None
 
 

@@ -24,7 +24,9 @@ from tests.running_gateway import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 # Each test shortens the one time that it is about: on a busy machine any other would pass too.
-PATIENT = ClientLimits(head_s=60, keep_alive_s=60, body_gap_s=60, write_s=60, linger_s=60)
+PATIENT = ClientLimits(
+    head_s=60, keep_alive_s=60, body_gap_s=60, body_bytes_per_s=0.001, write_s=60, linger_s=60
+)
 BEGUN = b"POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nx"
 GET = b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n"
 
