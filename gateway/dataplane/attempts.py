@@ -224,7 +224,7 @@ async def _attempt(
         log.upstream_request_id = _upstream_id(headers)
         if response.status >= 300:
             result: JsonAnswer | StreamAnswer | Failure = await read_refusal(exchange, log, response)
-        elif parsed.is_stream and "event-stream" in headers.get("content-type", ""):
+        elif parsed.is_stream and "event-stream" in headers.get("content-type", "").lower():
             result = await _open_stream(exchange, log, response, give_up_s)
             is_kept = isinstance(result, StreamAnswer)
         else:

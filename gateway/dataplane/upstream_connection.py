@@ -213,6 +213,8 @@ class Connection(asyncio.Protocol):
             self.status = status
         elif status == 101:
             self._fail("bad_answer", "The provider switched protocols.")
+        elif status < 100:  # llhttp takes three zeros for a status
+            self._fail("bad_answer", "The provider's answer is not HTTP.")
         else:
             self._is_informational = True
             self.headers.clear()

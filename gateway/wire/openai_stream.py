@@ -151,8 +151,10 @@ class OpenAIStream:
         try:
             payload = orjson.loads(data)
         except ValueError:
-            raise StreamGarbageError("an event that is not JSON") from None
+            payload = None
         if type(payload) is not dict:
+            if self.is_done:
+                return b""  # the answer is whole; what a proxy puts behind it is none of it
             raise StreamGarbageError("an event that is not a JSON object")
         self.event_count += 1
         get = payload.get

@@ -245,6 +245,13 @@ async def test_a_refusal_counts_though_the_words_after_its_status_do_not_come():
     assert [attempt["outcome"] for attempt in outcome["attempts"]] == ["refused"]
 
 
+async def test_a_stream_is_one_however_its_content_type_is_written():
+    plane = Plane("a")
+    events = (CHUNK, LAST_CHUNK, DONE)
+    plane.upstream.answers["a"] = [Answer(*events, headers=(("content-type", "Text/Event-Stream"),))]
+    assert (await plane.ask("a", is_stream=True)).body == b"".join(events)
+
+
 async def test_a_stream_that_only_comments_times_out():
     plane = Plane("a", first_event_s=0.1, between_events_s=0.1)
     comments = [b": still here\n\n", 0.004] * 200

@@ -122,6 +122,7 @@ async def test_every_way_to_delimit_a_body_is_read(
         (b"HTTP/1.1 200", "broken"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "bad_answer"),
         (b"\x00\x01\x02\x03" * 100, "bad_answer"),
+        (b"HTTP/1.1 000 Nothing\r\ncontent-length: 0\r\n\r\n", "bad_answer"),
         (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "bad_answer"),
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 201 + b"content-length: 0\r\n\r\n", "bad_answer"),
         (b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\ncontent-length: 0\r\n\r\n", "bad_answer"),

@@ -44,6 +44,16 @@ def test_a_stream_passes_untouched_and_its_facts_are_read():
     assert stream.output_characters == 5
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_what_follows_the_end_spoils_no_answer_that_is_whole(line_end):
+    stream = make_stream()
+    answer = (HELLO + STOP + DONE).replace(b"\n", line_end)
+    assert (
+        stream.feed(answer + b"data: upstream timed out" + line_end * 2 + b"data: 7" + line_end * 2) == answer
+    )
+    assert (stream.is_done, stream.finish_reason) == (True, "stop")
+
+
 def test_the_first_id_that_is_a_text_is_the_answers():
     stream = make_stream()
     pass_through(
