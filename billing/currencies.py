@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 from billing.minor_units import NANO_DIGITS, digits_of, round_half_up
-from billing.money import MoneyError, format_usd, parse_usd
+from billing.money import MINUS, MoneyError, format_usd, parse_usd
 from policies.errors import InvalidValueError
 
 CURRENCIES: Final[dict[str, str]] = {
@@ -96,7 +96,7 @@ def format_amount(nano: int, currency: str) -> str:
     """Write an amount for people: $12.50, 12.50 EUR, 1,204 JPY. What is finer than the smallest unit stays visible."""
     if currency == "USD":
         return format_usd(nano)
-    digits, sign, size = digits_of(currency), "-" if nano < 0 else "", abs(nano)
+    digits, sign, size = digits_of(currency), MINUS if nano < 0 else "", abs(nano)
     whole, fraction = divmod(size, 10**NANO_DIGITS)
     written = f"{fraction:09d}".rstrip("0").ljust(digits, "0")
     return f"{sign}{whole:,}{'.' if written else ''}{written} {currency}"

@@ -10,6 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+from billing.money import MINUS
+
 NANO_DIGITS: Final = 9
 # ISO 4217: what has none, or three, after the point.
 _NONE: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
@@ -51,7 +53,7 @@ def minor_text(amount_minor: int, digits: int) -> str:
 
 
 def minor_for_people(amount_minor: int, currency: str, digits: int) -> str:
-    """-120450, "EUR", 2 -> "-1,204.50 EUR"."""
+    """-120450, "EUR", 2 -> "−1,204.50 EUR", with a real minus."""
     plain = minor_text(abs(amount_minor), digits)
     whole, point, fraction = plain.partition(".")
-    return f"{'-' if amount_minor < 0 else ''}{int(whole):,}{point}{fraction} {currency}"
+    return f"{MINUS if amount_minor < 0 else ''}{int(whole):,}{point}{fraction} {currency}"

@@ -15,6 +15,8 @@ NANO_DIGITS: Final = 9
 # Below one dollar cents say too little: so many digits after the leading zeros are shown.
 SIGNIFICANT_DIGITS: Final = 3
 UNPRICED: Final = "unpriced"
+# What people read of amounts below zero; what machines read has a hyphen (`usd_text`).
+MINUS: Final = "−"
 
 _AMOUNT = re.compile(r"([+-]?)\$?(\d{1,3}(?:,\d{3})+|\d+)?(?:\.(\d+))?", re.ASCII)
 # Any 64-bit amount fits without a rounding of the context's own.
@@ -26,13 +28,13 @@ class MoneyError(ValueError):
 
 
 def format_usd(nanousd: int | None) -> str:
-    """Write an amount for people, with as many digits as mean something: $1,204.50, $0.000042, -$0.30.
+    """Write an amount for people, with as many digits as mean something: $1,204.50, $0.000042, −$0.30.
 
     None is "unpriced". From one dollar up it is rounded half up to cents; below, to three significant digits.
     """
     if nanousd is None:
         return UNPRICED
-    sign, size = ("-", -nanousd) if nanousd < 0 else ("", nanousd)
+    sign, size = (MINUS, -nanousd) if nanousd < 0 else ("", nanousd)
     step = NANOUSD_PER_CENT
     if size < NANOUSD_PER_USD:
         step = min(step, 10 ** max(0, len(str(size)) - SIGNIFICANT_DIGITS))
@@ -40,6 +42,11 @@ def format_usd(nanousd: int | None) -> str:
     whole, fraction = divmod(rounded, NANOUSD_PER_USD)
     digits = f"{fraction:09d}".rstrip("0").ljust(2, "0")
     return f"{sign}${whole:,}.{digits}"
+
+
+def grouped(number: float) -> str:
+    """Write a number for people: 1,204; −46,859."""
+    return f"{MINUS if number < 0 else ''}{abs(number):,}"
 
 
 def usd_text(nanousd: int) -> str:
@@ -62,8 +69,8 @@ def round_to_cents(nanousd: int) -> int:
 
 
 def parse_usd(text: str) -> int:
-    """Read "1204.50", "$1,204.50", "-0.000042" as nano-USD. Raises MoneyError."""
-    match = _AMOUNT.fullmatch(text.strip())
+    """Read "1204.50", "$1,204.50", "-0.000042" as nano-USD, also with a real minus. Raises MoneyError."""
+    match = _AMOUNT.fullmatch(text.strip().replace(MINUS, "-"))
     if match is None or (match[2] is None and match[3] is None):
         raise MoneyError(f"{text!r} is not an amount of USD, for example 12.50")
     fraction = (match[3] or "").rstrip("0")

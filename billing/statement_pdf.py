@@ -37,7 +37,7 @@ from reportlab.platypus import (
 from reportlab.platypus.doctemplate import LayoutError
 
 from billing.minor_units import minor_for_people
-from billing.money import usd_decimal
+from billing.money import MINUS, grouped, usd_decimal
 from billing.statement_document import Party, StatementDocument, StatementLine
 
 PLAIN, BOLD = "Pointsman-Vera", "Pointsman-Vera-Bold"
@@ -176,8 +176,8 @@ def unit_text(unit_usd: Decimal, unit_size: int) -> str:
 
 def decimal_text(number: Decimal) -> str:
     """With two digits after the point at least, and no zero at the end beyond them."""
-    whole, _, fraction = format(number, "f").partition(".")
-    return f"{int(whole):,}.{fraction.rstrip('0').ljust(2, '0')}"
+    whole, _, fraction = format(abs(number), "f").partition(".")
+    return f"{MINUS if number < 0 else ''}{int(whole):,}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 def ratio_text(ratio: Decimal) -> str:
@@ -306,7 +306,7 @@ def _row(line: StatementLine, document: StatementDocument, printer: Printer) -> 
     return [
         printer.cell(str(line.position), SMALL),
         _what(line, printer),
-        printer.cell("" if line.quantity is None else f"{line.quantity:,}", NUMBER),
+        printer.cell("" if line.quantity is None else grouped(line.quantity), NUMBER),
         printer.cell(rate_text(line), NUMBER),
         printer.cell(minor_text_grouped(line.amount_minor, document.minor_digits), NUMBER),
     ]
@@ -354,7 +354,7 @@ def _period(document: StatementDocument) -> str:
 
 
 def minor_text_grouped(amount_minor: int, digits: int) -> str:
-    """For a column whose head names the currency: "-1,204.50"."""
+    """For a column whose head names the currency: "−1,204.50"."""
     return minor_for_people(amount_minor, "", digits).rstrip()
 
 

@@ -20,7 +20,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from billing.currencies import format_amount, round_amount
-from billing.money import format_usd
+from billing.money import MINUS, format_usd, grouped
 from billing.pricebook import ABOVE, PriceError, read_rate_key
 from policies.permissions import Ability, may
 
@@ -105,7 +105,7 @@ def state(name: str, text: str = "") -> SafeString:
 @register.filter
 def usd(nanousd: int | None) -> str:
     """Write nano-USD as people read it, with a real minus; None is a dash, because unknown is not zero."""
-    return "–" if nanousd is None else format_usd(nanousd).replace("-", "−")
+    return "–" if nanousd is None else format_usd(nanousd)
 
 
 @register.filter
@@ -180,7 +180,7 @@ def duration(ms: float | Literal[""] | None) -> str:
 @register.filter
 def count(number: float | Literal[""] | None) -> str:
     """Write a count with thousands separators; None is a dash."""
-    return "–" if number is None or number == "" else f"{number:,}"
+    return "–" if number is None or number == "" else grouped(number)
 
 
 @register.filter
@@ -189,13 +189,19 @@ def short_count(number: int) -> SafeString | str:
     for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
         if number >= size:
             return format_html('<span title="{}">{} {}</span>', f"{number:,}", f"{number / size:.1f}", unit)
-    return f"{number:,}"
+    return grouped(number)
 
 
 @register.filter
 def percent(ratio: float | None) -> str:
     """Write a ratio as per cent: 0.0412 is 4.1 %."""
-    return "–" if ratio is None else f"{ratio * 100:.1f} %" if 0 < ratio < 0.995 else f"{ratio * 100:.0f} %"
+    return (
+        "–"
+        if ratio is None
+        else f"{ratio * 100:.1f} %"
+        if 0 < ratio < 0.995
+        else f"{ratio * 100:.0f} %".replace("-", MINUS)
+    )
 
 
 @register.filter
@@ -204,7 +210,7 @@ def signed_percent(ratio: float | None) -> str:
     if ratio is None:
         return "–"
     whole = round(abs(ratio) * 100)
-    return f"{'−' if ratio < 0 and whole else ''}{whole:,} %"
+    return f"{MINUS if ratio < 0 and whole else ''}{whole:,} %"
 
 
 @register.filter

@@ -26,8 +26,8 @@ amounts = st.integers(min_value=-(10**18), max_value=10**18)
         (300_000_000, "$0.30"),
         (999_600_000, "$1.00"),
         (1_005_000_000, "$1.01"),
-        (-300_000_000, "-$0.30"),
-        (-1_204_500_000_000, "-$1,204.50"),
+        (-300_000_000, "−$0.30"),
+        (-1_204_500_000_000, "−$1,204.50"),
     ],
 )
 def test_an_amount_is_written_with_the_digits_that_mean_something(nanousd: int | None, text: str) -> None:
@@ -59,5 +59,5 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
 
 
 def test_amounts_are_read_with_sign_symbol_and_thousands() -> None:
-    assert parse_usd(" -$1,204.50 ") == -1_204_500_000_000
+    assert parse_usd(" -$1,204.50 ") == parse_usd("−$1,204.50") == -1_204_500_000_000
     assert parse_usd(".5") == 500_000_000

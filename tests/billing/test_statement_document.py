@@ -118,6 +118,6 @@ def test_what_is_no_statement_is_refused(broken: dict[str, Any]) -> None:
 def test_amounts_are_written_with_the_digits_of_the_currency() -> None:
     assert minor_text(-5, 2) == "-0.05"
     assert minor_text(1204, 0) == "1204"
-    assert minor_for_people(-123_456_789, "EUR", 2) == "-1,234,567.89 EUR"
+    assert minor_for_people(-123_456_789, "EUR", 2) == "−1,234,567.89 EUR"
     assert minor_for_people(1_234_567, "JPY", 0) == "1,234,567 JPY"
     assert minor_for_people(1, "KWD", 3) == "0.001 KWD"

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from pypdf import PdfReader
 from billing.minor_units import minor_for_people
 from billing.statement_document import StatementDocument, from_json
 from billing.statement_files import file_name, write_csv, write_json
-from billing.statement_pdf import REPLACED_NOTE, write_pdf
+from billing.statement_pdf import REPLACED_NOTE, decimal_text, write_pdf
 from tests.make_statement import statement
 
 FORMULA = '=HYPERLINK("http://x.example","pay here")'
@@ -108,6 +109,14 @@ def test_what_the_font_does_not_know_is_replaced_and_the_reader_told() -> None:
     assert REPLACED_NOTE[:40] in text
     assert REPLACED_NOTE[:40] not in "".join(read_pages(write_pdf(statement(3))))
     assert "Gyor" in "".join(read_pages(write_pdf(statement(3, name="Győr"))))
+
+
+def test_amounts_below_zero_have_a_real_minus_on_paper_and_a_hyphen_in_files() -> None:
+    document = statement(3)
+    text = "".join(read_pages(write_pdf(document)))
+    assert "−1.00 EUR" in text and "-1.00" not in text
+    assert b"-1.00" in write_csv(document) and "−".encode() not in write_csv(document)
+    assert decimal_text(Decimal("-0.5")) == "−0.50", "also where the whole part is zero"
 
 
 def test_a_draft_says_so_and_has_no_number() -> None:

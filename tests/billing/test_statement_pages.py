@@ -225,7 +225,9 @@ def test_a_credit_note_over_units_is_worked_out_before_it_is_issued(tmp_path: Pa
     assert client.post(here, {**sent, "units-2": "100"}, follow=True).status_code == 200
     note = invoice.credit_notes.get()
     assert (note.total_minor, note.lines.get().quantity) == (-50, -100)
-    assert "-100" in text_of(client.get(reverse("statement", args=[note.pk])))
+    shown = text_of(client.get(reverse("statement", args=[note.pk])))
+    assert "−100" in shown and "−0.50" in shown and "-100" not in shown
+    assert "-100," in b"".join(client.get(reverse("statement-file", args=[note.pk, "csv"]))).decode()
     page = text_of(client.get(here))
     assert f"{line.quantity - 100:,}" in page
 
