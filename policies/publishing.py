@@ -21,6 +21,7 @@ from policies.draft_checks import list_condition_problems
 from policies.draft_checks import list_problems as list_problems  # what others ask before they publish
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
 from policies.models import (
+    ChangeEvent,
     Model,
     Policy,
     PolicyDraft,
@@ -68,6 +69,10 @@ class CanaryRunningError(ConfigurationError):
 
 class NothingToPublishError(ConfigurationError):
     """What should go live is what is live: a version that changes nothing, a new note alone, is not made."""
+
+
+class NeverLiveError(ConfigurationError):
+    """Nobody ever let this version serve all requests: it was tried as a canary."""
 
 
 @transaction.atomic
@@ -179,13 +184,18 @@ def roll_back(*, policy: Policy, number: int, actor: str) -> PolicyVersion:
     """Publish the document of version `number` again, as a new version; the draft follows it, a canary stops.
 
     Needs no approval: it is the way out of trouble, to what was published before. Raises NotFoundError when there is
-    no such version, PolicyError when its document is no longer sound, NothingToPublishError when its rules are live
-    and no canary runs beside them.
+    no such version, NeverLiveError when it was a canary alone, PolicyError when its document is no longer sound,
+    NothingToPublishError when its rules are live and no canary runs beside them.
     """
     row, draft = lock_policy(policy)
     older = PolicyVersion.objects.filter(policy=row, number=number).first()
     if older is None:
         raise NotFoundError(f"{row} has no version {number}")
+    if number in list_never_live(row):
+        raise NeverLiveError(
+            f"version {number} of {row} was never live: nobody decided that it serves all requests. Promote it while it"
+            " is the canary, or publish its rules as a draft"
+        )
     sound = check_publishable(older.document, row)
     if row.canary_version_id is None:
         refuse_what_is_live(
@@ -198,6 +208,23 @@ def roll_back(*, policy: Policy, number: int, actor: str) -> PolicyVersion:
     )
     make_live(row, version, actor=actor, action="roll_back")
     return version
+
+
+def list_never_live(policy: Policy) -> set[int]:
+    """The numbers of the versions that began as canaries and were not promoted, as the audit log tells."""
+    events = ChangeEvent.objects.filter(
+        object_type="policy", object_id=policy.pk, action__in=("start_canary", "promote_canary")
+    )
+    begun: set[int] = set()
+    promoted: set[int] = set()
+    for action, after in events.values_list("action", "after"):
+        if not after:
+            continue
+        if action == "start_canary":
+            begun.add(after["canary_version"])
+        else:
+            promoted.add(after["version"])
+    return begun - promoted
 
 
 def lock_policy(policy: Policy) -> tuple[Policy, PolicyDraft]:

@@ -7,6 +7,7 @@ Editing and publishing: policies/views/policy_editor.py and policy_publishing.py
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Any
 
 from django.db.models import Count, Q
@@ -19,6 +20,7 @@ from billing import reports
 from billing.backtest_words import ratio, signed_percent
 from billing.models import Backtest, BacktestState
 from billing.policy_traffic import PolicyTraffic, read_policy_traffic, read_version_traffic
+from policies import publishing
 from policies.approvals import find_pending
 from policies.differences import Difference, list_differences
 from policies.models import Deployment, Policy, PolicyVersion
@@ -63,6 +65,7 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
     )
     policy = get_object_or_404(policies, pk=pk)
     versions = list(policy.versions.all()[:VERSIONS_SHOWN])
+    never_live = publishing.list_never_live(policy)
     live = policy.live_version
     shown = live
     wanted = request.GET.get("version", "")
@@ -78,7 +81,15 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
     )
     context = {
         "policy": policy,
-        "versions": [(row, backtests.get(row.pk), _can_return(policy, row)) for row in versions],
+        "versions": [
+            (
+                row,
+                backtests.get(row.pk),
+                _state_of(policy, row, never_live),
+                _can_return(policy, row, never_live),
+            )
+            for row in versions
+        ],
         "shown": shown,
         "is_live": shown is not None and shown == live,
         "document": document,
@@ -91,7 +102,8 @@ def show_policy(request: HttpRequest, pk: int) -> HttpResponse:
         "draft_backtest": _find_draft_backtest(policy) if draft_changes else None,
         "against_live": [] if shown is None or live is None else list_differences(live.document, document),
         "changes_of_shown": _changes_of(versions, shown),
-        "can_roll_back": shown is not None and _can_return(policy, shown),
+        "state_of_shown": _state_of(policy, shown, never_live) if shown is not None else "",
+        "can_roll_back": shown is not None and _can_return(policy, shown, never_live),
         "opens_roll_back": request.GET.get("roll_back") == "1",
     }
     return render(request, "policies/detail.html", context)
@@ -117,10 +129,19 @@ def _sides(policy: Policy, now: dt.datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _can_return(policy: Policy, version: PolicyVersion) -> bool:
+def _state_of(policy: Policy, version: PolicyVersion, never_live: Collection[int]) -> str:
+    """What a version is now, in the words of its badge; "" for one that was live before."""
+    if version.pk == policy.live_version_id:
+        return "live"
+    if version.pk == policy.canary_version_id:
+        return "canary"
+    return "stopped canary" if version.number in never_live else ""
+
+
+def _can_return(policy: Policy, version: PolicyVersion, never_live: Collection[int]) -> bool:
     """Say whether rolling back to a version would change what serves: its rules are others, or a canary ends."""
     live = policy.live_version
-    if live is None or version.pk in (live.pk, policy.canary_version_id):
+    if live is None or version.pk == live.pk or version.number in never_live:
         return False
     return policy.canary_version_id is not None or bool(list_differences(live.document, version.document))
 

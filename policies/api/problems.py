@@ -30,6 +30,7 @@ from policies.errors import (
 from policies.publishing import (
     ApprovalNeededError,
     CanaryRunningError,
+    NeverLiveError,
     NothingToPublishError,
     PolicyError,
 )
@@ -91,6 +92,12 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
             409,
             "This is what is live",
             "Change the draft first; a version that changes nothing is not made.",
+        ),
+        ProblemType(
+            "never-live",
+            409,
+            "This version was never live",
+            "Promote the canary while it runs, or save its document as the draft and publish that.",
         ),
         ProblemType(
             "canary-running",
@@ -160,6 +167,7 @@ _SLUGS: dict[type[ConfigurationError], str] = {
     ApprovalNeededError: "approval-needed",
     CanaryRunningError: "canary-running",
     NothingToPublishError: "nothing-to-publish",
+    NeverLiveError: "never-live",
 }
 
 

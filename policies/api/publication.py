@@ -84,7 +84,7 @@ class RollBackView(PublicationView):
         """Publish an older document again, as a new version; the draft follows it, a canary stops.
 
         Needs no approval: it is the way out of trouble. Rolling back to what is live answers 409
-        `nothing-to-publish`.
+        `nothing-to-publish`, to a canary that was never promoted 409 `never-live`.
         """
         policy = self.find_row()
         number = self.read_body()["version"]
