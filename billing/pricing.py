@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from billing.models import Price
 from billing.pricebook import PriceError, parse_rates
-from billing.sale_terms import check_begin, hold_terms
+from billing.sale_terms import after_recorded, check_begin, hold_terms
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
 from policies.models import Deployment, Tenant
@@ -47,6 +47,12 @@ def add_price(
     if book == Price.Book.SALE:
         hold_terms(exclusively=True)  # it begins now at the earliest: no record may miss it
     since = effective_from or timezone.now()
+    if book == Price.Book.SALE:
+        now = timezone.now()
+        is_ahead = since > now
+        begins = after_recorded(since if is_ahead else None, tenant=tenant, now=now)
+        # Dated back, it says so, and counts from when it was added.
+        since = begins if begins > now else since
     same = Price.objects.filter(deployment=deployment, book=book, tenant=tenant, effective_from=since)
     if same.exists():
         raise NameTakenError(f"{deployment} already has a {book} price that begins at {since.isoformat()}")

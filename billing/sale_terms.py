@@ -5,7 +5,8 @@ The only writer of terms.
 
 Terms begin now or later, before only where nothing is recorded since: what is recorded keeps its charge, so that
 recorded charges can be computed again from the terms that are there. For that, ingestion holds a lock, which adding
-waits for (`hold_terms`). A price of the book `sale` that is dated back counts from the moment it was added.
+waits for (`hold_terms`), and terms begin after the requests that are recorded already because a gateway's clock is
+ahead. A price of the book `sale` that is dated back counts from the moment it was added.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from decimal import Decimal
 from typing import Final
 
 from django.db import connection, transaction
+from django.db.models import Max
 from django.utils import timezone
 
 from billing.charging import FACTOR_SCALE
@@ -23,6 +25,7 @@ from billing.models import MeterByDay, Price, RequestRecord, SaleTerm, UsageByDa
 from billing.models.sale import MAX_FACTOR
 from billing.pricebook import PriceVersion, parse_rates
 from billing.rating import METERS
+from billing.request_times import first_id_of
 from billing.sale_book import SaleBook, SaleEntry, SaleScope
 from policies import changes
 from policies.errors import InvalidValueError, NameTakenError
@@ -36,6 +39,11 @@ INSTEAD: Final = (
     "what was too much is given back by a credit note over the month's statement, or before that as promotional"
     " credit"
 )
+
+
+# Requests further ahead than this are of a clock that is no clock: they keep no terms waiting.
+MOST_AHEAD: Final = dt.timedelta(days=1)
+_SHORTEST: Final = dt.timedelta(milliseconds=1)  # request ids know no less
 
 
 def hold_terms(*, exclusively: bool = False) -> None:
@@ -159,6 +167,35 @@ def check_begin(effective_from: dt.datetime | None, *, now: dt.datetime) -> dt.d
     return effective_from
 
 
+def after_recorded(
+    effective_from: dt.datetime | None, *, tenant: Tenant | None, now: dt.datetime
+) -> dt.datetime:
+    """When terms that are wanted for a time (None: now) can begin. Raises InvalidValueError for the past.
+
+    Where a gateway's clock is ahead, requests from after now can be recorded: those keep their charge, too. Hold the
+    terms exclusively.
+    """
+    begins = check_begin(effective_from, now=now)
+    ahead = RequestRecord.objects.filter(
+        pk__gte=first_id_of(begins), started_at__gte=begins, started_at__lt=now + MOST_AHEAD
+    )
+    if tenant is not None:
+        ahead = ahead.filter(tenant=tenant)
+    newest = ahead.order_by().aggregate(newest=Max("started_at"))["newest"]
+    if newest is None:
+        return begins
+    if effective_from is not None:
+        raise InvalidValueError(
+            {
+                "effective_from": [
+                    f"a request that says it began at {newest:%Y-%m-%d %H:%M:%S} UTC is recorded already, as the"
+                    " clock of its gateway is ahead: terms begin after it"
+                ]
+            }
+        )
+    return newest + _SHORTEST
+
+
 def _add(
     tenant: Tenant | None,
     model: Model | None,
@@ -183,7 +220,7 @@ def _add(
                 {"at": [f"requests since then are recorded, and keep what they were charged; {INSTEAD}"]}
             )
         now = at
-    begins = check_begin(effective_from, now=now)
+    begins = after_recorded(effective_from, tenant=tenant, now=now)
     scope = SaleScope(
         tenant.pk if tenant else None,
         model.pk if model else None,

@@ -108,6 +108,31 @@ def test_an_own_price_is_charged_from_when_it_was_added_and_can_be_ended(tmp_pat
     assert differences() == []
 
 
+def test_terms_begin_after_requests_that_a_clock_ahead_recorded_so_that_charges_can_be_proved(
+    tmp_path: Path,
+) -> None:
+    acme, other = make.world("acme"), make.world("other")
+    factor("1.2", tenant=acme.tenant)
+    ahead = later(0.5).replace(microsecond=123_000)
+    make.ingest(tmp_path, [*lines(acme, ahead), *lines(other, later(48))], worker="a")
+    assert factor("1.5", tenant=acme.tenant).effective_from == ahead + dt.timedelta(milliseconds=1)
+    price = pricing.add_price(
+        deployment=acme.deployment, tenant=acme.tenant, rates=make.RATES, actor="fiona", book="sale"
+    )
+    assert price.effective_from == ahead + dt.timedelta(milliseconds=1)
+    for begins in (later(0.25), ahead):
+        with pytest.raises(InvalidValueError, match="the clock of its gateway is ahead"):
+            factor("1.3", tenant=acme.tenant, model=acme.deployment.model, effective_from=begins)
+        with pytest.raises(InvalidValueError, match="the clock of its gateway is ahead"):
+            pricing.add_own_price(
+                deployment=acme.deployment, tenant=None, rates=make.RATES, actor="x", effective_from=begins
+            )
+    # Whom no such request is of has terms from now on, and a clock that is days ahead keeps nobody waiting.
+    assert factor("1.4", tenant=other.tenant).effective_from < later(0.1)
+    make.ingest(tmp_path, [*lines(acme, later(1)), *lines(other, later(0.2))], worker="b")
+    assert [one[0] for one in differences()] == ["request charge"]  # that of the days ahead, as is known
+
+
 def test_wrong_terms_are_refused_and_none_is_ever_changed(tmp_path: Path) -> None:
     world = make.world()
     for text in ("-0.1", "NaN", "Infinity", "100.000001", "1.2345678"):
