@@ -15,6 +15,7 @@ TIMING := import ensurepip, sys, time, venv; sys.exit(1) if sys.version_info < (
   print(round(min(times) * 1e9 * (0.85 if sys.argv[1] == "python3" else 1)), sys.argv[1])
 VENV := .venv
 BIN := $(VENV)/bin
+ENVIRONMENT := $(BIN)/python $(BIN)/pip
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 TEST_PROCESSES ?= 2
@@ -70,27 +71,34 @@ check: $(DEVELOPMENT)
 	@folder=$$(mktemp -d); POINTSMAN_DATA_DIR=$$folder $(BIN)/python -W ignore::RuntimeWarning \
 	  manage.py makemigrations --check --dry-run; status=$$?; rm -rf $$folder; exit $$status
 
-# A hash of the lock file, not its date, decides: a fresh clone or a switched branch installs exactly what it needs.
-$(VENV)/bin/python:
+# pip comes last into a new environment: one that was broken off, or made without python3-venv, is made anew.
+$(ENVIRONMENT):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Pointsman needs Python 3.11 or later, and \`$(PYTHON)\` is not. Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	@echo "making $(VENV) with $(PYTHON) ($$($(PYTHON) --version))"
-	@$(PYTHON) -m venv $(VENV) || { \
-	  echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(ALONE) 'test -e $(BIN)/pip && test -e $(BIN)/python && exit 0; \
+	  echo "making $(VENV) with $(PYTHON) ($$($(PYTHON) --version))"; $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "Python'"'"'s venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }'
 
-$(RUNTIME): requirements.lock | $(VENV)/bin/python
+$(RUNTIME): requirements.lock | $(ENVIRONMENT)
 	$(call install,requirements.lock,$@)
 
-$(DEVELOPMENT): requirements-dev.lock | $(VENV)/bin/python
+$(DEVELOPMENT): requirements-dev.lock | $(ENVIRONMENT)
 	$(call install,requirements-dev.lock,$@)
 	@# The development lock holds the runtime's packages too.
 	@sha256sum requirements.lock > $(RUNTIME)
 
+# A hash of the lock file, not its date, decides: a fresh clone or a switched branch installs exactly what it needs.
 define install
-	@sha256sum --check --status $(2) 2>/dev/null || { echo "installing $(1) …"; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1); }
+	@$(ALONE) 'sha256sum --check --status $(2) 2>/dev/null && exit 0; echo "installing $(1) …"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1) || { \
+	  echo "The packages could not be installed; pip says why above. It needs to reach a package index: its settings" \
+	    "(pip config list, PIP_INDEX_URL, HTTPS_PROXY) count here. The next make goes on from here." >&2; exit 1; }'
 	@sha256sum $(1) > $(2)
 endef
+
+# Two makes at once, in two terminals, do not install into one environment at a time: the second waits, and finds it done.
+ALONE = $(PYTHON) -c 'import fcntl, os, sys; lock = os.open("Makefile", os.O_RDONLY); \
+  os.set_inheritable(lock, True); fcntl.flock(lock, fcntl.LOCK_EX); os.execvp("sh", ["sh", "-c", sys.argv[1]])'
 
 UV = $(shell command -v uv || echo $(BIN)/uv)
 COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

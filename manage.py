@@ -14,8 +14,13 @@ def main() -> None:
         from gateway.compiled import use_compiled
 
         use_compiled()
-    from django.core.management import execute_from_command_line
-
+    try:
+        from django.core.management import execute_from_command_line
+    except ModuleNotFoundError:
+        sys.exit(
+            f"Django is not installed for {sys.executable}. Commands run as `.venv/bin/python manage.py …`, and "
+            "`make run` installs what they need (`make clean` first, when the system's Python has changed)."
+        )
     try:
         execute_from_command_line(sys.argv)
         sys.stdout.flush()
