@@ -10,7 +10,7 @@ import yaml
 from django.conf import settings
 
 from gateway.api_reference import Member, Operation, read_reference
-from tests.console_people import finance, viewer
+from tests.console_people import finance, operator, viewer
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,9 @@ def test_what_refers_to_itself_ends() -> None:
 @pytest.mark.django_db
 def test_the_pages_lead_from_the_list_to_an_operation() -> None:
     page = finance().get("/api/v1/docs").content.decode()
+    for client in (operator(), finance(), viewer()):
+        home = client.get("/").content.decode()
+        assert 'href="/api/v1/docs"' in home, "whoever may read it finds it in the menu"
     assert 'href="/api/v1/docs/rate-limits#change_rate_limit"' in page
     assert "/management-tokens" not in page, "only who may issue tokens is led there"
     group = viewer().get("/api/v1/docs/rate-limits").content.decode()
