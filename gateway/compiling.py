@@ -189,10 +189,14 @@ def build_into(work: Path) -> None:
     command.run()
     library = work / "lib"
     suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
+    modules = {name: name.replace(".", "/") + suffix for name in HOT_MODULES}
+    if lost := [file for file in modules.values() if not (library / file).is_file()]:
+        # Something cleared the scratch folder meanwhile. A worker must not find half a build.
+        raise RuntimeError(f"not everything was built: {', '.join(lost)}")
     manifest = {
         "interpreter": interpreter(),
         "sources": sources,
-        "modules": {name: name.replace(".", "/") + suffix for name in HOT_MODULES},
+        "modules": modules,
         "libraries": [path.name.removesuffix(suffix) for path in sorted(library.glob(f"*{suffix}"))],
     }
     (library / MANIFEST).write_text(json.dumps(manifest, indent=1))
