@@ -28,6 +28,7 @@ from gateway.compiled import use_compiled  # noqa: E402  (before the project is 
 if os.environ.get("TESTS_COMPILED") and not use_compiled():
     raise RuntimeError("no compiled hot path fits these sources: make test-compiled")
 
+import hypothesis  # noqa: E402
 from django.conf import settings  # noqa: E402  (reads the environment made above)
 
 from gateway import embedded  # noqa: E402
@@ -39,6 +40,12 @@ LONGEST = ("tests/journeys/", "tests/browser/", "test_ingest_killed", "test_benc
 def pytest_configure(config: object) -> None:
     # Half a second a password is for guessers. Tests that start processes of their own get the real hasher.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # A busy machine is no finding: how long an example takes, or the first one of a fresh clone, says nothing.
+    # Hypothesis sets that by itself where CI=true, with the same examples every time; that stays.
+    present = hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name())
+    patience = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+    hypothesis.settings.register_profile("patient", present, **patience)
+    hypothesis.settings.load_profile("patient")
     # The kernel ends the server when this process is killed: no PostgreSQL is left behind.
     # TESTS_WITH_FSYNC=1: with the settings of a real installation, for measurements.
     embedded.start(DATA_DIR, is_for_tests=not os.environ.get("TESTS_WITH_FSYNC"), dies_with_us=True)
