@@ -201,17 +201,22 @@ def parse_rates(raw: Mapping[str, object]) -> dict[str, Decimal]:
         if isinstance(text, bool) or not isinstance(text, (str, int, Decimal)):
             raise PriceError(f'{name}: write the number as a text, for example "0.05"')
         try:
-            value = Decimal(text)
+            value = Decimal(_plain(text))
         except InvalidOperation:
             raise PriceError(f"{name}: {text!r} is not a number") from None
         if not value.is_finite() or not 0 <= value <= MAX_RATE:
             raise PriceError(f"{name}: {text!r} is outside 0 to {MAX_RATE} USD")
-        rates[name] = value
+        rates[name] = value.copy_abs()  # nothing less is nothing
     if not rates:
         raise PriceError("a price states at least one rate")
     if not is_plain:
         _check_limited(rates)
     return rates
+
+
+def _plain(text: str | int | Decimal) -> str | int | Decimal:
+    """Python reads 1_0 as ten, and digits of every script; people who write that mean something else, or mistype."""
+    return "" if isinstance(text, str) and ("_" in text or not text.isascii()) else text
 
 
 def _check_limited(rates: Mapping[str, Decimal]) -> None:

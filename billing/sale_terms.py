@@ -181,7 +181,7 @@ def after_recorded(
     )
     if tenant is not None:
         ahead = ahead.filter(tenant=tenant)
-    newest = ahead.order_by().aggregate(newest=Max("started_at"))["newest"]
+    newest: dt.datetime | None = ahead.order_by().aggregate(newest=Max("started_at"))["newest"]
     if newest is None:
         return begins
     if effective_from is not None:

@@ -80,11 +80,12 @@ def read_question(query: Mapping[str, str]) -> Question:
 
 
 def read_month(text: str) -> dt.date | None:
-    """Read "2026-10"; None when it is no month."""
+    """Read "2026-10"; None when it is no month, or one of years that nothing here is of."""
     try:
-        return dt.datetime.strptime(text, "%Y-%m").replace(tzinfo=dt.UTC).date()
+        month = dt.datetime.strptime(text, "%Y-%m").replace(tzinfo=dt.UTC).date()
     except ValueError:
         return None
+    return month if 2000 <= month.year <= 2999 else None
 
 
 def filter_statements(question: Question) -> QuerySet[Invoice]:

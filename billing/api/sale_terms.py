@@ -30,6 +30,19 @@ from policies.api.resources import (
 from policies.models import Deployment, Model, Tenant
 
 
+class FactorField(serializers.DecimalField):
+    """A factor written as a text: a JSON number would be a float somewhere on its way, and no text is not null."""
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        if (
+            data is not None
+            and data is not serializers.empty
+            and not (isinstance(data, str) and data.strip())
+        ):
+            raise serializers.ValidationError('Write the number as a text, for example "1.2".')
+        return super().validate_empty_values(data)
+
+
 class SaleTermSerializer(StrictSerializer):
     """What a tenant is charged, as a multiple of the cost, until the next term of the same scope begins."""
 
@@ -38,7 +51,7 @@ class SaleTermSerializer(StrictSerializer):
     model_id = row_id(required=False, allow_null=True, help_text="Missing: all models.")
     deployment_id = row_id(required=False, allow_null=True, help_text="One deployment instead of a model.")
     meter = serializers.ChoiceField(choices=["", *METERS], required=False, help_text="Empty: all meters.")
-    factor = serializers.DecimalField(
+    factor = FactorField(
         max_digits=9,
         decimal_places=6,
         min_value=Decimal(0),

@@ -6,7 +6,7 @@ Reads: invoice, period_closing. Writes: nothing itself, calls `billing.invoicing
 
 from __future__ import annotations
 
-import datetime as dt
+from collections import Counter
 from typing import Any
 
 from django.db.models import QuerySet
@@ -18,6 +18,7 @@ from rest_framework.response import Response
 from billing import closing, invoicing
 from billing.credit_notes import write_credit_note
 from billing.models import Invoice, InvoiceKind, InvoiceState, PeriodClosing
+from billing.statement_listing import read_month
 from billing.views.closing import ask_a_worker
 from policies.api.access import ISSUE_STATEMENTS, READ, Operation
 from policies.api.resources import (
@@ -36,11 +37,10 @@ class MonthField(serializers.CharField):
     """A month written as 2025-10; inside, its first day."""
 
     def to_internal_value(self, data: Any) -> Any:
-        text = super().to_internal_value(data)
-        try:
-            return dt.datetime.strptime(text, "%Y-%m").replace(tzinfo=dt.UTC).date()
-        except ValueError:
-            raise serializers.ValidationError("Write the month like 2025-10.") from None
+        month = read_month(super().to_internal_value(data))
+        if month is None:
+            raise serializers.ValidationError("Write the month like 2025-10.")
+        return month
 
     def to_representation(self, value: Any) -> str:
         return f"{value:%Y-%m}"
@@ -171,6 +171,13 @@ class CreditNoteSerializer(ReasonSerializer):
         required=False,
         help_text="Of these lines, which stand in positions too where that is given, only so much.",
     )
+
+    def validate_parts(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each line once: nobody knows which of two amounts is meant, or whether both are."""
+        counted = Counter(part["position"] for part in parts)
+        if twice := sorted(position for position, count in counted.items() if count > 1):
+            raise serializers.ValidationError(f"Line {twice[0]} is named twice.")
+        return parts
 
 
 class StatementFilters(Filters):

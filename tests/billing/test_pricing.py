@@ -43,7 +43,7 @@ def test_rates_are_stored_as_plain_decimal_texts() -> None:
     assert canonical_rates({"input_usd_per_mtok": "1E+2"}) == {"input_usd_per_mtok": "100"}
 
 
-@pytest.mark.parametrize("rate", ["NaN", "-1", "Infinity", "free", 0.1, True, None, "1e7"])
+@pytest.mark.parametrize("rate", ["NaN", "-1", "Infinity", "free", 0.1, True, None, "1e7", "1_0", "١٢"])
 def test_a_wrong_rate_is_refused_by_name_and_nothing_is_written(rate: object) -> None:
     with pytest.raises(InvalidValueError, match="input_usd_per_mtok"):
         add_price(deployment=make_deployment(), rates={"input_usd_per_mtok": rate}, actor=ACTOR)

@@ -15,7 +15,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from billing import invoicing
+from billing import invoicing, statement_listing
 from billing.drafting import last_day_of, list_billed_tenants
 from billing.issued_pdfs import find_pdf
 from billing.minor_units import minor_for_people
@@ -99,7 +99,7 @@ class Command(BaseCommand):
 
 def read_month(text: str) -> dt.date:
     """The first day of a month that is written as 2025-10."""
-    try:
-        return dt.datetime.strptime(text, "%Y-%m").replace(tzinfo=dt.UTC).date()
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r}: write the month like 2025-10") from None
+    month = statement_listing.read_month(text)
+    if month is None:
+        raise ArgumentTypeError(f"{text!r}: write the month like 2025-10")
+    return month

@@ -33,6 +33,7 @@ def test_wrong_terms_are_refused_with_their_place() -> None:
     caller = caller_with("prices")
     for body, place in (
         ({"factor": "-1"}, "factor"), ({"factor": "NaN"}, "factor"), ({"factor": "101"}, "factor"),
+        ({"factor": ""}, "factor"), ({"factor": 1.5}, "factor"), ({"factor": 2}, "factor"),
         ({"factor": "1", "tenant_id": 77_777}, "tenant_id"), ({"factor": "1", "meter": "tokens"}, "meter"),
         ({"factor": "1", "effective_from": "2020-01-01T00:00:00Z"}, "effective_from"), ({}, "factor"),
     ):  # fmt: skip

@@ -49,8 +49,9 @@ def test_a_month_is_previewed_closed_and_its_statement_paid(tmp_path: Path, call
     part = caller.send("POST", f"statements/{row['id']}/credit-notes", noted)
     assert [line["quantity"] for line in part.json()["document"]["lines"]] == [-50, None]
     assert part.json()["total_minor"] == -(25 + 7)
-    for wrong in ({"position": 2}, {"position": 2, "quantity": 1, "amount_minor": 1}):
-        refused = caller.send("POST", f"statements/{row['id']}/credit-notes", {**noted, "parts": [wrong]})
+    one_unit = {"position": 2, "quantity": 1}
+    for wrong in ([{"position": 2}], [{**one_unit, "amount_minor": 1}], [one_unit, one_unit]):
+        refused = caller.send("POST", f"statements/{row['id']}/credit-notes", {**noted, "parts": wrong})
         problem_of(refused, 422, "invalid-value")
     paid = caller.send("POST", f"statements/{row['id']}/pay", {"reference": "bank 17"})
     assert (paid.json()["state"], paid.json()["payment_reference"]) == ("paid", "bank 17")
@@ -68,8 +69,10 @@ def test_a_statement_is_drafted_reviewed_and_not_issued_before_its_month_is_clos
     problem_of(caller.send("POST", f"{here}/issue"), 409, "refused")
     assert caller.send("POST", f"{here}/review").json()["state"] == "reviewed"
     assert "not closed" in problem_of(caller.send("POST", f"{here}/issue"), 409, "refused")["detail"]
-    wrong = caller.send("POST", "statements", {"tenant_id": world.tenant.pk, "month": "2025-13"})
-    assert places(problem_of(wrong, 422, "invalid-value")) == ["month"]
+    for month in ("2025-13", "9999-12", "0001-01"):
+        wrong = caller.send("POST", "statements", {"tenant_id": world.tenant.pk, "month": month})
+        assert places(problem_of(wrong, 422, "invalid-value")) == ["month"]
+        problem_of(caller.send("POST", "closings", {"month": month}), 422, "invalid-value")
     empty = caller.send("POST", "statements", {"tenant_id": world.tenant.pk, "month": "2025-01"})
     assert places(problem_of(empty, 422, "invalid-value")) == ["month"]
     future = caller.send("POST", "closings", {"month": "2199-01"})
