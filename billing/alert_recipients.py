@@ -83,8 +83,9 @@ def change_recipient(
 
     Raises InvalidValueError, and NameTakenError when the address hears of the same already.
     """
-    _hold_recipients_of(recipient.tenant)
+    # The row first, as the console's form has it already.
     row = AlertRecipient.objects.select_for_update(of=("self",)).get(pk=recipient.pk)
+    _hold_recipients_of(row.tenant)
     before = _fields(row)
     row.address = row.address if address is None else address.strip()
     is_private = row.allow_private_network if allow_private_network is None else allow_private_network

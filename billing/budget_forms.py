@@ -183,3 +183,36 @@ class RecipientForm(ConsoleForm):
 
     def clean_allow_private_network(self) -> bool:
         return self._may_allow_private and self.cleaned_data["allow_private_network"]
+
+
+class RecipientChangeForm(ConsoleForm):
+    """What of a recipient can change; only webhooks have a network and a secret."""
+
+    address = forms.CharField(max_length=500, help_text="What waits to be sent goes there too.")
+    allow_private_network = forms.BooleanField(
+        required=False,
+        label="Allow http and private addresses",
+        help_text="For a webhook in this network.",
+    )
+    secret = forms.CharField(
+        max_length=200,
+        required=False,
+        label="Another secret",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="whsec_ and 24 to 64 bytes in base64, of the receiver's own: signs from the next message on."
+        " Left empty, the secret stays.",
+    )
+
+    def __init__(self, *args: Any, is_webhook: bool, may_allow_private: bool, **kwargs: Any) -> None:
+        self._left_out = {
+            *(() if is_webhook else ("secret",)),
+            *(() if is_webhook and may_allow_private else ("allow_private_network",)),
+        }
+        super().__init__(*args, **kwargs)
+        for name in self._left_out:
+            del self.fields[name]
+
+    def clean(self) -> dict[str, Any]:
+        # What was sent is checked by the base class before fields are left out: what was not shown is not believed.
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        return {name: value for name, value in data.items() if name not in self._left_out}

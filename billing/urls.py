@@ -49,6 +49,7 @@ urlpatterns = [
     path("budgets/new", budgets.create_budget, name="budget-new"),
     path("budgets/alerts", budget_alerts.show_alerts, name="budget-alerts"),
     path("budgets/recipients/new", budget_alerts.add_recipient, name="budget-recipient-new"),
+    path("budgets/recipients/<int:pk>/edit", budget_alerts.change_recipient, name="budget-recipient-edit"),
     path("budgets/recipients/<int:pk>/test", budget_alerts.send_test, name="budget-recipient-test"),
     path(
         "budgets/recipients/<int:pk>/delete", budget_alerts.remove_recipient, name="budget-recipient-delete"

@@ -10,6 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from celery import current_app
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -20,12 +22,19 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from kombu.exceptions import OperationalError
 
 from billing import alert_deliveries, alert_recipients
-from billing.budget_forms import RecipientForm
+from billing.budget_forms import RecipientChangeForm, RecipientForm
 from billing.budget_standing import OWNERS
 from billing.models import AlertDelivery, AlertRecipient, Budget, BudgetAlert
 from billing.notifying import is_mail_set_up
 from policies.permissions import Ability, actor_name, may, needs
-from policies.views.answering import is_confirmed, posted, run_and_return, show_form
+from policies.views.answering import (
+    edits_a_row,
+    is_confirmed,
+    posted,
+    rows_to_edit,
+    run_and_return,
+    show_form,
+)
 
 DELIVERY_TASK = "gateway.tasks.deliver_alerts"
 RECIPIENTS_SHOWN = 200
@@ -41,7 +50,10 @@ def show_alerts(request: HttpRequest) -> HttpResponse:
     deliveries = AlertDelivery.objects.select_related("recipient").order_by("-created_at", "id")
     shown = list(recipients.order_by("tenant__name", "budget_id", "address")[:RECIPIENTS_SHOWN])
     context = {
-        "rows": [{"recipient": row, "dialog": f"remove-{row.pk}"} for row in shown],
+        "rows": [
+            {"recipient": row, "dialog": f"remove-{row.pk}", "may_change": _may_change(request, row)}
+            for row in shown
+        ],
         "alerts": list_history(BudgetAlert.objects.all(), limit=ALERTS_SHOWN),
         "deliveries": deliveries[:DELIVERIES_SHOWN],
         "is_mail_set_up": is_mail_set_up(),
@@ -105,6 +117,44 @@ def add_recipient(request: HttpRequest) -> HttpResponse:
             else " Mail is not set up on this installation (EMAIL_URL): mails stand in its log."
         ),
     )
+
+
+@needs(Ability.SET_BUDGETS)
+@edits_a_row
+def change_recipient(request: HttpRequest, pk: int) -> HttpResponse:
+    """Change an address, a webhook's network or its secret."""
+    rows = AlertRecipient.objects.select_related("tenant", *(f"budget__{name}" for name in OWNERS))
+    recipient = get_object_or_404(rows_to_edit(request, rows), pk=pk)
+    if not _may_change(request, recipient):
+        raise PermissionDenied("change a webhook that may be in a private network")
+    stored = {"address": recipient.address, "allow_private_network": recipient.allow_private_network}
+    form = RecipientChangeForm(
+        posted(request),
+        stored=stored,
+        is_webhook=recipient.channel == AlertRecipient.Channel.WEBHOOK,
+        may_allow_private=may(request.user, Ability.CONFIGURE),
+    )
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        changed = form.run(
+            lambda: alert_recipients.change_recipient(recipient=recipient, actor=actor_name(request), **data)
+        )
+        if changed is not None:
+            messages.success(request, f"{changed.address} is changed.")
+            return redirect("budget-alerts")
+    return show_form(
+        request,
+        form,
+        title=f"Change {recipient.address}",
+        back=("Alerts", reverse("budget-alerts")),
+        intro="Hears of what it heard of before. For other budgets, or another way, add a recipient.",
+    )
+
+
+def _may_change(request: HttpRequest, recipient: AlertRecipient) -> bool:
+    """Who may reach into the network of the gateway is who sets up providers."""
+    ability = Ability.CONFIGURE if recipient.allow_private_network else Ability.SET_BUDGETS
+    return may(request.user, ability)
 
 
 @needs(Ability.SET_BUDGETS)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core import mail
 from django.utils import timezone
 
 from billing import alerting, budgets, leasing
+from billing.alert_recipients import add_recipient
 from billing.models import AlertDelivery, AlertRecipient, Budget, BudgetWindow
 from gateway.tasks import notice_budgets
+from policies.credentials import decrypt_credential
+from policies.models import ChangeEvent
 from policies.permissions import Role
 from tests.console_people import client_of, finance, operator
 from tests.make import ingest, request_lines, world
@@ -19,6 +23,7 @@ from tests.make import ingest, request_lines, world
 pytestmark = pytest.mark.django_db
 
 USD = 1_000_000_000
+SECRET = "whsec_" + "bm90IGEgc2VjcmV0" * 3
 
 
 def test_a_budget_is_made_for_a_key_and_shows_what_it_has_spent(tmp_path: Path) -> None:
@@ -150,6 +155,44 @@ def test_a_webhooks_secret_is_shown_once_and_only_operators_open_private_network
     page = finance().get("/budgets/alerts").text
     assert "http://10.0.0.5/hook" in page
     assert "whsec_" not in page
+
+
+def test_a_recipient_is_changed_and_keeps_what_was_not_shown() -> None:
+    tenant = world().tenant
+    add = {"tenant": tenant, "actor": "a test"}
+    mailed, _ = add_recipient(channel="email", address="fin@example.com", **add)
+    hook, _ = add_recipient(channel="webhook", address="https://hooks.example.com/a", **add)
+    private, _ = add_recipient(
+        channel="webhook", address="http://10.0.0.5/a", allow_private_network=True, **add
+    )
+    browser, here = finance(), "/budgets/recipients/{}/edit".format
+    page = browser.get(here(mailed.pk)).text
+    assert ('value="fin@example.com"' in page, "Another secret" in page) == (True, False)
+    sent = {"allow_private_network": "on", "secret": SECRET}
+
+    def send(row: AlertRecipient, address: str, **more: str) -> Any:
+        seen = browser.get(here(row.pk)).context["form"]["seen"].value()
+        return browser.post(here(row.pk), {"address": address, "seen": seen, **more})
+
+    assert send(mailed, "cfo@example.com", **sent)["Location"] == "/budgets/alerts"
+    assert "one e-mail address" in send(mailed, hook.address).text
+    assert send(hook, "https://hooks.example.com/b", **sent).status_code == 302
+    assert send(hook, "http://10.0.0.6/b", **sent).status_code == 422, "the network is for operators"
+    assert "whsec_" in send(hook, "https://hooks.example.com/b", secret="short").text
+    for row in (mailed, hook):
+        row.refresh_from_db()
+        assert not row.allow_private_network
+    assert (mailed.address, mailed.secret_ciphertext) == ("cfo@example.com", "")
+    assert hook.address == "https://hooks.example.com/b"
+    assert decrypt_credential(hook.secret_ciphertext) == SECRET
+    change = ChangeEvent.objects.filter(object_type="alert_recipient", action="change").latest("id")
+    assert (change.object_name, SECRET in str(change.after)) == (hook.address, False)
+    assert browser.get(here(private.pk)).status_code == 403
+    assert browser.post(here(private.pk), {"address": "http://10.0.0.6/b"}).status_code == 403
+    assert here(private.pk) not in browser.get("/budgets/alerts").text
+    browser = operator()
+    assert send(private, "http://10.0.0.6/b", allow_private_network="on").status_code == 302
+    assert AlertRecipient.objects.filter(address="http://10.0.0.6/b", allow_private_network=True).exists()
 
 
 def test_the_home_page_says_which_budget_will_be_exceeded() -> None:

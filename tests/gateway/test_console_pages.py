@@ -37,6 +37,7 @@ from billing.evaluation_lines import Case
 from billing.evaluation_runs import finish_run, record_answer, start_run
 from billing.evaluation_sets import create_set
 from billing.models import (
+    AlertRecipient,
     Backtest,
     Budget,
     BudgetWindow,
@@ -73,7 +74,7 @@ CEILINGS = {
     "policy-new": 8, "policy-about": 10, "policy-edit": 14, "policy-publish": 16, "policy-try": 12,
     "spend": 15, "spend-keys": 15, "spend-savings": 15,
     "budgets": 9, "budget": 15, "budget-new": 11, "budget-edit": 8,
-    "budget-alerts": 10, "budget-recipient-new": 8,
+    "budget-alerts": 10, "budget-recipient-new": 8, "budget-recipient-edit": 7,
     "statements": 18, "statement": 12, "statement-new": 13, "statement-close": 18, "statement-credit": 8,
     "sale-terms": 12, "sale-term-new": 12, "sale-price-new": 9, "end-sale-terms": 8,
     "prices": 11, "unpriced": 18, "price-proposal": 10, "price-proposal-new": 8,
@@ -103,6 +104,7 @@ ABILITY_OF = {
     "budget-new": Ability.SET_BUDGETS,
     "budget-edit": Ability.SET_BUDGETS,
     "budget-recipient-new": Ability.SET_BUDGETS,
+    "budget-recipient-edit": Ability.SET_BUDGETS,
     **dict.fromkeys(["credit-new", "credit-refund", "credit-expire", "billing-profile"], Ability.SET_BILLING),
     **dict.fromkeys(["issuer-details", "exchange-rate-new"], Ability.SET_BILLING),
     "saved-view-new": Ability.READ,
@@ -191,6 +193,9 @@ def filled(tmp_path: Path) -> Filled:
             addresses[name] = reverse(name, args=[pks[kind]])
     addresses["api-reference-group"] = reverse("api-reference-group", args=["rate-limits"])
     addresses["spend-savings"] = reverse("spend-savings")
+    addresses["budget-recipient-edit"] = reverse(
+        "budget-recipient-edit", args=[AlertRecipient.objects.get().pk]
+    )
     addresses["statement-close"] = reverse("statement-close", args=[f"{timezone.now():%Y-%m}"])
     addresses["find"] += "?q=smol"
     addresses |= _saved(world)

@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.urls import URLPattern, resolve, reverse
 
+from billing.alert_recipients import add_recipient, change_recipient
 from billing.billing_profiles import change_profile
 from billing.budgets import change_budget, create_budget
 from billing.models import Budget, SavedView
@@ -40,6 +41,7 @@ def list_edits(world: make.World, view: SavedView) -> list[Edit]:
     """One of every form of the console and the back office over a row that several people may edit."""
     tenant, deployment, policy = world.tenant, world.deployment, world.policy
     budget = create_budget(tenant=tenant, window=Budget.Window.DAY, limit_nanousd=10**9, actor="a test")
+    recipient, _ = add_recipient(tenant=tenant, channel="email", address="fin@example.com", actor="a test")
     limit = set_rate_limit(owner=tenant, actor="a test", concurrent=5)
     assert limit is not None
 
@@ -81,6 +83,11 @@ def list_edits(world: make.World, view: SavedView) -> list[Edit]:
             reverse("budget-edit", args=[budget.pk]),
             lambda: change_budget(budget=budget, actor="ann", limit_nanousd=7 * 10**9),
             {"limit_usd": "9"},
+        ),
+        Edit(
+            reverse("budget-recipient-edit", args=[recipient.pk]),
+            lambda: change_recipient(recipient=recipient, actor="ann", address="theirs@example.com"),
+            {"address": "mine@example.com"},
         ),
         Edit(
             reverse("rate-limit-edit", args=[limit.pk]),
