@@ -159,7 +159,7 @@ def test_a_webhooks_secret_is_shown_once_and_only_operators_open_private_network
 
 def test_a_recipient_is_changed_and_keeps_what_was_not_shown() -> None:
     tenant = world().tenant
-    add = {"tenant": tenant, "actor": "a test"}
+    add: dict[str, Any] = {"tenant": tenant, "actor": "a test"}
     mailed, _ = add_recipient(channel="email", address="fin@example.com", **add)
     hook, _ = add_recipient(channel="webhook", address="https://hooks.example.com/a", **add)
     private, _ = add_recipient(
