@@ -1,6 +1,6 @@
 """How do adjustments get into the sums? The rollups of their request's own day and hour, and what is late.
 
-Writes: the rollups by day and by hour, attempts_by_day, late_posting.
+Writes: the rollups by day and by hour, attempts_by_day, late_posting; label_day (days that are not whole now).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django.db import connection
 
 from billing.budget_adjusting import ATTEMPT_CHANGE, ATTEMPT_CHANGES
 from billing.models import Adjustment
-from billing.periods import late_postings_of
+from billing.periods import POSTING_DAY, late_postings_of
 from billing.rollups import (
     DAY_KEYS,
     DAY_SUMS,
@@ -23,6 +23,7 @@ from billing.rollups import (
     KEY_LABEL_SET_DAY_KEYS,
     LABEL_DAY_KEYS,
     LABEL_SET_DAY_KEYS,
+    forget_label_days,
 )
 
 
@@ -90,6 +91,9 @@ _NOTE_LATE: Final = late_postings_of(
     request_id="request_id",
     number="number",
 )
+_FORGET_LABEL_DAYS: Final = forget_label_days(
+    f"(SELECT {POSTING_DAY} AS day FROM billing_adjustment WHERE run_id = %s AND id >= %s) adjusted"  # noqa: S608
+)
 _STATEMENTS: Final = (
     _NOTE_LATE,
     _ADD_TO_DAYS,
@@ -97,6 +101,7 @@ _STATEMENTS: Final = (
     _ADD_TO_LABEL_DAYS,
     _ADD_TO_LABEL_SETS,
     _ADD_TO_KEY_LABEL_SETS,
+    _FORGET_LABEL_DAYS,
     _ADD_TO_HOURS,
     _ADD_TO_ATTEMPT_DAYS,
 )

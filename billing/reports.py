@@ -242,11 +242,7 @@ def days_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str = ""
     are fewer. The same among the sums by label: by one and tenant, by all labels but without the key, or with it.
     """
     table = _smallest_with({by, *scope.columns}, label_count=len(scope.label_ids) + (by == LABELS))
-    rows: Any = table._default_manager.filter(day__gte=first_day, day__lte=last_day)
-    for name in scope.columns - {LABELS}:
-        wanted = getattr(scope, name)
-        column = _SCOPE_COLUMNS.get(name, name)
-        rows = rows.filter(**({f"{column}__isnull": True} if wanted == NONE else {column: wanted}))
+    rows = narrow(table._default_manager.filter(day__gte=first_day, day__lte=last_day), scope)
     if table is UsageByLabelDay:
         rows = rows.filter(label__in=scope.label_ids) if scope.label_ids else rows
     elif scope.label_ids:
@@ -254,6 +250,15 @@ def days_of(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str = ""
     if table is UsageByKeyLabelSetDay and scope.api_key_id is None:
         rows = rows.filter(project__in=_projects_of(scope))
     return rows.order_by()
+
+
+def narrow(rows: Any, scope: Scope) -> Any:
+    """The rows of a scope, but for its labels: each table has those in its own form."""
+    for name in scope.columns - {LABELS}:
+        wanted = getattr(scope, name)
+        column = _SCOPE_COLUMNS.get(name, name)
+        rows = rows.filter(**({f"{column}__isnull": True} if wanted == NONE else {column: wanted}))
+    return rows
 
 
 def _smallest_with(columns: set[str], *, label_count: int) -> type[Table]:

@@ -1,7 +1,7 @@
 """How do new rows become records and their sums, in one statement?
 
 Writes: request_record, attempt_record, usage_by_day, usage_by_key_day, usage_by_label_day, usage_by_label_set_day,
-usage_by_key_label_set_day, usage_by_hour, attempts_by_day, late_posting.
+usage_by_key_label_set_day, usage_by_hour, attempts_by_day, late_posting; label_day (days that are not whole now).
 Rollups are summed from the rows that were really inserted, in the statement that inserts them, so a batch that comes
 twice changes nothing. Those by day come from one sum by all that any of them knows (`summed`): the rows of a batch are
 read once for all five. What comes for a closed month is counted on the first open day (`periods`).
@@ -54,6 +54,10 @@ LABEL_DAY_KEYS = (*DAY_KEYS[:2], ("label_id", "label_id"))
 LABEL_SET = "label_ids"
 KEY_LABEL_SET_DAY_KEYS = (*DAY_KEYS, (LABEL_SET, LABEL_SET))
 LABEL_SET_DAY_KEYS = tuple(key for key in KEY_LABEL_SET_DAY_KEYS if key[0] not in ("api_key_id", "price_id"))
+KEY_LABEL_DAY_KEYS = (
+    *LABEL_DAY_KEYS,
+    *(key for key in DAY_KEYS if key[0] not in ("day", "tenant_id", "price_id")),
+)
 # Who has none stands in no sum by labels.
 HAS_LABELS = f"cardinality({LABEL_SET}) > 0"
 HOUR_KEYS = (
@@ -69,6 +73,11 @@ HOUR_SUMS = (
     ("first_token_ms_sum", "coalesce(sum(first_token_ms), 0)"),
     ("first_token_count", "count(first_token_ms)"),
 )
+
+
+def forget_label_days(source: str) -> str:
+    """Say of the days of these rows that their sums by one label (`billing.label_days`) are not all any more."""
+    return f"DELETE FROM billing_labelday WHERE day IN (SELECT day FROM {source})"  # noqa: S608  (names of ours)
 
 
 def _upsert(
@@ -145,6 +154,8 @@ WITH inserted AS (
     {_add_days("billing_usagebylabelsetday", LABEL_SET_DAY_KEYS, _WITH_LABELS)}
 ), key_label_set_days AS (
     {_ADD_SUMMED}
+), forgotten AS (
+    {forget_label_days(_WITH_LABELS)}
 ), hours AS (
     {_upsert("billing_usagebyhour", HOUR_KEYS, HOUR_SUMS)}
 ), late AS (

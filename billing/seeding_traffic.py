@@ -1,7 +1,8 @@
 """How does a database get millions of requests that nobody made, to measure with?
 
 Writes: tenants, projects, keys, a catalog, a policy, labels; request and attempt records with every rollup, by the
-statement that ingests journals (`rollups.insert_new`), so that `verify_usage` holds; change_event (one).
+statement that ingests journals (`rollups.insert_new`), so that `verify_usage` holds, and the sums by key and label of
+days that are over; change_event (one).
 PostgreSQL makes the rows itself. The same seed and the same end make the same rows: what a row is follows from a hash
 of its number. No key of these can be used: nobody has a secret that hashes to theirs.
 """
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
 
+from billing.label_days import list_due_days, sum_day
 from billing.models import Label, LabelName, LabelUse, Price, RequestRecord
 from billing.partitions import add_months, ensure_months, month_of
 from billing.periods import hold_open_period
@@ -95,6 +97,10 @@ def seed_traffic(plan: Plan, *, actor: str) -> Iterator[int]:
         cursor.execute("ANALYZE billing_usagebykeyday, billing_usagebylabelday, billing_usagebyhour")
         cursor.execute("ANALYZE billing_usagebylabelsetday, billing_usagebykeylabelsetday")
         cursor.execute("ANALYZE billing_attemptsbyday")
+    for day in list_due_days(today=plan.ends_at.date()):
+        sum_day(day)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE billing_usagebykeylabelday")
 
 
 def _make_world(plan: Plan) -> _World:

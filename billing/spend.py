@@ -1,8 +1,8 @@
 """How much was spent, by whom, on what, against the period before?
 
-Reads: the rollups by day and by label (by `billing.reports`) and names. The page, the CSV and the XLSX of one question
-all come from one `read_spend`; all its reads see one moment, so its total is the sum of its rows, of its days and of
-its series.
+Reads: the rollups by day and by label (by `billing.reports` and `label_rows`) and names. The page, the CSV and the
+XLSX of one question all come from one `read_spend`; all its reads see one moment, so its total is the sum of its rows,
+of its days and of its series.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from django.db.models import Case, F, Sum, Value, When
 
-from billing import reports
+from billing import label_rows, reports
 from billing.label_reports import Labels, read_label_costs_by_day, read_sums_by_label
 from billing.models import Label
 from billing.reports import DayTotals, Scope, Spent, Sums
@@ -83,10 +83,9 @@ def read_periods(question: Question) -> BothPeriods:
     column = reports.DIMENSIONS[question.by][0]
     period, scope = question.period, question.scope
     # Two queries that sum what they need cost half of one with a condition in every sum.
-    now = reports.days_of(period.first_day, period.last_day, scope, by=column)
-    before = reports.days_of(period.before_first_day, period.before_last_day, scope, by=column)
     return BothPeriods(
-        reports.read_sums_by(column, now, DayTotals), reports.read_sums_by(column, before, Spent)
+        label_rows.read_sums_by(column, period.first_day, period.last_day, scope, DayTotals),
+        label_rows.read_sums_by(column, period.before_first_day, period.before_last_day, scope, Spent),
     )
 
 
@@ -158,7 +157,7 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
         return _label_costs_by_day(question, question.label_group, ids)
     column = reports.DIMENSIONS[question.by][0]
     named = [row_id for row_id in ids if row_id is not None]
-    if question.by == "key" and question.label_ids:
+    if question.by == "key" and len(question.label_ids) > 1:
         return _key_costs_by_day(question, named)
     if column in reports.OF_DEPLOYMENT:
         owner_of = reports.owner_of_deployments(column)
@@ -171,13 +170,18 @@ def _costs_by_day(question: Question, ids: list[int | None]) -> dict[tuple[dt.da
         cases = [When(**{f"{column}__in": named}, then=F(column))]
     if None in ids:
         cases.append(When(**{f"{column}__isnull": True}, then=Value(reports.NONE)))
-    rows = (
-        reports.days_of(question.period.first_day, question.period.last_day, question.scope, by=column)
-        .annotate(bucket=Case(*cases, default=Value(_OTHERS)))
-        .values("day", "bucket")
-        .annotate(cost=Sum("cost_nanousd"))
-    )
-    return {(row["day"], row["bucket"]): int(row["cost"]) for row in rows}
+    found: dict[tuple[dt.date, int], int] = {}
+    # Each day is in one of these.
+    for part in label_rows.list_rows(
+        question.period.first_day, question.period.last_day, question.scope, by=column
+    ):
+        rows = (
+            part.annotate(bucket=Case(*cases, default=Value(_OTHERS)))
+            .values("day", "bucket")
+            .annotate(cost=Sum("cost_nanousd"))
+        )
+        found |= {(row["day"], row["bucket"]): int(row["cost"]) for row in rows}
+    return found
 
 
 def _label_costs_by_day(
@@ -193,7 +197,7 @@ def _label_costs_by_day(
 
 
 def _key_costs_by_day(question: Question, key_ids: list[int]) -> dict[tuple[dt.date, int], int]:
-    """By label the rows of all keys are many more than those of a few and the totals without keys."""
+    """By several labels the rows of all keys are many more than those of a few and the totals without keys."""
     period = question.period
     rows = reports.days_of(period.first_day, period.last_day, question.scope, by="api_key_id")
     shown = rows.filter(api_key__in=key_ids).values("day", "api_key").annotate(cost=Sum("cost_nanousd"))

@@ -18,6 +18,7 @@ from billing import (
     evaluation_running,
     evaluation_runs,
     evidence_collecting,
+    label_days,
     partitions,
     retention,
     router_learning,
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 # Days whose meters are kept up to date between statements, and how long one run may take of a worker with one process.
 METER_DAYS = 62
 METER_SECONDS = 20.0
+LABEL_DAY_SECONDS = 20.0
 
 
 @shared_task(name="billing.tasks.verify_usage", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
@@ -61,6 +63,16 @@ def sum_meters() -> None:
         day = today - dt.timedelta(days=back)
         summing_meters.sum_meters(first_day=day, last_day=day)
         if time.monotonic() - began_s > METER_SECONDS:
+            break
+
+
+@shared_task(name="billing.tasks.sum_label_days", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def sum_label_days() -> None:
+    """Sum the days that are over by one label each, newest first, as far as some seconds go."""
+    began_s = time.monotonic()
+    for day in label_days.list_due_days(today=timezone.now().astimezone(dt.UTC).date()):
+        label_days.sum_day(day)
+        if time.monotonic() - began_s > LABEL_DAY_SECONDS:
             break
 
 

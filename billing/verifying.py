@@ -44,6 +44,7 @@ from billing.stored_usage import usage_from_json
 from billing.verifying_budgets import find_wrong_attempt_days, find_wrong_budgets
 from billing.verifying_charges import find_wrong_charges
 from billing.verifying_invoices import find_wrong_numbers, find_wrong_statements
+from billing.verifying_label_days import find_wrong_label_days
 from billing.verifying_ledger import find_wrong_bookings
 
 CHUNK = 2_000
@@ -153,6 +154,7 @@ def _differences(month: dt.date, prices: dict[int, PriceVersion]) -> Iterator[Di
         table = f"billing_{name.replace('_', '')}"
         yield from _rollup_differences(name, table, keys, sums, month)
     yield from (Difference(*found) for found in find_wrong_attempt_days(month))
+    yield from (Difference(*found) for found in find_wrong_label_days(month))
     for wrong in find_wrong_statements(month):
         yield Difference(*wrong)
 

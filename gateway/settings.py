@@ -197,6 +197,7 @@ CELERY_BEAT_SCHEDULE = {
     "verify-recent-hourly": {"task": "billing.tasks.verify_recent", "schedule": 3600.0},
     "verify-usage-daily": {"task": "billing.tasks.verify_usage", "schedule": 86400.0},
     "sum-meters": {"task": "billing.tasks.sum_meters", "schedule": 900.0},
+    "sum-label-days": {"task": "billing.tasks.sum_label_days", "schedule": 600.0},
     "run-unfinished-closings": {"task": "gateway.tasks.run_unfinished_closings", "schedule": 30.0},
     "run-unfinished-backtests": {"task": "gateway.tasks.run_unfinished_backtests", "schedule": 30.0},
     "run-unfinished-exports": {"task": "gateway.tasks.run_unfinished_exports", "schedule": 30.0},

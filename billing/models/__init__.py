@@ -25,9 +25,11 @@ from billing.models.invoices import (
 )
 from billing.models.labels import (
     Label,
+    LabelDay,
     LabelKind,
     LabelName,
     LabelUse,
+    UsageByKeyLabelDay,
     UsageByKeyLabelSetDay,
     UsageByLabelDay,
     UsageByLabelSetDay,
@@ -82,6 +84,7 @@ __all__ = [
     "IssuedPdf",
     "JournalCursor",
     "Label",
+    "LabelDay",
     "LabelKind",
     "LabelName",
     "LabelUse",
@@ -107,6 +110,7 @@ __all__ = [
     "UsageByDay",
     "UsageByHour",
     "UsageByKeyDay",
+    "UsageByKeyLabelDay",
     "UsageByKeyLabelSetDay",
     "UsageByLabelDay",
     "UsageByLabelSetDay",

@@ -1,6 +1,7 @@
 """By which labels of its callers is spend summed?
 
-Tables: label, label_name, label_use, usage_by_label_day, usage_by_label_set_day, usage_by_key_label_set_day.
+Tables: label, label_name, label_use, usage_by_label_day, usage_by_label_set_day, usage_by_key_label_set_day,
+usage_by_key_label_day, label_day.
 
 A label is a rule, an app, an end user or the value of a tag. `billing.labelling` says which requests have which.
 """
@@ -157,3 +158,39 @@ class UsageByKeyLabelSetDay(DaySums):
 
     def __str__(self) -> str:
         return f"{self.day} key {self.api_key_id} labels {self.label_ids}"
+
+
+class UsageByKeyLabelDay(DaySums):
+    """The sums of `UsageByKeyLabelSetDay` by one label each, without prices: few rows where a label is asked for.
+
+    Made of those when a day is over (`billing.label_days`), never while ingesting. Only days that `LabelDay`
+    calls whole may be read. A request with three labels stands in three rows.
+    """
+
+    day = models.DateField()
+    label = models.ForeignKey(
+        Label, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    tenant = _counted_in_days("policies.Tenant")
+    project = _counted_in_days("policies.Project")
+    api_key = _counted_in_days("policies.ApiKey")
+    deployment = _counted_in_days("policies.Deployment", null=True)
+    policy = _counted_in_days("policies.Policy", null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["day", "label"], name="usage_by_key_label_day_label")]
+
+    def __str__(self) -> str:
+        return f"{self.day} key {self.api_key_id} label {self.label_id}"
+
+
+class LabelDay(models.Model):
+    """A day whose sums by one label are made, or being made. Whoever counts anything more on it deletes this row."""
+
+    day = models.DateField(primary_key=True)
+    is_whole = models.BooleanField(
+        default=False, help_text="Its rows are there, and are the sums of the day."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.day}"

@@ -16,9 +16,11 @@ from django.db import connection
 
 from billing import rerating
 from billing import spend as spend_module
+from billing.label_days import list_due_days, sum_day
 from billing.models import (
     Adjustment,
     Label,
+    LabelDay,
     LatePosting,
     PeriodLock,
     RequestRecord,
@@ -46,7 +48,10 @@ Sums = dict[int | None, tuple[int, int, int]]
 
 
 def live(data_dir: Path, draw: random.Random) -> list[make.World]:
-    """Two weeks of two tenants with three keys each, in one journal; some of it unpriced, refused, without labels."""
+    """Two weeks of two tenants with three keys each, in one journal; some of it unpriced, refused, without labels.
+
+    Some days have their sums by one label; of others they were made before half of it came, or before it got a price.
+    """
     worlds = [make.world(), make.world()]
     keys: list[tuple[make.World, ApiKey]] = []
     for world in worlds:
@@ -86,10 +91,22 @@ def live(data_dir: Path, draw: random.Random) -> list[make.World]:
             make.intent_line(world, request_id, **said),
             make.outcome_line(served, request_id, **(refused if draw.random() < 0.1 else ended)),
         ]
-    make.ingest(data_dir, lines)
+    half = REQUESTS // 2 * 2
+    make.ingest(data_dir, lines[:half])
+    sum_days(draw)
+    make.ingest(data_dir, lines[half:], worker="worker-2")
+    sum_days(draw)
+    assert LabelDay.objects.exists()
     first_day = (NOW - dt.timedelta(days=3)).date()
     rerating.rerate(rerating.Question(first_day, NOW.date()), actor="fiona", reason="late price", now=NOW)
     return worlds
+
+
+def sum_days(draw: random.Random) -> None:
+    """Sum some of the days that are over by one label each."""
+    for day in list_due_days(today=NOW.date()):
+        if draw.random() < 0.7:
+            assert sum_day(day)
 
 
 class Books:

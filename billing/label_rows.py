@@ -1,0 +1,45 @@
+"""Of which rows is a question with a label answered? Of days that are over, of their sums by one label, where those do.
+
+Reads: label_day (by `label_days`). What it gives are the rows of a rollup, or of two: then each day is in one of them,
+and sums of the one are added to those of the other.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from billing import reports
+from billing.label_days import split_days
+from billing.models import UsageByKeyLabelDay, UsageByLabelDay
+from billing.reports import Scope, Spent, Sums
+
+
+def read_sums_by(
+    column: str, first_day: dt.date, last_day: dt.date, scope: Scope, kind: type[Spent]
+) -> dict[int | None, Sums]:
+    """The sums of days, both included, by what a column holds: `reports.read_sums_by` of all their rows."""
+    found: dict[int | None, Sums] = {}
+    for rows in list_rows(first_day, last_day, scope, by=column):
+        for row_id, sums in reports.read_sums_by(column, rows, kind).items():
+            known = found.get(row_id)
+            found[row_id] = sums if known is None else reports.sum_up(kind, (known, sums))
+    return found
+
+
+def list_rows(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str) -> list[Any]:
+    """`reports.days_of`, from the sums by one label where there are any and they are the fewer rows.
+
+    A key's own rows are few anyway, and so are those by label and tenant. Two labels stand in no row of one.
+    """
+    rows = reports.days_of(first_day, last_day, scope, by=by)
+    if len(scope.label_ids) != 1 or scope.api_key_id is not None or rows.model is UsageByLabelDay:
+        return [rows]
+    days = split_days(first_day, last_day)
+    if not days.whole:
+        return [rows]
+    made = UsageByKeyLabelDay.objects.filter(day__in=days.whole, label=scope.label_ids[0])
+    found = [reports.narrow(made, scope).order_by()]
+    if days.others:
+        found.append(rows.filter(day__in=days.others))
+    return found
