@@ -7,14 +7,23 @@ more than chance: where nine of ten intervals for the difference lie wholly on t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Final, NamedTuple
 
-from policies.autorouter.answered import Judged, group_answers, route_answered
+from policies.autorouter.answered import (
+    NO_MEANS,
+    Answered,
+    Judged,
+    SizeSource,
+    group_answers,
+    route_answered,
+)
 from policies.autorouter.comparing import Comparison, compare
 from policies.autorouter.estimating import estimate_qualities
 from policies.autorouter.learning import SOURCE_WEIGHTS
+from policies.autorouter.ranking import TYPICAL_REQUEST
 from policies.autorouter.tables import RouterTables
 from policies.snapshot import DeploymentSnapshot
 
@@ -53,9 +62,11 @@ def gate(
     current: Side,
     held_out: Sequence[Judged],
     deployments: Mapping[str, DeploymentSnapshot],
+    mean_input_tokens: Mapping[str, float] = NO_MEANS,
 ) -> GateResult:
     """Judge a candidate beside the tables in force; `deployments`: what would serve each model.
 
+    `mean_input_tokens`: of each workload, for requests of which no record says how long they were.
     Without held-out evidence the two know the same of quality, and differ in running means alone: it passes.
     """
     if not held_out:
@@ -63,7 +74,8 @@ def gate(
             True, ("No new judgements: only output lengths and latencies were measured anew.",), {}
         )
     foresight = _compare_foresight(candidate, current, held_out)
-    routing = _compare_routing(candidate, current, held_out, deployments)
+    groups = group_answers(held_out, deployments, mean_input_tokens)
+    routing = _compare_routing(candidate, current, groups)
     return GateResult(
         passes=foresight.passes and routing.passes,
         reasons=(*foresight.reasons, *routing.reasons),
@@ -92,10 +104,7 @@ def _compare_foresight(candidate: Side, current: Side, held_out: Sequence[Judged
     return GateResult(passes, (reason,), numbers, is_thin=high >= 0)
 
 
-def _compare_routing(
-    candidate: Side, current: Side, held_out: Sequence[Judged], deployments: Mapping[str, DeploymentSnapshot]
-) -> GateResult:
-    groups = group_answers(held_out, deployments)
+def _compare_routing(candidate: Side, current: Side, groups: Sequence[Answered]) -> GateResult:
     request_count = sum(len(group.requests) for group in groups)
     if request_count < MIN_COMPARED:
         reason = (
@@ -115,7 +124,26 @@ def _compare_routing(
         f" lead of {found.lead_low:+.4f} to {found.lead_high:+.4f}, on {request_count:,} requests held back that"
         " several models answered."
     )
-    return GateResult(passes, (reason,), _numbers(found))
+    sizes = Counter(source for group in groups for source in group.size_sources)
+    return GateResult(
+        passes,
+        (reason, _say_sizes(sizes)),
+        {**_numbers(found), **{f"size_of_{s}": sizes[s] for s in SizeSource}},
+    )
+
+
+def _say_sizes(sizes: Mapping[SizeSource, int]) -> str:
+    """On which lengths of requests the costs rest."""
+    parts = [
+        f"{sizes[source]:,} {text}"
+        for source, text in (
+            (SizeSource.RECORD, "as long as their records say"),
+            (SizeSource.WORKLOAD, "as long as their workload's mean"),
+            (SizeSource.ASSUMED, f"of {TYPICAL_REQUEST.input_tokens} input tokens, which is assumed"),
+        )
+        if sizes[source]
+    ]
+    return f"Costs are those of requests: {'; '.join(parts)}."
 
 
 def _numbers(found: Comparison) -> dict[str, float]:

@@ -9,6 +9,7 @@ it. The default of the slider is proven likewise, on all evidence (`policies.aut
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from billing.catalog_ratings import RouterNow, read_router_now
 from billing.check_evidence import list_check_evidence
 from billing.difficulty_examples import read_questions, teach_difficulty, tell_difficulties
 from billing.evidence_collecting import collect_feedback
+from billing.evidence_sizes import read_input_tokens, read_mean_input_tokens
 from billing.models import Evidence as EvidenceRow
 from billing.models import WorkloadUsage
 from billing.router_gate import MIN_HELD_OUT, GateResult, Side, gate
@@ -56,6 +58,7 @@ class _Row(NamedTuple):
     id: int
     evidence: Evidence
     fold_key: str
+    request_id: uuid.UUID | None
 
 
 def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
@@ -63,7 +66,8 @@ def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
     collect_workloads(now=now)
     collect_feedback(now=now)
     router = read_router_now(now)
-    means = _read_means(since=now.date() - dt.timedelta(days=MEANS_DAYS))
+    since = now.date() - dt.timedelta(days=MEANS_DAYS)
+    means = _read_means(since=since)
     chosen = _choose_evidence(router.row, has_news=_has_news(means.by_workload, router.tables))
     if chosen.reason:
         return Learnt(None, chosen.reason, len(chosen.rows))
@@ -79,7 +83,7 @@ def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
         )
         return means.put_into(tables)
 
-    tables, judged = _learn_and_judge(chosen, router, learnt_from)
+    tables, judged = _learn_and_judge(chosen, router, learnt_from, since=since)
     table = router_tables.create_table(
         # Ratings are the catalog's: a version that kept them would outlive their being taken back.
         document=replace(tables, ratings={}).to_document(),
@@ -100,7 +104,11 @@ def learn_version(*, now: dt.datetime, actor: str) -> Learnt:
 
 
 def _learn_and_judge(
-    chosen: _Chosen, router: RouterNow, learnt_from: Callable[[Iterable[_Row]], RouterTables]
+    chosen: _Chosen,
+    router: RouterNow,
+    learnt_from: Callable[[Iterable[_Row]], RouterTables],
+    *,
+    since: dt.date,
 ) -> tuple[RouterTables, GateResult]:
     """Learn tables from all that was chosen, and say how the like of them does on what it was not learnt from."""
     questions = read_questions({row.evidence.pair_id for row in chosen.rows})
@@ -129,7 +137,9 @@ def _learn_and_judge(
         ]
 
     difficulties = tell_difficulties(questions, tables.difficulty, taught.unseen)
-    groups = group_answers((Judged(row.evidence, folds[row.id]) for row in chosen.rows), deployments)
+    judgements = _as_judged(chosen.rows, folds)
+    mean_sizes = read_mean_input_tokens(since=since)
+    groups = group_answers(judgements.values(), deployments, mean_sizes)
     if sum(len(group.requests) for group in groups) >= MIN_REQUESTS:
         by_fold = learn_by_fold(chosen.rows)
         held = [
@@ -148,10 +158,23 @@ def _learn_and_judge(
             tell_difficulties(questions, router.tables.difficulty, unseen={}),
             "the ratings alone" if router.row is None else "the version in force",
         ),
-        held_out=[Judged(row.evidence, folds[row.id]) for row in chosen.held_out],
+        held_out=[judgements[row.id] for row in chosen.held_out],
         deployments=deployments,
+        mean_input_tokens=mean_sizes,
     )
     return tables, judged
+
+
+def _as_judged(rows: Iterable[_Row], folds: Mapping[int, int]) -> dict[int, Judged]:
+    """The judgements by row, those that are compared by cost with the length of their requests."""
+    rows = list(rows)
+    sizes = read_input_tokens(
+        row.request_id for row in rows if row.request_id and row.evidence.source == "evaluation"
+    )
+    return {
+        row.id: Judged(row.evidence, folds[row.id], sizes.get(row.request_id) if row.request_id else None)
+        for row in rows
+    }
 
 
 class _Chosen(NamedTuple):
@@ -226,7 +249,7 @@ def _read_evidence() -> list[_Row]:
             pair_id,
             source,  # type: ignore[arg-type]  # the column's choices
         )
-        found.append(_Row(pk, evidence, pair_id or str(request_id or pk)))
+        found.append(_Row(pk, evidence, pair_id or str(request_id or pk), request_id))
     found.reverse()
     return found
 

@@ -120,6 +120,50 @@ def test_only_answers_that_a_checker_judged_and_that_have_a_price_are_compared()
     assert group_answers(held, {"small": DEPLOYMENTS["small"]}) == []
 
 
+def test_a_request_costs_what_its_record_says_it_held_and_its_workload_does_where_none_does() -> None:
+    held = answers(4, RIGHT)
+    # Of the first request both models counted, of the second one did; of the others there is no record.
+    counted = {0: {"small": 1000.0, "large": 2000.0}, 1: {"large": 4000.0}}
+    held = [
+        one._replace(input_tokens=counted.get(at // 2, {}).get(one.evidence.model))
+        for at, one in enumerate(held)
+    ]
+    (group,) = group_answers(held, DEPLOYMENTS, {WORKLOAD: 100.0})
+    assert group.input_tokens.tolist() == [[2000, 1000], [4000, 4000], [100, 100], [100, 100]]
+    assert group.size_sources == ["record", "record", "workload", "workload"]
+    output = 400 * 20 / 1e6
+    assert group.costs[:, 0].tolist() == pytest.approx(
+        [output + tokens * 5 / 1e6 for tokens in (2000, 4000, 100, 100)]
+    )
+    (assumed,) = group_answers(held[4:], DEPLOYMENTS, {"another": 100.0})
+    assert (assumed.size_sources, assumed.input_tokens.tolist()) == (["assumed"] * 2, [[500, 500]] * 2)
+    # Nor do tables foresee the cost of another length: what is cheap to answer may be dear to ask.
+    dear_to_ask = {**DEPLOYMENTS, "small": deployment(1, model="small", input_usd=5, output_usd=0.4)}
+    (group,) = group_answers(held, dear_to_ask, {WORKLOAD: 100.0})
+    ratios = route_answered(group, [empty_tables()] * 2, {}).foreseen.cost_ratio[:, 1].tolist()
+    assert ratios[1] > ratios[0] > 0.4 > ratios[2] == ratios[3]
+
+
+def test_the_verdict_says_on_which_lengths_its_costs_rest() -> None:
+    held = answers(200, RIGHT)
+    known = [one._replace(input_tokens=900.0) if at < 100 else one for at, one in enumerate(held)]
+    found = gate(
+        candidate=side(held),
+        current=side(answers(200, SWAPPED, seed=2)),
+        held_out=known,
+        deployments=DEPLOYMENTS,
+    )
+    assert found.reasons[2] == (
+        "Costs are those of requests: 50 as long as their records say; 150 of 500 input tokens, which is assumed."
+    )
+    assert [found.numbers[f"size_of_{name}"] for name in ("record", "workload", "assumed")] == [50, 0, 150]
+    of_workload = gate(
+        candidate=side(held), current=NOTHING, held_out=held, deployments=DEPLOYMENTS,
+        mean_input_tokens={WORKLOAD: 3000.0},
+    )  # fmt: skip
+    assert "200 as long as their workload's mean." in of_workload.reasons[2]
+
+
 def test_questions_whose_words_tell_their_difficulty_are_routed_by_it() -> None:
     held = [
         Judged(Evidence(WORKLOAD, "code", model, quality, pair_id=f"evaluation-1-{number}", source="evaluation"), 0)

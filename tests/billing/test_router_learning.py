@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from billing import router_learning
 from billing.catalog_ratings import read_router_now
 from billing.check_evidence import list_check_evidence
 from billing.evidence import Judgement, record_evidence
+from billing.evidence_sizes import read_input_tokens, read_mean_input_tokens
 from billing.models import Evidence
 from billing.router_gate import Side, gate
 from billing.router_learning import count_new_evidence, learn_version
@@ -146,6 +148,7 @@ def test_a_version_is_compared_by_what_it_routes_and_proves_its_default() -> Non
     assert first is not None
     assert first.state == "active"
     assert "the ratings alone" in (first.gate or {})["reasons"][1]
+    assert "240 of 500 input tokens, which is assumed" in (first.gate or {})["reasons"][2]
     numbers = (first.gate or {})["numbers"]
     assert (numbers["held_back_judgements"], numbers["requests_answered_by_several"]) == (480, 240)
     assert numbers["aiq_new"] >= numbers["aiq_in_force"]
@@ -161,6 +164,24 @@ def test_a_version_is_compared_by_what_it_routes_and_proves_its_default() -> Non
     assert (second.state, (second.gate or {})["is_thin"]) == ("candidate", True)
     assert "the version in force" in (second.gate or {})["reasons"][0]
     assert "Whether it routes better is not known" in (second.gate or {})["reasons"][1]
+
+
+def test_judgements_about_recorded_requests_cost_what_the_records_say(tmp_path: Path) -> None:
+    world = make.world()
+    lines: list[Any] = []
+    recorded = [make.request_id_at(NOW + dt.timedelta(seconds=n)) for n in range(3)]
+    for number, request_id in enumerate(recorded):
+        usage = make.usage_line(input=1000 * (number + 1))
+        lines += [make.intent_line(world, request_id), make.outcome_line(world, request_id, usage=usage)]
+    make.ingest(tmp_path, lines)
+    ids = [uuid.UUID(request_id) for request_id in recorded]
+    strangers = [uuid.UUID(make.request_id_at(NOW)), uuid.uuid4()]
+    assert read_input_tokens([*ids, *strangers]) == dict(zip(ids, (1000, 2000, 3000), strict=True))
+    assert read_input_tokens([]) == {}
+    traffic(tmp_path, world, 4, NOW, "worker-2", usage=make.usage_line(input=700))
+    collect_workloads(now=NOW)
+    assert read_mean_input_tokens(since=NOW.date()) == {WORKLOAD: 700.0}
+    assert read_mean_input_tokens(since=NOW.date() + dt.timedelta(days=1)) == {}
 
 
 def test_running_means_alone_are_news_once_and_again_when_they_move(tmp_path: Path) -> None:
