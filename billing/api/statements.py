@@ -164,7 +164,7 @@ class CreditNoteSerializer(ReasonSerializer):
         max_length=10_000,
         required=False,
         allow_null=True,
-        help_text="null: all lines that are left.",
+        help_text="null: all lines that are left; missing: those of parts, or all without any.",
     )
     parts = CreditPartSerializer(
         many=True,
@@ -302,7 +302,8 @@ class CreditNotesView(ManagementView):
             actor=self.actor,
             now=timezone.now(),
             reason=fields["reason"],
-            positions=fields.get("positions"),
+            # Who names parts alone means these, never the rest of the invoice with them.
+            positions=fields.get("positions", [part["position"] for part in fields.get("parts", ())] or None),
             amounts_minor=_said_of(fields, "amount_minor"),
             units=_said_of(fields, "quantity"),
         )

@@ -49,6 +49,8 @@ def test_a_month_is_previewed_closed_and_its_statement_paid(tmp_path: Path, call
     part = caller.send("POST", f"statements/{row['id']}/credit-notes", noted)
     assert [line["quantity"] for line in part.json()["document"]["lines"]] == [-50, None]
     assert part.json()["total_minor"] == -(25 + 7)
+    alone = caller.send("POST", f"statements/{row['id']}/credit-notes", {"reason": "x", "parts": parts[1:]})
+    assert alone.json()["total_minor"] == -7
     one_unit = {"position": 2, "quantity": 1}
     for wrong in ([{"position": 2}], [{**one_unit, "amount_minor": 1}], [one_unit, one_unit]):
         refused = caller.send("POST", f"statements/{row['id']}/credit-notes", {**noted, "parts": wrong})
