@@ -170,6 +170,15 @@ def broken(log: AttemptLog, error: UpstreamError) -> Failure:
         failure = failed(
             log, "timeout", 504, "provider_timeout", f"The provider '{name}' did not answer in time."
         )
+    elif error.kind in ("bad_answer", "too_large"):
+        log.usage = read_usage(None)
+        failure = failed(
+            log,
+            "bad_answer",
+            502,
+            "provider_bad_answer",
+            f"The provider '{name}' gave an answer that cannot be read.",
+        )
     else:
         log.usage = read_usage(None)
         failure = failed(

@@ -100,7 +100,7 @@ def test_a_failing_deployment_is_replaced_before_the_client_notices(gateway, pro
     [
         ([CLOSE], "broken"),
         (json_answer(b"<html>"), "bad_answer"),
-        ([b"SSH-2.0-OpenSSH\r\n\r\n", CLOSE], "broken"),
+        ([b"SSH-2.0-OpenSSH\r\n\r\n", CLOSE], "bad_answer"),
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", CLOSE], "broken"),
         (json_answer({"error": {"message": "overloaded", "code": 502}}), "http_error"),
         ([b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n"], "bad_answer"),

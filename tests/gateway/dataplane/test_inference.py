@@ -245,6 +245,16 @@ async def test_a_refusal_counts_though_the_words_after_its_status_do_not_come():
     assert [attempt["outcome"] for attempt in outcome["attempts"]] == ["refused"]
 
 
+async def test_an_answer_that_cannot_be_read_is_not_called_a_broken_connection():
+    plane = Plane("a")
+    plane.upstream.answers["a"] = [UpstreamError("bad_answer", "It is compressed.")]
+    client = await plane.ask("a")
+    assert (client.status, client.error()["code"]) == (502, "provider_bad_answer")
+    attempt = plane.lines("outcome")[0]["attempts"][0]
+    assert (attempt["outcome"], attempt["usage"]["kind"]) == ("bad_answer", "unknown")
+    assert attempt["message"].endswith("cannot be read. It is compressed.")
+
+
 async def test_a_stream_is_one_however_its_content_type_is_written():
     plane = Plane("a")
     events = (CHUNK, LAST_CHUNK, DONE)
