@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = 20
 WORKERS = 2
+ANSWERS = 200
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,10 @@ async def kill_now_and_then(gateway: RunningGateway, load: Load) -> None:
             # The other worker carries on; the next kill waits until this one is back.
             await asyncio.sleep(1.2)
     await asyncio.to_thread(gateway.wait_ready)
+    # A machine that does other things too answers few between two kills.
+    async with asyncio.timeout(120):
+        while len(load.answered) <= ANSWERS:
+            await asyncio.sleep(0.1)
     await asyncio.sleep(0.5)
     load.is_stopping = True
 
@@ -56,6 +61,6 @@ def test_twenty_kills_lose_and_double_nothing(gateway: RunningGateway, provider:
         await asyncio.gather(load.run(client_count=6), kill_now_and_then(gateway, load))
 
     asyncio.run(run())
-    assert len(load.answered) > 200
+    assert len(load.answered) > ANSWERS
     check_nothing_is_lost_or_doubled(load, provider, gateway.query, within_s=40)
     gateway.manage("verify_usage")
