@@ -48,7 +48,7 @@ from gateway.wire.openai_answer import read_answer
 from gateway.wire.openai_errors import fault_in_answer, read_fault
 from gateway.wire.openai_request import upstream_body
 from gateway.wire.openai_stream import OpenAIStream, StreamGarbageError
-from gateway.wire.openai_usage import read_usage
+from gateway.wire.openai_usage import read_usage, with_images
 from policies.snapshot import DeploymentSnapshot
 
 MAX_ATTEMPTS = 3
@@ -332,7 +332,9 @@ async def _open_stream(
                 break
             first.append(stream.feed(chunk))
     except StreamGarbageError as garbage:
-        log.usage = read_usage(None)
+        # A usage may have come with it: the provider will charge that.
+        stated = read_usage(stream.usage, service_tier=stream.service_tier)
+        exchange.charge(log, with_images(stated, stream.image_count))
         return failed(
             log, "bad_answer", 502, "provider_bad_answer", f"The provider's stream holds {garbage}."
         )

@@ -281,8 +281,11 @@ class Exchange:
             board.keep(features.conversation, (self.served or self.attempts[-1]).deployment.id)
 
     def charge(self, attempt: AttemptLog, usage: Usage) -> None:
-        """Put usage on an attempt, rated with the price in force at request start."""
+        """Put usage on an attempt, rated with the price in force at request start. What it cost before is forgotten:
+        a stream may state its usage again, and what nobody knows has no cost.
+        """
         attempt.usage = usage
+        attempt.price_id = attempt.cost_nanousd = None
         price = self.gateway.configuration.find_price(attempt.deployment.id, self.started_at_unix_s)
         if price is not None and usage.kind != "unknown":
             total = total_nanousd(usage, price)

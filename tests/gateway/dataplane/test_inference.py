@@ -345,6 +345,21 @@ async def test_usage_worth_more_than_a_million_dollars_is_not_believed():
     assert plane.lines("outcome")[0]["usage"]["kind"] == "unknown"
 
 
+@pytest.mark.parametrize("garbage", [b"data: {\n\n", b"data: []\n\n"])
+@pytest.mark.parametrize(("stated", "cost"), [(b"5", 20_000), (b"-5", None), (b"1000000000000", None)])
+async def test_an_attempt_has_the_cost_of_the_usage_that_it_has_whatever_follows_in_its_stream(
+    garbage, stated, cost
+):
+    plane = Plane("a")
+    again = USAGE_CHUNK.replace(b'tokens":5', b'tokens":' + stated)
+    plane.upstream.answers["a"] = [stream(USAGE_CHUNK + again + garbage)]
+    client = await plane.ask("a", is_stream=True, stream_options={"include_usage": True})
+    assert client.error()["code"] == "provider_bad_answer"
+    for attempt in plane.lines("outcome")[0]["attempts"]:
+        assert (attempt["usage"]["kind"], attempt["cost"]) == ("reported" if cost else "unknown", cost)
+        assert (attempt["price"] is None) == (cost is None)
+
+
 async def test_ten_thousand_cancellations_leave_nothing_behind():
     plane = fallback_plane("a", "b")
     dice = random.Random(5)
