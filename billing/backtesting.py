@@ -37,7 +37,8 @@ from billing.job_failures import explain_death, explain_failure, let_go_of_a_bro
 from billing.models import Backtest, BacktestState
 from billing.stored_prices import load_cost_prices
 from policies.autorouter.tables import RouterTables, empty_tables
-from policies.documents import build_policy, has_errors, normalise_document
+from policies.document_checks import has_errors
+from policies.documents import build_policy, normalise_document
 from policies.errors import ConfigurationError
 from policies.model_ratings import RatedModel, cheapest_usd_per_mtok, with_catalog_ratings
 from policies.models import ChangeEvent, Deployment, Model, Policy, PolicyVersion, RouterTable, Tenant

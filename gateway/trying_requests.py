@@ -21,7 +21,7 @@ from gateway.health_board import read_health
 from gateway.pasted_request import read_pasted
 from gateway.snapshots import load_snapshot
 from gateway.wire.openai_request import Endpoint
-from policies.documents import Problem
+from policies.document_checks import Problem
 from policies.models import ApiKey, Policy, Tenant
 from policies.replaying import StoredRequest, replay
 from policies.snapshot import DeploymentSnapshot, KeyGrant, TenantSnapshot

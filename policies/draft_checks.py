@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from policies.conditions import ConditionError, compile_condition
-from policies.documents import Problem, check_document
+from policies.document_checks import Problem, check_document
 from policies.models import Deployment, Model, Policy, Tenant
 from policies.retention import rank_of_class, rank_of_limit
 

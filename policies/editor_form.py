@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.condition_rows import RowError, cel_to_rows, rows_to_cel
-from policies.documents import Problem
+from policies.document_checks import Problem
 
 Form = dict[str, Any]
 

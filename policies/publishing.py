@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from policies import changes
 from policies.cataloguing import problems_of_public_name
-from policies.documents import Problem, has_errors, normalise_document
+from policies.document_checks import Problem, has_errors
+from policies.documents import normalise_document
 from policies.draft_checks import list_condition_problems
 from policies.draft_checks import list_problems as list_problems  # what others ask before they publish
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError

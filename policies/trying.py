@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 from policies.asks import Ask, HealthView
 from policies.conditions import RUN_TIME_ERRORS, first_line, prepare
 from policies.decision import Decision, RoutingError, decide
-from policies.documents import Problem, build_policy, check_document, has_errors
+from policies.document_checks import Problem, check_document, has_errors
+from policies.documents import build_policy
 from policies.explaining import decision_record, reason_text, sentences
 from policies.features import Features
 from policies.naming import name_instead, names_of

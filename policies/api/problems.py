@@ -18,7 +18,7 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from policies.documents import Problem
+from policies.document_checks import Problem
 from policies.errors import (
     ConfigurationError,
     CredentialError,

@@ -14,15 +14,15 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policies import cataloguing
-from policies.errors import ConfigurationError
-from policies.forms import (
+from policies.catalog_forms import (
     CredentialForm,
     DeploymentForm,
     ModelForm,
     ProviderEditForm,
     ProviderForm,
-    initial_of,
 )
+from policies.errors import ConfigurationError
+from policies.forms import initial_of
 from policies.models import Deployment, Model, Provider
 from policies.permissions import Ability, actor_name, needs
 from policies.provider_probe import probe_provider

@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from policies import issuing
-from policies.forms import IssueKeyForm, RotateKeyForm
+from policies.access_forms import IssueKeyForm, RotateKeyForm
 from policies.models import ApiKey, Model, Project
 from policies.permissions import Ability, actor_name, needs
 from policies.views.answering import is_confirmed, posted, run_and_return, show_form

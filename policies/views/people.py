@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from policies import people
-from policies.forms import PersonForm, RoleForm
+from policies.access_forms import PersonForm, RoleForm
 from policies.permissions import ROLE_DESCRIPTIONS, Ability, Role, actor_name, needs
 from policies.views.answering import is_confirmed, posted, run_and_return, show_form
 

@@ -20,7 +20,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from policies import publishing, tenancy_changes
 from policies.condition_rows import FIELDS, OPERATORS
 from policies.differences import Difference, list_differences
-from policies.documents import MAX_ATTEMPTS, MAX_TIMEOUT_S, Problem, has_errors
+from policies.document_checks import MAX_ATTEMPTS, MAX_TIMEOUT_S, Problem, has_errors
 from policies.editor_form import document_of, form_of
 from policies.errors import ConfigurationError
 from policies.features import FEATURE_NAMES

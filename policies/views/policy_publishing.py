@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from policies import approvals, canaries, publishing
 from policies.differences import list_differences
-from policies.documents import has_errors
+from policies.document_checks import has_errors
 from policies.errors import ConfigurationError, InvalidValueError
 from policies.models import Policy, PublicationRequest
 from policies.permissions import Ability, actor_name, needs

@@ -14,7 +14,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from policies import tenancy_changes
-from policies.forms import ProjectForm, TenantForm, initial_of
+from policies.access_forms import ProjectForm, TenantForm
+from policies.forms import initial_of
 from policies.models import Project, Tenant
 from policies.permissions import Ability, actor_name, needs
 from policies.views.answering import (

@@ -15,7 +15,7 @@ from billing.models import Price
 from gateway.bootstrap import bootstrap, build_auto_policy, find_name_to_try
 from gateway.known_providers import KNOWN_PROVIDERS, SIMULATED_MODELS
 from policies.cataloguing import delete_deployment
-from policies.documents import check_document, has_errors
+from policies.document_checks import check_document, has_errors
 from policies.issuing import is_secret_of
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Provider, Tenant
 from policies.publishing import publish

@@ -9,7 +9,7 @@ import pytest
 from django.http import QueryDict
 from django.utils import timezone
 
-from policies.forms import TenantForm
+from policies.access_forms import TenantForm
 from policies.name_suggestions import SuggestingInput, list_scope_names
 from policies.seen_values import list_changed, marks_of
 from tests import make

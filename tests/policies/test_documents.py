@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.documents import Problem, build_rules, check_document, has_errors, normalise_document
+from policies.document_checks import Problem, check_document, has_errors
+from policies.documents import build_rules, normalise_document
 from policies.snapshot import AutoSettings
 from tests.make_routing import make_deployments
 

@@ -9,7 +9,7 @@ import pytest
 
 from billing.pricing import add_price
 from policies import cataloguing, publishing, tenancy_changes
-from policies.documents import Problem
+from policies.document_checks import Problem
 from policies.draft_checks import list_problems
 from policies.models import Deployment, Policy
 from policies.publishing import PolicyError
