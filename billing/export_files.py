@@ -59,7 +59,7 @@ def check_format(file_format: str) -> None:
     if file_format not in FORMATS:
         raise FormatMissing(f"there is no format {file_format}; there are {', '.join(FORMATS)}")
     if file_format == "parquet" and not is_parquet_installed():
-        raise FormatMissing("Parquet is not installed: pip install 'pointsman[parquet]'")
+        raise FormatMissing("Parquet is not installed: .venv/bin/pip install pyarrow")
 
 
 def list_formats() -> list[tuple[str, str, bool]]:
