@@ -350,7 +350,6 @@ class ClientConnection(HttpToolsProtocol):
             return
         self.phase = Phase.REFUSED
         self.since_s = self.loop.time()
-        self.refused_as = status, _REASONS[status][0]
         if phase != Phase.BODY and self._is_answering():
             self.cycle.keep_alive = False
             return
@@ -361,6 +360,7 @@ class ClientConnection(HttpToolsProtocol):
         if not self.transport.is_closing():
             if phase != Phase.LINGER:  # its request has been answered
                 self.transport.write(refusal(status, self.limits))
+                self.refused_as = status, _REASONS[status][0]
             # Closing with unread input would reset the connection and could take the answer back.
             self.transport.write_eof()
         if phase == Phase.BODY:

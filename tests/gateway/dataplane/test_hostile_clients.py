@@ -97,6 +97,16 @@ async def test_a_client_that_leaves_before_its_pipelined_requests_are_answered_l
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+async def test_what_ends_with_the_connection_of_a_bad_request_behind_it_was_not_refused_itself(server):
+    _, writer, connection = await server.open()
+    writer.write(HELD + CHUNKED.replace(b"5\r\n", b"zz\r\n") % b"ok")
+    while not connection.is_lost:
+        await asyncio.sleep(0.005)
+    assert connection.refused_as is None
+    assert connection.phase == Phase.REFUSED
+    server.released.set()
+
+
 async def test_trailers_are_not_headers(server):
     reader, writer, _ = await server.open()
     writer.write(CHUNKED % b"ok" + b"0\r\nauthorization: Bearer other\r\nx-a: b\r\n\r\n")
