@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from django.db.models import Sum
+
 from billing import reports
 from billing.label_days import split_days
 from billing.models import UsageByKeyLabelDay, UsageByLabelDay
@@ -25,6 +27,21 @@ def read_sums_by(
             known = found.get(row_id)
             found[row_id] = sums if known is None else reports.sum_up(kind, (known, sums))
     return found
+
+
+def read_total(first_day: dt.date, last_day: dt.date, scope: Scope, kind: type[Spent]) -> Sums:
+    """The sums of days, both included."""
+    parts = list_rows(first_day, last_day, scope, by="day")
+    return reports.sum_up(kind, [reports.read_total(rows, kind) for rows in parts])
+
+
+def read_costs_by_day(first_day: dt.date, last_day: dt.date, scope: Scope) -> dict[dt.date, int]:
+    """Day -> nano-USD, of days with requests."""
+    return {
+        row["day"]: int(row["cost"])
+        for rows in list_rows(first_day, last_day, scope, by="day")
+        for row in rows.values("day").annotate(cost=Sum("cost_nanousd"))
+    }
 
 
 def list_rows(first_day: dt.date, last_day: dt.date, scope: Scope, *, by: str) -> list[Any]:

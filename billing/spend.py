@@ -101,7 +101,7 @@ def _sums_by_label(
     kind: type[Spent], first_day: dt.date, last_day: dt.date, scope: Scope, group: Labels
 ) -> dict[int | None, Sums]:
     found = read_sums_by_label(kind, first_day, last_day, scope, group)
-    whole = reports.read_total(reports.days_of(first_day, last_day, scope, by="day"), kind)
+    whole = label_rows.read_total(first_day, last_day, scope, kind)
     left = tuple(map(sub, whole, reports.sum_up(kind, found.values())))
     return {**found, None: left} if any(left) else found
 
@@ -121,13 +121,8 @@ def _by_day(question: Question) -> Spend:
     rows = tuple(
         Row(None, point.day.isoformat(), point.totals, NOTHING, point.day) for point in reversed(points)
     )
-    before = reports.days_of(period.before_first_day, period.before_last_day, scope, by="day")
-    total = Row(
-        None,
-        "Total",
-        reports.add_up(DayTotals, [point.totals for point in points]),
-        Spent(*reports.read_total(before, Spent)),
-    )
+    before = label_rows.read_total(period.before_first_day, period.before_last_day, scope, Spent)
+    total = Row(None, "Total", reports.add_up(DayTotals, [point.totals for point in points]), Spent(*before))
     costs = Series("Spend", tuple(point.totals.cost_nanousd for point in points))
     return Spend(question, rows, total, tuple(point.day for point in points), (costs,))
 
@@ -212,11 +207,9 @@ def _with_the_rest(
     period, known = question.period, dict[dt.date, int]()
     for (day, _), cost in found.items():
         known[day] = known.get(day, 0) + cost
-    for point in reports.series_by_day(
-        first_day=period.first_day, last_day=period.last_day, scope=question.scope
-    ):
-        left = point.totals.cost_nanousd - known.get(point.day, 0)
-        found[point.day, where] = found.get((point.day, where), 0) + left
+    costs = label_rows.read_costs_by_day(period.first_day, period.last_day, question.scope)
+    for day, cost in costs.items():
+        found[day, where] = found.get((day, where), 0) + cost - known.get(day, 0)
     return found
 
 
