@@ -1,21 +1,18 @@
 """How does a statement look as a PDF?
 
 Pure: the same document gives the same bytes, in any process (fixed dates, no clock, no system font). Every text is
-escaped: names are names, never markup. The font is Vera, which ReportLab brings along and the file carries: Latin-1
-and the euro sign. What it does not know is printed without its accent or as "?", and a note says so.
+escaped: names are names, never markup. `statement_text` knows which font prints which script; a note tells what none
+can.
 """
 
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
 from threading import Lock
 from typing import Any, Final
-from xml.sax.saxutils import escape
 
 from reportlab.lib.colors import HexColor
 from reportlab.lib.enums import TA_RIGHT
@@ -23,7 +20,6 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
@@ -39,17 +35,14 @@ from reportlab.platypus.doctemplate import LayoutError
 from billing.minor_units import minor_for_people
 from billing.money import MINUS, grouped, usd_decimal
 from billing.statement_document import Party, StatementDocument, StatementLine
+from billing.statement_text import BOLD, PLAIN, Printer, list_runs, seen, use_font, width_of
 
-PLAIN, BOLD = "Pointsman-Vera", "Pointsman-Vera-Bold"
 INK, QUIET, RULE, SHADE = HexColor("#1d273b"), HexColor("#5b6675"), HexColor("#d5dbe3"), HexColor("#f4f6f9")
 MARGIN = 18 * mm
 WIDTH = A4[0] - 2 * MARGIN
 # Number, what, quantity, unit price, amount.
 COLUMNS = (10 * mm, 0.0, 29 * mm, 37 * mm, 27 * mm)
 LINE_COLUMNS = [COLUMNS[0], WIDTH - sum(COLUMNS), *COLUMNS[2:]]
-REPLACED: Final = "?"
-# A cell must fit on a page: nobody's name is longer than this on paper.
-MAX_TEXT: Final = 600
 TITLES: Final = {"invoice": "Invoice", "credit_note": "Credit note"}
 REPLACED_NOTE: Final = (
     "Some characters cannot be printed in this document and stand without their accents or as “?”; "
@@ -80,36 +73,12 @@ TITLE = _style("title", BOLD, 19, alignment=TA_RIGHT)
 NAME = _style("name", BOLD, 12)
 
 
-@dataclass(slots=True)
-class Printer:
-    """Turns texts into what the font can print, and remembers whether it had to replace anything."""
-
-    glyphs: Any
-    has_replaced: bool = field(default=False)
-
-    def text(self, raw: str) -> str:
-        """Printable, of a length that fits a page, unescaped."""
-        written = "".join(self._character(one) for one in unicodedata.normalize("NFC", raw))
-        return written if len(written) <= MAX_TEXT else f"{written[:MAX_TEXT]}…"
-
-    def cell(self, raw: str, style: ParagraphStyle = BODY) -> Paragraph:
-        """A paragraph of this text and nothing else."""
-        return Paragraph(escape(self.text(raw)), style)
-
-    def _character(self, character: str) -> str:
-        if ord(character) in self.glyphs and unicodedata.category(character)[0] != "C":
-            return character
-        if character in "\n\t":
-            return " "
-        self.has_replaced = True
-        base = unicodedata.normalize("NFKD", character)[0]
-        return base if base.isalnum() and ord(base) in self.glyphs else REPLACED
-
-
 def write_pdf(document: StatementDocument) -> bytes:
     """The statement as a PDF file."""
     with _WRITING:
-        printer = Printer(_register_fonts())
+        for font in (PLAIN, BOLD):
+            use_font(font)
+        printer = Printer()
         try:
             return _write(document, printer, keeps_totals_together=True)
         except LayoutError:
@@ -186,13 +155,6 @@ def ratio_text(ratio: Decimal) -> str:
     return f"{percent} %"
 
 
-def _register_fonts() -> Any:
-    for name, file in ((PLAIN, "Vera.ttf"), (BOLD, "VeraBd.ttf")):
-        if name not in pdfmetrics.getRegisteredFontNames():
-            pdfmetrics.registerFont(TTFont(name, file))
-    return pdfmetrics.getFont(PLAIN).face.charToGlyph
-
-
 def _heading(document: StatementDocument, printer: Printer) -> list[Any]:
     facts = [("Number", document.number or "given when it is issued")]
     if document.corrects_number:
@@ -211,7 +173,7 @@ def _heading(document: StatementDocument, printer: Printer) -> list[Any]:
         style=_plain_style(),
     )
     known = Table(
-        [[printer.cell(name, SMALL), printer.cell(value)] for name, value in facts],
+        [[printer.cell(name, SMALL), printer.cell(value, BODY)] for name, value in facts],
         colWidths=[26 * mm, half - 26 * mm],
         style=_plain_style(("TOPPADDING", (0, 0), (-1, -1), 0.6), ("BOTTOMPADDING", (0, 0), (-1, -1), 0.6)),
     )
@@ -224,11 +186,11 @@ def _heading(document: StatementDocument, printer: Printer) -> list[Any]:
 
 
 def _party(party: Party, printer: Printer, name_style: ParagraphStyle) -> list[Paragraph]:
-    rows = [printer.cell(party.name, name_style), *(printer.cell(one) for one in party.address)]
+    rows = [printer.cell(party.name, name_style), *(printer.cell(one, BODY) for one in party.address)]
     if party.tax_id:
-        rows.append(printer.cell(f"Tax ID {party.tax_id}"))
+        rows.append(printer.cell(f"Tax ID {party.tax_id}", BODY))
     if party.email:
-        rows.append(printer.cell(party.email))
+        rows.append(printer.cell(party.email, BODY))
     return rows
 
 
@@ -283,7 +245,7 @@ def _add_lines(
             said = printer.cell(f"Subtotal {title}".strip(), QUIET_TEXT)
             rows.append(["", said, "", "", printer.cell(amount, STRONG_NUMBER)])
     if not document.lines:
-        rows.append(["", printer.cell("Nothing was used in this period."), "", "", ""])
+        rows.append(["", printer.cell("Nothing was used in this period.", BODY), "", "", ""])
     return last_line
 
 
@@ -298,7 +260,7 @@ def group_lines(lines: Sequence[StatementLine]) -> Iterator[tuple[str, list[Stat
 
 
 def _what(line: StatementLine, printer: Printer) -> Any:
-    said = printer.cell(describe(line))
+    said = printer.cell(describe(line), BODY)
     return [said, printer.cell(line.priced_by, SMALL)] if line.priced_by else said
 
 
@@ -396,9 +358,14 @@ def _numbered(footer: str) -> type[Canvas]:
             self.setFillColor(QUIET)
             width = pdfmetrics.stringWidth(place, PLAIN, 7)
             said = footer
-            while pdfmetrics.stringWidth(said, PLAIN, 7) > WIDTH - width - 10:
+            while width_of(said, PLAIN, 7) > WIDTH - width - 10:
                 said = f"{said[:-2]}…"
-            self.drawString(MARGIN, 11 * mm, said)
+            at = MARGIN
+            for font, part in list_runs(seen(said, "L"), PLAIN):
+                self.setFont(font, 7)
+                self.drawString(at, 11 * mm, part)
+                at += pdfmetrics.stringWidth(part, font, 7)
+            self.setFont(PLAIN, 7)
             self.drawRightString(A4[0] - MARGIN, 11 * mm, place)
 
     return Numbered

@@ -17,15 +17,20 @@ import pytest
 from pypdf import PdfReader
 
 from billing.minor_units import minor_for_people
-from billing.statement_document import StatementDocument, from_json
+from billing.statement_document import Party, StatementDocument, from_json
 from billing.statement_files import file_name, write_csv, write_json
 from billing.statement_pdf import REPLACED_NOTE, decimal_text, write_pdf
+from billing.statement_text import has_right_to_left
 from tests.make_statement import statement
 
 FORMULA = '=HYPERLINK("http://x.example","pay here")'
 MARKUP = "<b>bold</b> & <para> </font> <img src='/etc/hostname'/>"
 RTL = "\u202eevil\u202c שלום 你好 Łódź"
 ONE_WORD = "W" * 300
+SCRIPTS = (
+    "Łódź Győr Žižkov", "Ελληνική Εταιρεία ΑΕ", "ООО «Пример»", "חברת הדוגמה (Example) 2026",
+    "شركة المثال التجارية", "示例科技有限公司（北京）" * 3, "株式会社サンプル・テクノロジー", "주식회사 예제",
+)  # fmt: skip
 
 
 def read_pages(pdf: bytes) -> list[str]:
@@ -95,9 +100,12 @@ def test_the_same_statement_is_the_same_bytes_in_another_process() -> None:
     assert hashlib.sha256(write_pdf(statement(11))).hexdigest() != here
 
 
-@pytest.mark.parametrize("name", [FORMULA, MARKUP, ONE_WORD, "", "a\0b\nc", "x" * 5_000])
+@pytest.mark.parametrize(
+    "name", [FORMULA, MARKUP, ONE_WORD, "", "a\0b\nc", "x" * 5_000, "東" * 5_000, "ש" * 5_000]
+)
 def test_a_name_is_printed_as_it_is_and_never_as_markup(name: str) -> None:
-    text = "".join(read_pages(write_pdf(statement(3, name=name))))
+    issuer = Party(name, ("1 Main Street",))
+    text = "".join(read_pages(write_pdf(statement(3, name=name, issuer=issuer))))
     if name in (FORMULA, MARKUP, ONE_WORD):
         assert re.sub(r"\s", "", name) in re.sub(r"\s", "", text)
     assert "6.82 EUR" in text  # 1.14 + 2.27 + 3.41
@@ -105,10 +113,22 @@ def test_a_name_is_printed_as_it_is_and_never_as_markup(name: str) -> None:
 
 def test_what_the_font_does_not_know_is_replaced_and_the_reader_told() -> None:
     text = "".join(read_pages(write_pdf(statement(3, name=RTL))))
-    assert "?evil? ???? ?? Łódz" in text
+    assert "?evil?" in text and "你好 Łódź" in text
     assert REPLACED_NOTE[:40] in text
-    assert REPLACED_NOTE[:40] not in "".join(read_pages(write_pdf(statement(3))))
-    assert "Gyor" in "".join(read_pages(write_pdf(statement(3, name="Győr"))))
+    assert "?????" in "".join(read_pages(write_pdf(statement(3, name="สวัสดี"))))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_names_in_other_scripts_are_printed_and_the_same_bytes_each_time(name: str) -> None:
+    document = statement(3, name=name, tenant_name=name)
+    pdf = write_pdf(document)
+    write_pdf(statement(2, name="".join(SCRIPTS)))
+    assert write_pdf(document) == pdf
+    text = "".join(read_pages(pdf))
+    assert (REPLACED_NOTE[:40] in text, "??" in text) == (False, False)
+    # Hebrew and Arabic stand as they are seen; each letter of the others as it was written.
+    if not has_right_to_left(name):
+        assert re.sub(r"\s", "", name) in re.sub(r"\s", "", text)
 
 
 def test_amounts_below_zero_have_a_real_minus_on_paper_and_a_hyphen_in_files() -> None:
