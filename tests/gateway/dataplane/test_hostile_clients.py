@@ -105,6 +105,7 @@ async def test_what_ends_with_the_connection_of_a_bad_request_behind_it_was_not_
     assert connection.refused_as is None
     assert connection.phase == Phase.REFUSED
     server.released.set()
+    writer.close()
 
 
 async def test_trailers_are_not_headers(server):
