@@ -241,6 +241,8 @@ def _pin_sentences(pin: list[str]) -> list[str]:
         return [
             f"The conversation leaves {pin[1]}: another is better, and saves more than the lost cache costs."
         ]
+    if pin[2] == "simulated":
+        return [f"The conversation leaves {pin[1]}, where no model answers."]
     return [f"The conversation leaves {pin[1]}: {_REASONS.get(pin[2], 'no rule names it any more')}."]
 
 

@@ -2,7 +2,8 @@
 
 Pure. It does while that deployment can serve, so that a conversation is answered in one voice and out of a warm prompt
 cache. It is broken when the deployment was left out, or when another is better and the saving beats what the lost
-cache costs; never between a tool call and its result, unless the deployment cannot serve at all.
+cache costs; never between a tool call and its result, unless the deployment cannot serve at all. The simulated provider
+of a demo keeps none from a real one: whoever has just added a key wants to hear a model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from policies.features import Features
+from policies.provider_addresses import SIMULATED
 from policies.snapshot import DeploymentSnapshot
 
 # Providers charge a tenth for what they find in their cache, and keep nothing shorter than this.
@@ -23,7 +25,7 @@ PinState = Literal["new", "kept", "broken"]
 
 
 class Pin(NamedTuple):
-    """What became of a conversation's deployment. `reason` says why it was broken: a drop reason, or `saving`."""
+    """What became of a conversation's deployment. `reason`, if broken: a drop reason, `saving` or `simulated`."""
 
     state: PinState
     deployment: str = ""
@@ -55,11 +57,18 @@ def judge_pin(
     place = next((at for at, found in enumerate(candidates) if found.name == deployment_name), -1)
     if place < 0:
         return Pin("broken", deployment_name, drop_reason or "not_listed"), 0
+    if place and is_simulated(candidates[place]) and not is_simulated(candidates[0]):
+        return Pin("broken", deployment_name, "simulated"), 0
     if place and place < len(costs) and not features.is_tool_result:
         best, kept = costs[0], costs[place]
         if best.score > kept.score and _is_worth_it(best, kept, candidates[place], features):
             return Pin("broken", deployment_name, "saving"), 0
     return Pin("kept", deployment_name), place
+
+
+def is_simulated(deployment: DeploymentSnapshot) -> bool:
+    """Whether no model answers there."""
+    return deployment.provider.base_url == SIMULATED
 
 
 def _is_worth_it(best: Cost, kept: Cost, deployment: DeploymentSnapshot, features: Features) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.features import Features
+from policies.snapshot import ProviderSnapshot
 from policies.stickiness import Cost, Pin, judge_pin
 from tests.make_routing import make_deployments
 
@@ -27,6 +29,16 @@ def test_a_new_conversation_leaves_the_order_alone() -> None:
 
 def test_a_conversation_keeps_its_deployment_where_no_cost_is_known() -> None:
     assert judge("c") == (Pin("kept", "c"), 2)
+
+
+def test_a_simulated_answer_keeps_no_conversation_from_a_real_model() -> None:
+    """A key is added to a demo, and the same question asked again."""
+    demo = ProviderSnapshot(2, "simulated", "openai_chat", "simulated:")
+    simulated = replace(CATALOG["c"], provider=demo)
+    found = judge_pin("c", [CATALOG["a"], simulated], [], LONG, drop_reason="")
+    assert found == (Pin("broken", "c", "simulated"), 0)
+    other = replace(CATALOG["b"], provider=demo)
+    assert judge_pin("c", [other, simulated], [], LONG, drop_reason="") == (Pin("kept", "c"), 1)
 
 
 def test_a_deployment_that_cannot_serve_loses_the_conversation_and_the_reason_is_told() -> None:
