@@ -18,6 +18,7 @@ from django.utils import timezone
 from billing.export_tables import open_table
 from billing.models import Invoice, InvoiceState, LedgerEntry, UsageByDay, UsageByKeyDay
 from billing.verifying import verify
+from tests.billing.audited_files import Auditor
 from tests.billing.random_world import MONTHS, RandomWorld
 
 pytestmark = pytest.mark.django_db
@@ -46,6 +47,7 @@ def live(
     assert verify(now=world.now).differences == ()
     for month in MONTHS:
         compare_focus(world, month)
+    compare_files(world)
 
 
 def compare_sums(world: RandomWorld, done: list[str]) -> None:
@@ -88,6 +90,13 @@ def compare_focus(world: RandomWorld, month: dt.date) -> None:
     for invoice in invoices:
         assert by_invoice[invoice.number_text] == Decimal(invoice.total_minor).scaleb(-invoice.minor_digits)
     assert by_invoice.keys() - {None} == {invoice.number_text for invoice in invoices}
+
+
+def compare_files(world: RandomWorld) -> None:
+    auditor = Auditor(world.books.prices, world.books.terms, world.books.models)
+    auditor.read_requests()
+    assert len(auditor.read) >= len(world.books.sums())
+    auditor.check_spend(now=world.now)
 
 
 @pytest.mark.parametrize("seed", range(1))
