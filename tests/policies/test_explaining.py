@@ -123,8 +123,14 @@ def test_people_read_sentences() -> None:
             "could be called at that moment",
         ),
         ({"path": "fixed", "draw": 0.1, "candidates": ["a"], "dropped": [["b", "new_code"]]}, "(new_code)"),
-        (record_of() | {"pin": ["broken", "b", "saving"]}, "leaves b: another is better, and saves more"),
-        (record_of() | {"pin": ["broken", "b", "simulated"]}, "leaves b, where no model answers."),
+        (
+            record_of(name="blind") | {"pin": ["broken", "b", "saving"]},
+            "leaves b: another is better, and saves more",
+        ),
+        (
+            record_of(name="blind") | {"pin": ["broken", "b", "simulated"]},
+            "leaves b, where no model answers.",
+        ),
     ],
 )
 def test_each_kind_of_decision_has_its_sentence(record: dict[str, Any], part: str) -> None:
