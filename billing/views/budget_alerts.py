@@ -147,7 +147,7 @@ def change_recipient(request: HttpRequest, pk: int) -> HttpResponse:
         form,
         title=f"Change {recipient.address}",
         back=("Alerts", reverse("budget-alerts")),
-        intro="Hears of what it heard of before. For other budgets, or another way, add a recipient.",
+        intro="It goes on hearing of the same budgets. For others, or another way, add a recipient.",
     )
 
 
