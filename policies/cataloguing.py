@@ -269,15 +269,17 @@ def _delete(row: Provider | Model | Deployment, *, actor: str, object_type: str)
 
 
 def _list_documents() -> Iterable[tuple[Policy, dict[str, Any]]]:
-    for policy in Policy.objects.select_related("draft", "live_version"):
+    """What serves, or is to serve: drafts, live versions, canaries."""
+    for policy in Policy.objects.select_related("draft", "live_version", "canary_version"):
         if hasattr(policy, "draft"):
             yield policy, policy.draft.document
-        if policy.live_version is not None:
-            yield policy, policy.live_version.document
+        for version in (policy.live_version, policy.canary_version):
+            if version is not None:
+                yield policy, version.document
 
 
 def _refuse_when_named(deployment: Deployment) -> None:
-    """Raise InUseError when a draft or a live version names the deployment (by name, not by link)."""
+    """Raise InUseError when a draft or a version in use names the deployment (by name, not by link)."""
     for policy, document in _list_documents():
         for rule in document.get("rules", []):
             named = [c["name"] if isinstance(c, dict) else c for c in rule.get("deployments", [])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,6 +64,20 @@ class Condition:
     text: str
     program: Callable[[Any], Any]
     feature_names: frozenset[str]
+
+
+def check_readable(text: str) -> None:
+    """Raise ConditionError for characters that make a condition look other than it is, to whoever approves it.
+
+    Marks that turn the direction of writing, and characters that are drawn as nothing (Boucher and Anderson, Trojan
+    Source, 2021). Asked where conditions come in, not of what was published.
+    """
+    for place, character in enumerate(text):
+        if character not in "\t\n\r" and unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
+            code = ord(character)
+            escape = f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
+            message = f"a condition holds no invisible character: write {escape} inside quotes instead"
+            raise ConditionError(message, column=place + 1)
 
 
 @lru_cache(maxsize=MAX_KEPT_CONDITIONS)

@@ -5,11 +5,13 @@ Pure. The document's form: policies/README.md. What it is checked against is han
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
-from policies.conditions import ConditionError, compile_condition
+from policies.conditions import ConditionError, check_readable, compile_condition
+from policies.impossible_conditions import is_impossible
 from policies.reachability import list_shadowed
 from policies.snapshot import Strategy
 
@@ -23,6 +25,8 @@ MAX_WEIGHT = 1e9
 MAX_SLIDER = 10
 # Settings of the automatic router: only a rule of the strategy `auto` carries them.
 AUTO_MEMBERS = ("slider", "quality_floor", "check_answers")
+# Letters and symbols that are drawn as nothing: Hangul fillers and the empty Braille cell.
+_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 _DOCUMENT_MEMBERS = frozenset({"baseline", "session_stickiness", "rules"})
 _RULE_MEMBERS = frozenset(
     {
@@ -91,6 +95,13 @@ def check_document(
     return problems
 
 
+def looks_of(name: str) -> str:
+    """A name as people tell it from others: letters composed one way, blanks as one, "" where nothing is seen."""
+    composed = " ".join(unicodedata.normalize("NFC", name).split())
+    is_seen = any(unicodedata.category(c)[0] not in "MZC" and c not in _BLANK_LETTERS for c in composed)
+    return composed if is_seen else ""
+
+
 def has_errors(problems: list[Problem]) -> bool:
     """Say whether any of the problems forbids publishing."""
     return any(problem.severity == "error" for problem in problems)
@@ -112,8 +123,8 @@ def _check_rule(path: str, rule: object, catalog: _Catalog) -> list[Problem]:
         Problem(f"{path}.{name}", "there is no such setting") for name in rule if name not in _RULE_MEMBERS
     ]
     name = rule.get("name")
-    if not isinstance(name, str) or not name.strip():
-        problems.append(Problem(f"{path}.name", "a rule has a name"))
+    if not isinstance(name, str) or not looks_of(name):
+        problems.append(Problem(f"{path}.name", "a rule has a name that can be seen"))
     elif len(name.strip()) > MAX_NAME_CHARACTERS or not _is_storable(name):
         problems.append(
             Problem(f"{path}.name", f"a name is printable and has at most {MAX_NAME_CHARACTERS} characters")
@@ -134,6 +145,7 @@ def _check_condition(path: str, when: object) -> list[Problem]:
     if not isinstance(when, str):
         return [Problem(path, "a condition is a text")]
     try:
+        check_readable(when.strip())
         compile_condition(when.strip())
     except ConditionError as error:
         # The editor shows the text as it was typed, with the leading white space that is not compiled.
@@ -254,12 +266,16 @@ def _check_order(rules: list[Any]) -> list[Problem]:
     for index, rule in enumerate(rules):
         if not isinstance(rule, Mapping) or not isinstance(rule.get("name"), str):
             continue
-        name = rule["name"].strip()
+        name = looks_of(rule["name"])
         if name in seen:
             problems.append(
                 Problem(f"rules[{index}].name", f"rule {seen[name] + 1} has the same name {name!r}")
             )
         seen.setdefault(name, index)
+        when = rule.get("when")
+        if rule.get("is_enabled", True) is not False and isinstance(when, str) and is_impossible(when):
+            message = "no request meets this: its parts contradict each other, or no value is like that"
+            problems.append(Problem(f"rules[{index}].when", message, "warning"))
     is_caught = False
     # A last rule that matches always would be reached by what no rule takes.
     for index, by in list_shadowed([*rules, {}]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from policies.conditions import ConditionError, compile_condition
+from policies.conditions import ConditionError, check_readable, compile_condition
 from policies.document_checks import Problem, check_document
 from policies.models import Deployment, Model, Policy, Tenant
 from policies.retention import rank_of_class, rank_of_limit
@@ -72,7 +72,7 @@ def list_problems(document: object, *, policy: Policy | None = None) -> list[Pro
         homes[name] = Home(region, retention)
         if not all(are_enabled):
             disabled.add(name)
-    places = list(_places(document)) if isinstance(document, Mapping) else []
+    places = list_places(document)
     unknown = {place.name for place in places if place.name not in homes}
     problems = check_document(
         document,
@@ -107,6 +107,7 @@ def list_condition_problems(document: Mapping[str, Any]) -> list[Problem]:
         if not isinstance(when, str) or not when.strip():
             continue
         try:
+            check_readable(when.strip())
             compile_condition(when.strip())
         except ConditionError as error:
             lead = len(when) - len(when.lstrip())
@@ -161,9 +162,10 @@ def _unpriced(places: Sequence[Place], disabled: Collection[str]) -> Iterator[Pr
             yield Problem(place.path, message, "warning")
 
 
-def _places(document: Mapping[str, Any]) -> Iterator[Place]:
+def list_places(document: object) -> list[Place]:
     """Every deployment that a rule names, of rules that are on."""
-    rules = document.get("rules")
+    places: list[Place] = []
+    rules = document.get("rules") if isinstance(document, Mapping) else None
     for index, rule in enumerate(rules if isinstance(rules, list) else ()):
         if not isinstance(rule, Mapping) or rule.get("is_enabled", True) is False:
             continue
@@ -172,7 +174,8 @@ def _places(document: Mapping[str, Any]) -> Iterator[Place]:
             for position, entry in enumerate(entries if isinstance(entries, list) else ()):
                 name = entry.get("name") if isinstance(entry, Mapping) else entry
                 if isinstance(name, str):
-                    yield Place(index, f"rules[{index}].{member}[{position}]", name)
+                    places.append(Place(index, f"rules[{index}].{member}[{position}]", name))
+    return places
 
 
 def _listed(names: Sequence[str]) -> str:

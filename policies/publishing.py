@@ -18,11 +18,12 @@ from policies import changes
 from policies.cataloguing import problems_of_public_name
 from policies.document_checks import Problem, has_errors
 from policies.documents import normalise_document
-from policies.draft_checks import list_condition_problems
+from policies.draft_checks import list_condition_problems, list_places
 from policies.draft_checks import list_problems as list_problems  # what others ask before they publish
 from policies.errors import ConfigurationError, InUseError, NameTakenError, NotFoundError
 from policies.models import (
     ChangeEvent,
+    Deployment,
     Model,
     Policy,
     PolicyDraft,
@@ -235,7 +236,12 @@ def lock_policy(policy: Policy) -> tuple[Policy, PolicyDraft]:
 
 
 def check_publishable(document: Mapping[str, Any], row: Policy) -> dict[str, Any]:
-    """The document written out. Raises PolicyError when it has errors."""
+    """The document written out. Raises PolicyError when it has errors. Call inside a transaction.
+
+    What it names can be neither deleted nor renamed before the transaction ends.
+    """
+    names = {place.name for place in list_places(document)}
+    list(held(Deployment.objects.filter(name__in=names).order_by("pk")).values_list("pk"))
     problems = list_problems(document, policy=row)
     if has_errors(problems):
         raise PolicyError(problems)

@@ -17,6 +17,9 @@ from policies.condition_rows import Group, read_cel
 MAX_COMPARED = 2_000  # 45 rules are compared each with each; of more, each with the first ones
 MAX_JOINT_RULES = 40
 MAX_PARTS = 12
+# What is left of a rule is split twice at most, and of a document's rules no more is compared in that than this.
+MAX_SPLITS = 2
+MAX_JOINT_COMPARED = 2_000
 
 Condition = Group | Row
 
@@ -40,6 +43,7 @@ def list_shadowed(rules: Sequence[Any]) -> list[Shadowed]:
     """Find unreachable rules of a document's rules, sound or not. Rules that are off neither take nor are named."""
     earlier: list[_Earlier] = []
     found: list[Shadowed] = []
+    joint = _JointSearch()
     for place, rule in enumerate(rules):
         if not isinstance(rule, Mapping) or rule.get("is_enabled", True) is False:
             continue
@@ -48,7 +52,7 @@ def list_shadowed(rules: Sequence[Any]) -> list[Shadowed]:
             continue
         text = (when or "").strip()
         group = read_cel(text)
-        takers = _find_takers(text, group, earlier)
+        takers = _find_takers(text, group, earlier, joint)
         if takers:
             found.append(Shadowed(place, takers))
         else:
@@ -56,35 +60,68 @@ def list_shadowed(rules: Sequence[Any]) -> list[Shadowed]:
     return found
 
 
-def _find_takers(text: str, group: Group | None, earlier: Sequence[_Earlier]) -> tuple[int, ...]:
+def _find_takers(
+    text: str, group: Group | None, earlier: Sequence[_Earlier], joint: _JointSearch
+) -> tuple[int, ...]:
     for number, other in enumerate(earlier):
         if text == other.text or (other.group is not None and not other.group.rows):
             return (other.place,)
         is_compared = number * len(earlier) <= MAX_COMPARED
         if is_compared and group is not None and other.group is not None and implies(group, other.group):
             return (other.place,)
-    if group is None or not 2 <= len(earlier) <= MAX_JOINT_RULES:
+    if group is None or not 1 <= len(earlier) <= MAX_JOINT_RULES:
         return ()
-    return _find_joint_takers(group, [other for other in earlier if other.group is not None])
+    named = [(other.place, other.group) for other in earlier if other.group is not None]
+    return tuple(sorted(joint.find(group, named, MAX_SPLITS)))
 
 
-def _find_joint_takers(group: Group, earlier: Sequence[_Earlier]) -> tuple[int, ...]:
-    """Rules that take all of a condition between them, by the values of one field: `has_tools` and `!has_tools`."""
-    rows = [row for other in earlier if other.group is not None for row in _all_rows(other.group)]
-    own = group.rows if group.join == "and" else (group,)
+class _JointSearch:
+    """Finds rules that take all of a condition between them, in a bounded number of comparisons."""
+
+    def __init__(self) -> None:
+        self.left = MAX_JOINT_COMPARED
+
+    def find(self, group: Group, earlier: Sequence[tuple[int, Group]], splits: int) -> set[int]:
+        """The rules among `earlier` that do; none, when there are none or they are not found."""
+        own = group.rows if group.join == "and" else (group,)
+        for parts in _list_splits(own, [row for _, other in earlier for row in _all_rows(other)]):
+            takers: set[int] = set()
+            for part in parts:
+                narrow = _narrowed(own, part)
+                found = self._find_one(narrow, earlier) or (
+                    self.find(narrow, earlier, splits - 1) if splits > 1 and self.left > 0 else set()
+                )
+                if not found:
+                    break
+                takers |= found
+            else:
+                if takers:
+                    return takers
+        return set()
+
+    def _find_one(self, narrow: Group, earlier: Sequence[tuple[int, Group]]) -> set[int]:
+        for place, other in earlier:
+            self.left -= 1
+            if implies(narrow, other):
+                return {place}
+        return set()
+
+
+def _list_splits(own: Sequence[Condition], rows: Sequence[Row]) -> Iterator[list[Condition]]:
+    """Ways to cut what `own` takes: into the branches of its `or`; by the values of one field of `rows`."""
+    branches = next((one for one in own if isinstance(one, Group) and one.join == "or" and one.rows), None)
+    if branches is not None and len(branches.rows) <= MAX_PARTS:
+        yield list(branches.rows)
     for subject in dict.fromkeys((row.field, row.tag) for row in rows):
         parts = list(_parts([row for row in rows if (row.field, row.tag) == subject]))
-        takers: set[int] = set()
-        for part in parts if len(parts) <= MAX_PARTS else ():
-            narrow = Group("and", (*own, *(part.rows if isinstance(part, Group) else (part,))))
-            taker = next((o.place for o in earlier if o.group is not None and implies(narrow, o.group)), None)
-            if taker is None:
-                break
-            takers.add(taker)
-        else:
-            if takers:
-                return tuple(sorted(takers))
-    return ()
+        if len(parts) <= MAX_PARTS:
+            yield parts
+
+
+def _narrowed(own: Sequence[Condition], part: Condition) -> Group:
+    """What of `own` lies in this part. An `or` that the part is a branch of says nothing more."""
+    rest = [one for one in own if not (isinstance(one, Group) and one.join == "or" and part in one.rows)]
+    return Group("and", (*rest, *(part.rows if isinstance(part, Group) and part.join == "and" else (part,))))
 
 
 def _all_rows(group: Group) -> Iterator[Row]:
@@ -122,7 +159,7 @@ def _named_values(row: Row) -> tuple[str, ...]:
 
 def _number_parts(rows: Sequence[Row]) -> Iterator[Condition]:
     field = rows[0].field
-    bounds = {bound for row in rows for bound in _interval(row)[:2] if bound < _HIGHEST}
+    bounds = {bound for row in rows for bound in interval_of(row)[:2] if bound < _HIGHEST}
     points = sorted(bounds | ({bound + 1 for bound in bounds} if not field.is_fraction else set()))
     yield Row(field, "", "lt", points[0])
     for point, following in zip(points, [*points[1:], None], strict=True):
@@ -159,8 +196,8 @@ def _row_implies(narrow: Row, wide: Row) -> bool:
     if wide.operator == "has":
         return narrow.operator != "has_not"  # a comparison with a tag holds only where the tag is
     if narrow.field.kind == "number":
-        return _covers(_interval(wide), _interval(narrow))
-    values = _values(narrow)
+        return _covers(interval_of(wide), interval_of(narrow))
+    values = values_of(narrow)
     if values is not None:
         return all(takes(wide, value) for value in values)
     if wide.operator == "is_not":
@@ -173,7 +210,7 @@ def _row_implies(narrow: Row, wide: Row) -> bool:
     return wide.operator in ("starts_with", "contains") and wide.value == ""
 
 
-def _values(row: Row) -> tuple[Any, ...] | None:
+def values_of(row: Row) -> tuple[Any, ...] | None:
     """All values with which a row holds, where they can be counted."""
     if row.operator == "is":
         return (row.value,)
@@ -214,7 +251,7 @@ def _excludes(narrow: Row, value: Any) -> bool:
     return narrow.operator == "contains" and narrow.value not in value
 
 
-class _Interval(NamedTuple):
+class Interval(NamedTuple):
     """Numbers from `low` to `high`; open ends leave the bound itself out."""
 
     low: float
@@ -226,22 +263,23 @@ class _Interval(NamedTuple):
 _HIGHEST = float("inf")
 
 
-def _interval(row: Row) -> _Interval:
+def interval_of(row: Row) -> Interval:
+    """The numbers with which a row about a number holds."""
     operator, value = row.operator, row.value
     if operator == "between":
-        return _Interval(*value)
+        return Interval(*value)
     if operator == "eq":
-        return _Interval(value, value)
+        return Interval(value, value)
     is_open = operator in ("lt", "gt")
     if is_open and not row.field.is_fraction:
         # Whole numbers: more than 4 is at least 5.
         value, is_open = (value - 1 if operator == "lt" else value + 1), False
     if operator in ("lt", "le"):
-        return _Interval(0, value, False, is_open)
-    return _Interval(value, _HIGHEST, is_open, False)
+        return Interval(0, value, False, is_open)
+    return Interval(value, _HIGHEST, is_open, False)
 
 
-def _covers(wide: _Interval, narrow: _Interval) -> bool:
+def _covers(wide: Interval, narrow: Interval) -> bool:
     is_low_in = narrow.low > wide.low or (
         narrow.low == wide.low and (narrow.is_low_open or not wide.is_low_open)
     )
@@ -255,9 +293,9 @@ def _bounds_imply(narrow: Group, wide: Row) -> bool:
     """Several bounds on one number, joined by and, against one row: `turn > 2 && turn < 5` against between 3 and 4."""
     if wide.field.kind != "number":
         return False
-    bounds = [_interval(row) for row in narrow.rows if isinstance(row, Row) and row.field is wide.field]
+    bounds = [interval_of(row) for row in narrow.rows if isinstance(row, Row) and row.field is wide.field]
     if len(bounds) < 2:
         return False
     low = max((bound.low, bound.is_low_open) for bound in bounds)
     high = min((bound.high, not bound.is_high_open) for bound in bounds)
-    return _covers(_interval(wide), _Interval(low[0], high[0], low[1], not high[1]))
+    return _covers(interval_of(wide), Interval(low[0], high[0], low[1], not high[1]))

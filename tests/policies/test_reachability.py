@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from policies.condition_rows import read_group, rows_to_cel
 from policies.features import Features
+from policies.impossible_conditions import is_impossible
 from policies.reachability import Shadowed, implies, list_shadowed
 from tests.policies.test_condition_rows import GROUPS, group_holds, row_holds
 
@@ -98,6 +100,10 @@ def test_a_rule_that_is_off_neither_takes_nor_is_named() -> None:
         (["1 <= weekday && weekday <= 5", "weekday in [6, 7]", ""], (0, 1)),
         (["has_tools", "turn > 5", "!has_tools && hour < 3", "hour == 2"], (0, 2)),
         (["has_tools && turn > 1", "!has_tools", "turn > 3"], (0, 1)),
+        (["has_tools || !has_tools", ""], (0,)),
+        (["turn > 5", "has_tools", "turn > 5 || has_tools"], (0, 1)),
+        (["turn > 5", "has_tools", "(turn > 7 || has_tools) && has_images"], (0, 1)),
+        (["turn > 5 || has_tools", "turn <= 5 && !has_tools", "has_images"], (0, 1)),
     ],
 )
 def test_several_rules_together_leave_nothing_to_a_later_one(
@@ -232,6 +238,81 @@ def test_a_rule_that_earlier_ones_shadow_gets_no_request(
         for features in REQUESTS:
             if group_holds(read_group(groups[place]).as_json(), features):
                 assert any(group_holds(read_group(groups[other]).as_json(), features) for other in by)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_groups, min_size=1, max_size=3), _groups)
+def test_a_rule_that_earlier_alternatives_shadow_gets_no_request(
+    earlier: list[dict[str, Any]], last: dict[str, Any]
+) -> None:
+    groups = [*earlier, last]
+    for place, by in list_shadowed([{"when": rows_to_cel(group)} for group in groups]):
+        for features in REQUESTS:
+            if group_holds(read_group(groups[place]).as_json(), features):
+                assert any(group_holds(read_group(groups[other]).as_json(), features) for other in by)
+
+
+def test_many_rules_of_many_alternatives_are_compared_in_bounded_time() -> None:
+    rules = [
+        {"when": f"(turn > {at} || has_tools) && (task == 'x{at}' || hour > {at % 24}) && tags.t{at} == 'a'"}
+        for at in range(40)
+    ]
+    begun_s = time.thread_time()
+    assert list_shadowed([*rules, {}]) == []
+    assert time.thread_time() - begun_s < 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(_groups)
+def test_what_is_called_impossible_no_request_meets(group: dict[str, Any]) -> None:
+    if is_impossible(rows_to_cel(group)):
+        assert not any(group_holds(read_group(group).as_json(), features) for features in REQUESTS)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "false",
+        "weekday == 8",
+        "hour >= 24",
+        "hour > 23 && input_tokens > 3",
+        "hour == 25 && has_tools",
+        "has_tools && !has_tools",
+        "!(weekday in [1, 2, 3, 4, 5, 6, 7])",
+        "input_tokens > 100 && input_tokens < 50",
+        "turn > 2 && turn < 3",
+        "(turn > 5 || turn > 7) && turn < 3",
+        "task_type == 'a' && task_type == 'b'",
+        "task in ['a', 'b'] && task.startsWith('c')",
+        "tags.a == 'x' && !('a' in tags)",
+        "input_tokens < 0",
+        "difficulty > 1",
+    ],
+)
+def test_a_condition_that_contradicts_itself_is_found(condition: str) -> None:
+    assert is_impossible(condition)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "",
+        "true",
+        "hour == 23",
+        "weekday == 7 && hour < 1",
+        "turn > 2 && turn < 4",
+        "budget_used_ratio > 2",
+        "budget_used_ratio > 0.2 && budget_used_ratio < 0.3",
+        "task.matches('a') && task == 'b'",
+        "tags.a != 'x' && 'a' in tags",
+        "tags.a == 'x' && tags.b == 'y'",
+        "turn > 1 && (turn < 1 || has_tools)",
+        "input_tokens / 2 > 3",
+        "not cel at all",
+    ],
+)
+def test_a_condition_that_some_request_meets_is_not(condition: str) -> None:
+    assert not is_impossible(condition)
 
 
 @settings(max_examples=30, deadline=None)
