@@ -17,7 +17,8 @@ from xlsxwriter.exceptions import FileSizeError
 from policies.errors import ConfigurationError
 
 FailureKind = Literal[
-    "disk_full", "no_folder", "too_large", "database_away", "database_full", "worker_died", "refused", "unexpected"
+    "disk_full", "no_folder", "too_large", "database_away", "database_full", "worker_died", "mail_refused",
+    "refused", "unexpected",
 ]  # fmt: skip
 WORDS: Final[dict[FailureKind, str]] = {
     "disk_full": (
@@ -39,6 +40,10 @@ WORDS: Final[dict[FailureKind, str]] = {
     "worker_died": (
         "The background worker ended in the middle of it, three times: stopped, killed for want of memory, or cut off "
         "from its database. Ask for fewer days, or see why it ends; then try again."
+    ),
+    "mail_refused": (
+        "The mail server could not be reached, or refused the message. See that EMAIL_URL is right and that the "
+        "addresses exist."
     ),
     "unexpected": (
         "It failed for a reason that has no words here. Try again; if it fails again, an operator finds more in the "
@@ -93,9 +98,12 @@ def explain_failure(error: BaseException) -> Failure:
         return Failure(
             "refused", f"{said[:1].upper()}{said[1:]}" if said.endswith(".") else f"It was refused: {said}."
         )
-    kind = _kind_of(error)
-    first_line = str(error).partition("\n")[0]
-    return Failure(kind, WORDS[kind], hide_secrets(f"{type(error).__name__}: {first_line}")[:MAX_DETAIL])
+    return _tell(_kind_of(error), error)
+
+
+def explain_refused_mail(error: BaseException) -> Failure:
+    """The same of a message that the mail server did not take, or that did not get there."""
+    return _tell("mail_refused", error)
 
 
 def explain_death(times: int) -> Failure:
@@ -114,6 +122,11 @@ def let_go_of_a_broken_connection() -> None:
 def hide_secrets(line: str) -> str:
     """Replace what looks like a credential: exceptions quote addresses and settings."""
     return _SECRETS.sub("[hidden]", line)
+
+
+def _tell(kind: FailureKind, error: BaseException) -> Failure:
+    first_line = str(error).partition("\n")[0]
+    return Failure(kind, WORDS[kind], hide_secrets(f"{type(error).__name__}: {first_line}")[:MAX_DETAIL])
 
 
 def _kind_of(error: BaseException) -> FailureKind:

@@ -24,6 +24,12 @@ from kombu.exceptions import OperationalError
 
 from billing import notifying
 from billing.export_files import FORMATS
+from billing.job_failures import (
+    Failure,
+    explain_failure,
+    explain_refused_mail,
+    let_go_of_a_broken_connection,
+)
 from billing.mail_times import MailTimes
 from billing.models import DeliveryState, MailDelivery, SavedView, ScheduledMail
 from billing.money import format_usd
@@ -182,7 +188,8 @@ def _send(delivery_id: int, at: dt.datetime) -> bool:
         return False
     except Exception as error:
         logger.exception("scheduled mail %s cannot be written", delivery_id)
-        _fail(mine, delivery, error, at)
+        let_go_of_a_broken_connection()
+        _fail(mine, delivery, explain_failure(error), at)
         return False
     if not mine.filter(state=DeliveryState.BUILDING).update(state=DeliveryState.SENDING, claimed_at=at):
         return False
@@ -196,24 +203,25 @@ def _send(delivery_id: int, at: dt.datetime) -> bool:
         )
     except (TimeoutError, SMTPServerDisconnected) as error:
         # The server was silent, perhaps after it had everything.
-        mine.update(state=DeliveryState.FAILED, error=f"{UNCLEAR_ANSWER} {error}"[:500], finished_at=at)
+        detail = explain_refused_mail(error).detail
+        mine.update(state=DeliveryState.FAILED, error=UNCLEAR_ANSWER, error_detail=detail, finished_at=at)
         return False
     except (OSError, ValueError) as error:
         logger.warning("scheduled mail %s was refused: %s", delivery_id, type(error).__name__)
-        _fail(mine, delivery, error, at)
+        _fail(mine, delivery, explain_refused_mail(error), at)
         return False
-    mine.update(state=DeliveryState.SENT, error="", finished_at=timezone.now())
+    mine.update(state=DeliveryState.SENT, error="", error_detail="", finished_at=timezone.now())
     return True
 
 
-def _fail(mine: Any, delivery: MailDelivery, error: Exception, at: dt.datetime) -> None:
+def _fail(mine: Any, delivery: MailDelivery, failure: Failure, at: dt.datetime) -> None:
     """Try again a little later, three times in all; the reason stays to be read."""
-    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:500]
+    told = {"error": failure.text, "error_detail": failure.detail}
     if delivery.claim_count < MAX_TRIES:
         later = at + TRY_AGAIN * delivery.claim_count
-        mine.update(state=DeliveryState.WAITING, try_again_at=later, error=reason)
+        mine.update(state=DeliveryState.WAITING, try_again_at=later, **told)
     else:
-        mine.update(state=DeliveryState.FAILED, error=reason, finished_at=at)
+        mine.update(state=DeliveryState.FAILED, finished_at=at, **told)
 
 
 def build_mail(schedule: ScheduledMail, *, now: dt.datetime) -> Mail:

@@ -97,6 +97,7 @@ class MailDelivery(models.Model):
     recipients = models.JSONField(default=list)
     asked_by = models.CharField(max_length=150, blank=True, default="", help_text="Empty: the clock.")
     error = models.TextField(blank=True, default="")
+    error_detail = models.TextField(blank=True, default="", db_default="")
     finished_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -101,7 +101,8 @@ def test_a_mail_server_that_refuses_is_asked_three_times_and_the_reason_is_kept(
     assert len(tried) == 3
     assert len(set(tried)) == 1, "a mail server can know them as one"
     (delivery,) = MailDelivery.objects.all()
-    assert (delivery.state, "Connection refused" in delivery.error) == (DeliveryState.FAILED, True)
+    assert (delivery.state, "EMAIL_URL" in delivery.error) == (DeliveryState.FAILED, True)
+    assert "Connection refused" in delivery.error_detail
 
 
 @pytest.mark.django_db
