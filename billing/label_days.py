@@ -1,10 +1,10 @@
-"""Which days have sums by one label each, and who makes them?
+"""Which days have sums made for questions with a label, and who makes them?
 
-Reads: usage_by_key_label_set_day. Writes: usage_by_key_label_day, label_day.
-In the sums by all labels of a request those of one label are scattered over millions of rows; by one label they are
-few and stand together, but would cost the ingester a row for each label of each request. So they are made when a day is
-over, from the sums that are there. Whoever counts anything more on such a day says so in the same transaction
-(`rollups.forget_label_days`): a day is read here, or where it was counted, and never a part of it.
+Reads: usage_by_key_label_set_day. Writes: usage_by_key_label_day, usage_by_key_set_day, label_set, label_day.
+In the sums by key and all labels of a request those of a label are scattered over millions of rows; by one label each,
+and by key and label set alone, they are few and stand together, but would cost the ingester rows for each request. So
+they are made when a day is over, from the sums that are there. Whoever counts anything more on such a day says so in the
+same transaction (`rollups.forget_label_days`): a day is read here, or where it was counted, and never a part of it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,50 @@ from django.db import connection, transaction
 
 from billing.models import LabelDay, UsageByLabelDay
 from billing.periods import hold_period_alone
-from billing.rollups import DAY_SUMS, KEY_LABEL_DAY_KEYS
+from billing.rollups import DAY_SUMS, KEY_DAY_KEYS, KEY_LABEL_DAY_KEYS
 
 # One makes sums at a time: two of the same day would each add their rows.
 MAKING_LOCK: Final = 0x6C6162656C646179
-KEYS: Final = ", ".join(name for name, _ in KEY_LABEL_DAY_KEYS)
 SUMS: Final = ", ".join(name for name, _ in DAY_SUMS)
-SUMMED: Final = f"""SELECT {KEYS}, {", ".join(f"sum({name}) AS {name}" for name, _ in DAY_SUMS)}
-FROM billing_usagebykeylabelsetday, unnest(label_ids) AS label_id WHERE day = %(day)s GROUP BY {KEYS}"""  # noqa: S608
-# In the order in which they are read: the rows of a label stand on few pages.
-_MAKE: Final = (
-    f"INSERT INTO billing_usagebykeylabelday ({KEYS}, {SUMS}) {SUMMED} ORDER BY label_id, api_key_id"
+
+
+class Made(NamedTuple):
+    """A table of such sums: what it sums by, and in which order. Those that are read together stand together."""
+
+    name: str
+    keys: tuple[str, ...]
+    source: str
+    order: str
+
+    @property
+    def table(self) -> str:
+        return f"billing_{self.name.replace('_', '')}"
+
+    @property
+    def summed(self) -> str:
+        """The statement that sums a day (`%(day)s`) of what was counted."""
+        keys = ", ".join(self.keys)
+        sums = ", ".join(f"sum({name}) AS {name}" for name, _ in DAY_SUMS)
+        return f"SELECT {keys}, {sums} FROM {self.source} WHERE day = %(day)s GROUP BY {keys}"  # noqa: S608  (names of ours)
+
+
+BY_LABEL: Final = Made(
+    "usage_by_key_label_day",
+    tuple(name for name, _ in KEY_LABEL_DAY_KEYS),
+    "billing_usagebykeylabelsetday, unnest(label_ids) AS label_id",
+    "label_id, api_key_id",
 )
+BY_SET: Final = Made(
+    "usage_by_key_set_day",
+    (*(name for name, _ in KEY_DAY_KEYS), "label_set_id"),
+    "(SELECT sums.*, sets.id AS label_set_id FROM billing_usagebykeylabelsetday sums"
+    " JOIN billing_labelset sets USING (label_ids)) with_sets",
+    "label_set_id, api_key_id",
+)
+_ADD_SETS: Final = """
+INSERT INTO billing_labelset (label_ids) SELECT DISTINCT label_ids FROM billing_usagebykeylabelsetday
+WHERE day = %(day)s AND cardinality(label_ids) > 1 ON CONFLICT DO NOTHING
+"""
 _SPLIT: Final = """
 SELECT counted.day::date, coalesce(made.is_whole, false)
 FROM generate_series(%s::timestamp, %s::timestamp, interval '1 day') AS counted (day)
@@ -37,7 +69,7 @@ WHERE EXISTS (SELECT FROM billing_usagebylabelday u WHERE u.day = counted.day::d
 
 
 class Days(NamedTuple):
-    """The days of a period that have labels: those whose sums by one label may be read, and the others."""
+    """The days of a period that have labels: those whose sums made here may be read, and the others."""
 
     whole: list[dt.date]
     others: list[dt.date]
@@ -72,8 +104,13 @@ def sum_day(day: dt.date) -> bool:
         LabelDay.objects.bulk_create([LabelDay(day=day)], ignore_conflicts=True)
     with transaction.atomic(), connection.cursor() as cursor:
         _hold_making()
-        cursor.execute("DELETE FROM billing_usagebykeylabelday WHERE day = %s", [day])
-        cursor.execute(_MAKE, {"day": day})
+        cursor.execute(_ADD_SETS, {"day": day})
+        for made in (BY_LABEL, BY_SET):
+            cursor.execute(f"DELETE FROM {made.table} WHERE day = %s", [day])  # noqa: S608  (a name of ours)
+            columns = ", ".join([*made.keys, SUMS])
+            cursor.execute(
+                f"INSERT INTO {made.table} ({columns}) {made.summed} ORDER BY {made.order}", {"day": day}
+            )
         is_whole = bool(LabelDay.objects.filter(day=day).update(is_whole=True))
         if not is_whole:
             transaction.set_rollback(True)

@@ -1,7 +1,7 @@
 """How does a database get millions of requests that nobody made, to measure with?
 
 Writes: tenants, projects, keys, a catalog, a policy, labels; request and attempt records with every rollup, by the
-statement that ingests journals (`rollups.insert_new`), so that `verify_usage` holds, and the sums by key and label of
+statement that ingests journals (`rollups.insert_new`), so that `verify_usage` holds, and the sums that are made of
 days that are over; change_event (one).
 PostgreSQL makes the rows itself. The same seed and the same end make the same rows: what a row is follows from a hash
 of its number. No key of these can be used: nobody has a secret that hashes to theirs.
@@ -100,7 +100,7 @@ def seed_traffic(plan: Plan, *, actor: str) -> Iterator[int]:
     for day in list_due_days(today=plan.ends_at.date()):
         sum_day(day)
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE billing_usagebykeylabelday")
+        cursor.execute("ANALYZE billing_usagebykeylabelday, billing_usagebykeysetday, billing_labelset")
 
 
 def _make_world(plan: Plan) -> _World:

@@ -194,9 +194,10 @@ def _label_costs_by_day(
 def _key_costs_by_day(question: Question, key_ids: list[int]) -> dict[tuple[dt.date, int], int]:
     """By several labels the rows of all keys are many more than those of a few and the totals without keys."""
     period = question.period
-    rows = reports.days_of(period.first_day, period.last_day, question.scope, by="api_key_id")
-    shown = rows.filter(api_key__in=key_ids).values("day", "api_key").annotate(cost=Sum("cost_nanousd"))
-    found = {(row["day"], row["api_key"]): int(row["cost"]) for row in shown}
+    found: dict[tuple[dt.date, int], int] = {}
+    for rows in label_rows.list_rows(period.first_day, period.last_day, question.scope, by="api_key_id"):
+        shown = rows.filter(api_key__in=key_ids).values("day", "api_key").annotate(cost=Sum("cost_nanousd"))
+        found |= {(row["day"], row["api_key"]): int(row["cost"]) for row in shown}
     return _with_the_rest(question, found, _OTHERS)
 
 

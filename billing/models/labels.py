@@ -1,7 +1,7 @@
 """By which labels of its callers is spend summed?
 
 Tables: label, label_name, label_use, usage_by_label_day, usage_by_label_set_day, usage_by_key_label_set_day,
-usage_by_key_label_day, label_day.
+usage_by_key_label_day, usage_by_key_set_day, label_set, label_day.
 
 A label is a rule, an app, an end user or the value of a tag. `billing.labelling` says which requests have which.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import BrinIndex
+from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.db import models
 
 from billing.models.usage import DaySums
@@ -184,8 +184,41 @@ class UsageByKeyLabelDay(DaySums):
         return f"{self.day} key {self.api_key_id} label {self.label_id}"
 
 
+class LabelSet(models.Model):
+    """All labels of a request, in order, where there are two or more."""
+
+    label_ids = ArrayField(models.IntegerField(), unique=True)
+
+    class Meta:
+        indexes = [GinIndex(fields=["label_ids"], name="label_set_label")]
+
+    def __str__(self) -> str:
+        return f"labels {self.label_ids}"
+
+
+class UsageByKeySetDay(DaySums):
+    """The sums of `UsageByKeyLabelSetDay` by key and label set alone: few rows where two labels are asked for.
+
+    Made and read as `UsageByKeyLabelDay` is.
+    """
+
+    day = models.DateField()
+    label_set = models.ForeignKey(
+        LabelSet, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    tenant = _counted_in_days("policies.Tenant")
+    project = _counted_in_days("policies.Project")
+    api_key = _counted_in_days("policies.ApiKey")
+
+    class Meta:
+        indexes = [models.Index(fields=["day", "label_set"], name="usage_by_key_set_day_set")]
+
+    def __str__(self) -> str:
+        return f"{self.day} key {self.api_key_id} set {self.label_set_id}"
+
+
 class LabelDay(models.Model):
-    """A day whose sums by one label are made, or being made. Whoever counts anything more on it deletes this row."""
+    """A day whose sums by label are made, or being made. Whoever counts anything more on it deletes this row."""
 
     day = models.DateField(primary_key=True)
     is_whole = models.BooleanField(

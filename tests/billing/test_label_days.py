@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from billing import label_days, rerating, tasks
 from billing.label_days import list_due_days, split_days, sum_day
-from billing.models import Label, LabelDay, UsageByKeyLabelDay
+from billing.models import Label, LabelDay, UsageByKeyLabelDay, UsageByKeySetDay
 from billing.spend import read_periods
 from billing.spend_questions import read_question
 from billing.verifying import verify
@@ -32,10 +33,13 @@ def come(data_dir: Path, world: make.World, *, days_ago: int, worker: str = "wor
     make.ingest(data_dir, [intent, make.outcome_line(world, request_id, **ended)], worker=worker)
 
 
-def read(label: str) -> tuple[int, int]:
-    """Requests and nano-USD of all keys with this label in the last week."""
-    label_id = Label.objects.get(value=label).pk
-    asked = read_question({"by": "key", "period": "7d", "label": str(label_id)}, today=TODAY)
+def read(*labels: str) -> tuple[int, int]:
+    """Requests and nano-USD of all keys with these labels in the last week."""
+    wanted = {
+        name: str(Label.objects.get(value=label).pk)
+        for name, label in zip(("label", "label2"), labels, strict=False)
+    }
+    asked = read_question({"by": "key", "period": "7d", **wanted}, today=TODAY)
     totals = read_periods(asked).total().totals
     return totals.request_count, totals.cost_nanousd
 
@@ -60,9 +64,9 @@ def test_a_day_is_read_from_its_sums_by_label_until_something_more_is_counted_on
     assert any("billing_usagebykeylabelday" in one["sql"] for one in asked.captured_queries)
     come(tmp_path, world, days_ago=3, cost=7, worker="worker-2")
     assert whole_days() == [TODAY - 2 * DAY]
-    assert read("a") == (4, 307)
+    assert read("a") == read("short", "a") == (4, 307)
     assert sum_day(TODAY - 3 * DAY)
-    assert (read("a"), read("short")) == ((4, 307), (4, 307))
+    assert read("a") == read("short") == read("short", "a") == (4, 307)
 
 
 @pytest.mark.django_db
@@ -87,9 +91,11 @@ def test_verifying_finds_sums_by_label_that_are_not_those_of_the_day(tmp_path: P
     assert verify(now=NOW).is_ok
     UsageByKeyLabelDay.objects.filter(label__value="a").update(cost_nanousd=1)
     UsageByKeyLabelDay.objects.filter(label__value="short").delete()
+    UsageByKeySetDay.objects.update(output_tokens=F("output_tokens") + 1)
     found = {(one.kind, one.stored, one.expected) for one in verify(now=NOW).differences}
     assert ("usage_by_key_label_day.cost_nanousd", "1", "141000") in found
     assert ("usage_by_key_label_day.request_count", "0", "1") in found
+    assert "usage_by_key_set_day.output_tokens" in {kind for kind, _, _ in found}
     LabelDay.objects.all().delete()  # nobody reads them now
     assert verify(now=NOW).is_ok
 
@@ -121,7 +127,7 @@ def test_what_is_counted_while_a_day_is_summed_makes_it_due_again(
 
     monkeypatch.setattr(label_days, "_hold_making", count_before_the_sums_are_read)
     assert not sum_day(day)
-    assert not UsageByKeyLabelDay.objects.exists()
+    assert not UsageByKeyLabelDay.objects.exists() and not UsageByKeySetDay.objects.exists()
     assert read("a") == (2, 107)
     monkeypatch.undo()
     assert sum_day(day)
