@@ -3,8 +3,8 @@
 Reads: usage_by_key_label_set_day. Writes: usage_by_key_label_day, usage_by_key_set_day, label_set, label_day.
 In the sums by key and all labels of a request those of a label are scattered over millions of rows; by one label each,
 and by key and label set alone, they are few and stand together, but would cost the ingester rows for each request. So
-they are made when a day is over, from the sums that are there. Whoever counts anything more on such a day says so in the
-same transaction (`rollups.forget_label_days`): a day is read here, or where it was counted, and never a part of it.
+they are made when a day is over, from the sums that are there. Whoever counts anything more on such a day says so in
+the same transaction (`rollups.forget_label_days`): a day is read here, or where it was counted, and never a part of it.
 """
 
 from __future__ import annotations
