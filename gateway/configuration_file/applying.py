@@ -7,10 +7,9 @@ transaction. Reads: the secrets that the file names. The form is gateway/configu
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from django.db import models, transaction
 from django.utils import timezone
@@ -22,43 +21,14 @@ from gateway.configuration_file.budget_entries import Scope, apply_budgets
 from gateway.configuration_file.documents import canonical_document, describe_difference
 from gateway.configuration_file.format import ConfigurationFile
 from gateway.configuration_file.limit_entries import apply_limits
+from gateway.configuration_file.outcome import Action, Outcome, Step, at
 from gateway.configuration_file.sale_term_entries import apply_sale_terms
 from gateway.configuration_file.values import Entry, FileError, Problem, join
 from policies import cataloguing, credentials, issuing, publishing, rate_limits, tenancy_changes
-from policies.errors import ConfigurationError, InvalidValueError
+from policies.errors import ConfigurationError
 from policies.models import ApiKey, ChangeEvent, Deployment, Model, Policy, Project, Provider, Tenant
 from policies.provider_addresses import normalise_base_url
 from policies.row_changes import json_value
-
-Action = Literal[
-    "create", "change", "nothing", "add", "end", "publish", "issue", "rotate", "delete", "disable", "revoke"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of the plan: what happens to which object."""
-
-    action: Action
-    kind: str
-    name: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.action:<8} {self.kind:<10} {self.name}" + (f"  {self.detail}" if self.detail else "")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What applying did: the plan, remarks, and the secrets that were made (object -> secret), shown once."""
-
-    steps: list[Step] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    secrets: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def is_change(self) -> bool:
-        return any(step.action != "nothing" for step in self.steps)
 
 
 def apply_configuration(
@@ -87,32 +57,6 @@ def apply_configuration(
             transaction.set_rollback(True)
             applier.outcome.secrets.clear()
     return applier.outcome
-
-
-@contextmanager
-def at(path: str) -> Iterator[None]:
-    """Turn a verb's refusal into a problem at a place in the file."""
-    try:
-        yield
-    except publishing.PolicyError as refusal:
-        raise FileError(
-            [
-                Problem(join(path, problem.path) if problem.path else path, problem.message)
-                for problem in refusal.problems
-                if problem.severity == "error"
-            ]
-            or [Problem(path, str(refusal))]
-        ) from None
-    except InvalidValueError as refusal:
-        raise FileError(
-            [
-                Problem(join(path, name) if name else path, text)
-                for name, texts in refusal.problems.items()
-                for text in texts
-            ]
-        ) from None
-    except ConfigurationError as refusal:
-        raise FileError([Problem(path, str(refusal))]) from None
 
 
 @dataclass(slots=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 from django.db import models, transaction
 
-from gateway.configuration_file.applying import Outcome, Step
 from gateway.configuration_file.budget_entries import prune_budgets
 from gateway.configuration_file.format import ConfigurationFile
 from gateway.configuration_file.limit_entries import prune_limits
+from gateway.configuration_file.outcome import Outcome, Step
 from gateway.configuration_file.sale_term_entries import prune_sale_terms
 from policies import cataloguing, issuing, publishing, tenancy_changes
 from policies.errors import InUseError

@@ -13,8 +13,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from gateway.configuration_file.applying import Outcome, apply_configuration
+from gateway.configuration_file.applying import apply_configuration
 from gateway.configuration_file.format import read_configuration
+from gateway.configuration_file.outcome import Outcome
 from gateway.configuration_file.pruning import owner_of, prune
 from gateway.configuration_file.values import FileError
 from gateway.database_access import with_database

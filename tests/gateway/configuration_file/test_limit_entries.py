@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration_file.applying import Outcome, apply_configuration
+from gateway.configuration_file.applying import apply_configuration
 from gateway.configuration_file.exporting import export_text
 from gateway.configuration_file.format import read_configuration
+from gateway.configuration_file.outcome import Outcome
 from gateway.configuration_file.pruning import prune
 from gateway.configuration_file.values import FileError
 from policies.models import RateLimit
