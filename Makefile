@@ -26,6 +26,7 @@ PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loads
 
 help:
 	@echo "make run        start Pointsman: database, gateway, console, workers (Ctrl-C stops all)"
+	@echo "                without compiling first: make run POINTSMAN_COMPILED=0"
 	@echo "make test       run the tests: all but the slow and the nightly ones"
 	@echo "make test-slow  run the slow ones: crashes, whole installations, load"
 	@echo "make test-compiled  the tests of the hot path, against its compiled form"
