@@ -257,6 +257,7 @@ class Connection(asyncio.Protocol):
                 pieces = (body,) if isinstance(body, bytes) else body
                 size = sum([len(piece) for piece in pieces])
                 await self._send_large(transport, b"%b%d\r\n\r\n" % (prefix, size), pieces, head_timeout_s)
+                head_timeout_s = self._left_s(head_timeout_s)
             while not self.status and self.fault is None:
                 await self._wait(head_timeout_s)
         except BaseException:
@@ -278,14 +279,14 @@ class Connection(asyncio.Protocol):
         pieces: tuple[bytes | memoryview, ...],
         timeout_s: float,
     ) -> None:
-        """Write at the provider's pace. `timeout_s` bounds the wait for each piece to leave."""
+        """Write at the provider's pace, until `timeout_s` after the request began at the latest."""
         transport.write(head)
         written_bytes = 0
         for piece in pieces:
             view = memoryview(piece)
             for start in range(0, len(view), PIECE_BYTES):
                 while self._is_write_paused and not self.status and self.fault is None:
-                    await self._wait(timeout_s)
+                    await self._wait(self._left_s(timeout_s))
                 if self.status or self.fault is not None:
                     return  # An answer before the end of the request, mostly a refusal.
                 part = view[start : start + PIECE_BYTES]
@@ -295,6 +296,9 @@ class Connection(asyncio.Protocol):
                     written_bytes = 0
                     await asyncio.sleep(0)
         self.is_sent = True
+
+    def _left_s(self, timeout_s: float) -> float:
+        return max(0.0, self.begun_at_s + timeout_s - self._loop.time())
 
     async def next_chunk(self, timeout_s: float) -> bytes:
         """All body bytes that are here, else the next that come; b"" at the end. Raises UpstreamError."""

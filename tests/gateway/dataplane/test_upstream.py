@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import gzip
 import os
@@ -315,6 +316,28 @@ async def test_a_provider_that_does_not_read_meets_the_timeout(client: PooledUps
     assert caught.value.kind == "timeout"
     stop.set()
     server.close()
+
+
+async def test_a_provider_that_reads_slowly_meets_the_same_timeout(client: PooledUpstreamClient) -> None:
+    ended = asyncio.Event()
+    sizes: list[int] = []
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(512 * 1024):
+                sizes.append(len(data))
+                await asyncio.sleep(0.02)
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0, limit=1 << 20)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    with pytest.raises(UpstreamError) as caught:
+        await call_provider(client, url, body=b"x" * (64 << 20), head_timeout_s=0.4)
+    assert caught.value.kind == "timeout"
+    server.close()
+    await ended.wait()
+    assert sum(sizes) < 48 << 20
 
 
 async def test_an_early_refusal_of_a_large_body_is_the_answer(client: PooledUpstreamClient) -> None:
