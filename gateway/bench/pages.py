@@ -45,7 +45,8 @@ def list_addresses() -> list[str]:
     if label := Label.objects.filter(kind="tag").order_by("pk").first():
         found += [
             f"/requests?label={label.pk}", f"/spend?period=30d&by=tag:{label.name}",
-            f"/spend?period=30d&by=day&label={label.pk}",
+            f"/spend?period=30d&by=day&label={label.pk}", f"/spend?period=30d&by=key&label={label.pk}",
+            f"/spend?period=30d&by=rule&label={label.pk}",
         ]  # fmt: skip
     return found
 
