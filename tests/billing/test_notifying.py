@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -66,6 +67,14 @@ def test_a_webhook_is_signed_as_standard_webhooks_say(receiver: str) -> None:
     assert headers["webhook-signature"] == "v1," + base64.b64encode(expected).decode()
     assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("msg_1", "1700000000")
     assert len(key) == 32
+
+
+def test_no_log_tells_where_it_went(receiver: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The path of a webhook is often its only secret, and httpx tells every URL at INFO."""
+    caplog.set_level(logging.DEBUG)
+    post(f"{receiver}/T0123/s3cret")
+    assert len(Receiver.got) == 1
+    assert "s3cret" not in caplog.text
 
 
 def test_the_signature_is_that_of_the_published_example() -> None:
