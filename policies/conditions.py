@@ -72,7 +72,8 @@ def check_readable(text: str) -> None:
     Marks that turn the direction of writing, and characters that are drawn as nothing (Boucher and Anderson, Trojan
     Source, 2021). Asked where conditions come in, not of what was published.
     """
-    for place, character in enumerate(text):
+    # What is longer is refused for that.
+    for place, character in enumerate(text[:MAX_CHARACTERS]):
         if character not in "\t\n\r" and unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
             code = ord(character)
             escape = f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"

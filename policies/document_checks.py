@@ -97,7 +97,8 @@ def check_document(
 
 def looks_of(name: str) -> str:
     """A name as people tell it from others: letters composed one way, blanks as one, "" where nothing is seen."""
-    composed = " ".join(unicodedata.normalize("NFC", name).split())
+    # What is longer is refused for that.
+    composed = " ".join(unicodedata.normalize("NFC", name[: MAX_NAME_CHARACTERS + 1]).split())
     is_seen = any(unicodedata.category(c)[0] not in "MZC" and c not in _BLANK_LETTERS for c in composed)
     return composed if is_seen else ""
 
