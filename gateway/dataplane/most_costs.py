@@ -5,7 +5,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from billing.budget_arithmetic import most_nanousd, most_output_tokens
 from billing.pricebook import PriceVersion
@@ -18,6 +19,7 @@ from policies.snapshot import DeploymentSnapshot
 # that is only named can be. A byte of text is at most one token.
 TEMPLATE_TOKENS = 1_000
 MEDIA_TOKENS = 50_000
+TEXT_PARTS = ("text", "refusal", "thinking", "redacted_thinking", "input_text", "output_text")
 # The output limit that is set for a request without one, where the model's own is not known.
 DEFAULT_OUTPUT_TOKENS = 4_096
 # A lowered limit below this would be no answer.
@@ -108,12 +110,23 @@ class CostPlan:
 
 def most_input_tokens(parsed: ParsedRequest) -> int:
     """More tokens than any tokenizer makes of this body: a byte of text is at most one."""
-    facts = parsed.facts
-    has_media = facts.get("has_images") or facts.get("has_audio") or facts.get("has_files")
-    named = 0
-    if has_media:
-        named = sum(parsed.body.count(kind) for kind in (b'"image_url"', b'"input_audio"', b'"file"'))
-    return len(parsed.body) + TEMPLATE_TOKENS + MEDIA_TOKENS * named
+    return len(parsed.body) + TEMPLATE_TOKENS + MEDIA_TOKENS * _count_media(parsed.payload)
+
+
+def _count_media(payload: Mapping[str, Any]) -> int:
+    """Parts that a provider may make more tokens of than they have bytes: it fetches an image by its address.
+
+    Whatever is not known to be text is one, as the caller writes what a part is called, and how.
+    """
+    messages, sent = payload.get("messages"), payload.get("input")
+    contents = [one.get("content") for one in messages if type(one) is dict] if type(messages) is list else []
+    return sum(
+        1
+        for content in (*contents, sent)
+        if type(content) is list
+        for part in content
+        if type(part) is dict and part.get("type") not in TEXT_PARTS
+    )
 
 
 def _choice_count(parsed: ParsedRequest) -> int:

@@ -227,7 +227,8 @@ def _chat_facts(payload: dict[str, Any]) -> dict[str, Any]:
         + MESSAGE_OVERHEAD_TOKENS * len(messages)
         + IMAGE_TOKENS * images
         + AUDIO_TOKENS * audios,
-        "max_output_tokens": _count(payload, "max_completion_tokens") or _count(payload, "max_tokens"),
+        # Both are checked, and the larger one counts: which of them is sent differs by model.
+        "max_output_tokens": max(_count(payload, "max_completion_tokens"), _count(payload, "max_tokens")),
         "message_count": len(messages),
         "turn": turns,
         "choice_count": _choice_count(payload),

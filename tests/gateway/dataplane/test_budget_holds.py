@@ -12,8 +12,14 @@ import pytest
 from billing.budget_arithmetic import Lease, WindowNumbers
 from gateway.dataplane.budgets import BudgetShortError, LeaseBook, Want
 from gateway.dataplane.listings import serve_listing
-from gateway.dataplane.most_costs import DEFAULT_OUTPUT_TOKENS, TEMPLATE_TOKENS
+from gateway.dataplane.most_costs import (
+    DEFAULT_OUTPUT_TOKENS,
+    MEDIA_TOKENS,
+    TEMPLATE_TOKENS,
+    most_input_tokens,
+)
 from gateway.dataplane.upstream_errors import UpstreamError
+from gateway.wire.openai_request import parse_request
 from policies.snapshot import BudgetTerms
 from tests.gateway.dataplane.in_process import CHUNK, SECRET, Client, Plane, chat, refusal, stream
 from tests.make_routing import make_grant, make_policy, make_snapshot
@@ -253,3 +259,30 @@ async def test_a_key_is_told_its_tightest_budget_in_openrouters_words():
     told = orjson.loads(client.body)["data"]
     assert (told["limit"], told["usage"], told["limit_remaining"]) == (0.1, 0.08, 0.02)
     assert (told["limit_of"], told["limit_reset"]) == ("acme each day", None)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'{"type":"image_url","image_url":{"url":"http://i"}}',
+        b'{"type":"image_url","text":"x","image_url":{"url":"http://i"}}',
+        b'{"type":"image\\u005furl","image\\u005furl":{"url":"http://i"}}',
+        b'{"type":"video_url","video_url":{"url":"http://i"}}',
+        b'{"image_url":{"url":"http://i"}}',
+    ],
+)
+def test_what_a_provider_fetches_is_held_for_however_it_is_written(part: bytes) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"},%b]}]}' % part
+    assert most_input_tokens(parse_request(body, "chat")) == len(body) + TEMPLATE_TOKENS + MEDIA_TOKENS
+    plain = b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"image_url"}]}]}'
+    assert most_input_tokens(parse_request(plain, "chat")) == len(plain) + TEMPLATE_TOKENS
+
+
+def test_of_two_output_limits_the_larger_one_is_held_as_providers_differ_in_which_they_read() -> None:
+    held = []
+    for limits in ({"max_tokens": 2_000}, {"max_completion_tokens": 1, "max_tokens": 2_000}):
+        plane = BudgetPlane("a")
+        asyncio.run(plane.ask("a", **limits))
+        (intent,) = plane.lines("intent")
+        held.append(intent["hold"])
+    assert held[1] >= held[0] > 2_000 * 2_000
