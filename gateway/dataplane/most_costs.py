@@ -25,7 +25,6 @@ DEFAULT_OUTPUT_TOKENS = 4_096
 # A lowered limit below this would be no answer.
 LEAST_OUTPUT_TOKENS = 16
 AMPLE_OUTPUT_TOKENS = 1_024
-MAX_CHOICES = 128
 
 
 class CostPlan:
@@ -130,6 +129,13 @@ def _count_media(payload: Mapping[str, Any]) -> int:
 
 
 def _choice_count(parsed: ParsedRequest) -> int:
-    best_of = parsed.payload.get("best_of")
+    """How many answers may be written: as many as `n` or `best_of` says, and that for each prompt of a list."""
     count: int = parsed.facts.get("choice_count", 1)
-    return max(count, min(best_of, MAX_CHOICES)) if type(best_of) is int else count
+    try:
+        count = max(count, int(parsed.payload.get("best_of") or 1))  # providers read "20" and 20.0, too
+    except (TypeError, ValueError, OverflowError):
+        pass  # no provider can read it
+    prompts = parsed.payload.get("prompt") if parsed.endpoint == "completions" else None
+    if isinstance(prompts, list) and not isinstance(prompts[0], int):  # else token ids of one prompt
+        count *= len(prompts)
+    return count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from gateway.dataplane.most_costs import (
     DEFAULT_OUTPUT_TOKENS,
     MEDIA_TOKENS,
     TEMPLATE_TOKENS,
+    CostPlan,
     most_input_tokens,
 )
 from gateway.dataplane.upstream_errors import UpstreamError
@@ -286,3 +288,30 @@ def test_of_two_output_limits_the_larger_one_is_held_as_providers_differ_in_whic
         (intent,) = plane.lines("intent")
         held.append(intent["hold"])
     assert held[1] >= held[0] > 2_000 * 2_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ({"prompt": "hi"}, 1),
+        ({"prompt": ["hi"] * 7}, 7),
+        ({"prompt": ["hi"] * 7, "n": 2}, 14),
+        ({"prompt": [[1, 2], [3]]}, 2),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": "hi", "best_of": 500}, 500),
+        ({"prompt": "hi", "best_of": "20"}, 20),
+        ({"prompt": "hi", "best_of": [9]}, 1),
+    ],
+)
+def test_every_answer_that_may_be_written_is_held_for(fields: dict[str, Any], count: int) -> None:
+    plane = BudgetPlane("a", lease_nanousd=10**12)
+    held = []
+    for sent in ({"prompt": "hi"}, fields):
+        body = orjson.dumps({"model": "a", "max_tokens": 1_000, **sent})
+        parsed = parse_request(body, "completions")
+        exchange: Any = SimpleNamespace(
+            features=SimpleNamespace(max_output_tokens=1_000), gateway=plane.gateway, started_at_unix_s=0.0
+        )
+        plan = CostPlan(exchange, parsed, [plane.deployments["a"]])
+        held.append(plan.most_nanousd(None) - (len(body) + TEMPLATE_TOKENS) * 1_000)
+    assert held[1] == count * held[0] > 0
