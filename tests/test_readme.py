@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from billing.pricebook import RATE_NAMES
+from gateway.configuration_file import format as file_format
 from gateway.configuration_file.format import read_configuration
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -49,3 +51,12 @@ def test_the_configuration_example_is_a_configuration_file() -> None:
     example = section("Configuration as a file").split("```yaml\n", 1)[1].split("```", 1)[0]
     file = read_configuration(example, folder=PROJECT)
     assert file.tenants[0]["projects"][0]["keys"][0]["secret"] == "env:ACME_DEV_KEY"
+
+
+def test_every_field_of_a_configuration_file_is_named() -> None:
+    named = set(re.findall(r"[a-z_]+", section("Configuration as a file")))
+    tables = [table for name, table in vars(file_format).items() if name.startswith("_") and name.isupper()]
+    fields = {name for table in tables if isinstance(table, dict) for name in table}
+    assert len(fields) > 60
+    # Rates have a page of their own in the console, and `book` has one value here.
+    assert fields - named - set(RATE_NAMES) == {"book"}
