@@ -2,7 +2,8 @@
 
 5,000 keys of 50 tenants over 90 days: every tenth asks three of 20 deployments a day, the others one on two days of
 three. That makes 405,000 rows of the rollup by day for 10 million requests; six sets of labels in each (three rules
-that all tenants share, two of a tenant's four teams) 2.4 million by key and label set.
+that all tenants share, two of a tenant's four teams) 2.4 million by key and label set. Days that are over are summed by
+label, today is not.
 `python -m pytest tests/billing/test_spend_speed.py -m nightly -s` prints the times, and the CPU time of this process
 and its database process together. That is what a page takes on a machine that does nothing else, and what is judged:
 the time of a clock is also that of whoever else works on the machine.
@@ -23,6 +24,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from billing.label_days import list_due_days, sum_day
 from billing.models import Label, LabelName, LabelUse
 from billing.rollups import DAY_SUMS
 from gateway.dataplane.server import GC_THRESHOLDS
@@ -34,8 +36,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.nightly]
 
 KEYS, TENANTS, DEPLOYMENTS, DAYS, TEAMS = int(os.environ.get("SPEND_KEYS", "5000")), 50, 20, 90, 4
 LIMIT_MS = float(os.environ.get("SPEND_LIMIT_MS", "300"))
-# The keys of all tenants with a label that all of them share: nothing but reading the rows of all keys tells.
-LIMIT_OF_ALL_KEYS_MS = 2_500
 ROUNDS, EXPORT_ROUNDS = 20, 3
 
 
@@ -92,6 +92,9 @@ def seed() -> make.World:
             " GROUP BY 1, 2, 3, 4 ORDER BY 1"
         )
         seed_labels(cursor, tenants)
+        cursor.execute("ANALYZE")
+        for day in list_due_days(today=timezone.now().date()):
+            assert sum_day(day)
         cursor.execute("ANALYZE")
     return replace(world, tenant=tenants[7], key=keys[7], deployment=deployments[7])
 
@@ -176,6 +179,8 @@ def label_addresses(world: make.World) -> list[str]:
         f"/spend?period=30d&by=tenant&label={rule}", f"/spend?period=30d&by=model&label={rule}",
         f"/spend?period=30d&by=day&label={rule}", f"/spend?period=30d&by=key&label={team}",
         f"/spend?period=30d&by=key&label={rule}&tenant={world.tenant.pk}", f"/spend?period=30d&by=key&label={rule}",
+        f"/spend?period=30d&by=key&label={rule}&model={world.deployment.model_id}",
+        f"/spend?period=30d&by=key&label={rule}&label2={team}",
     ]  # fmt: skip
 
 
@@ -184,7 +189,6 @@ def test_pages_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests
     world = seed()
     client = operator()
     slow = []
-    of_all_keys = label_addresses(world)[-1:]
     for address in (
         "/spend?period=30d&by=tenant", "/spend?period=30d&by=project", "/spend?period=30d&by=key",
         "/spend?period=30d&by=model", "/spend?period=30d&by=provider", "/spend?period=30d&by=deployment",
@@ -210,6 +214,6 @@ def test_pages_answer_in_less_than_300_ms_on_the_rollups_of_ten_million_requests
             f" clock median {of_sorted(clock_ms, 0.5):5.0f} ms, p95 {of_sorted(clock_ms, 0.95):5.0f} ms",
             flush=True,
         )
-        if is_page and p95_ms > (LIMIT_OF_ALL_KEYS_MS if address in of_all_keys else LIMIT_MS):
+        if is_page and p95_ms > LIMIT_MS:
             slow.append(address)
     assert not slow
