@@ -130,5 +130,12 @@ def test_from_no_policy_to_one_that_is_live_and_rolled_back(page: Any, installat
     page.click(f"summary:has-text('{POLICY}') >> nth=0")
     page.click(f"text=all changes of {POLICY}")
     audit = page.inner_text("main")
-    for trace in ("created", "saved draft", "published", "our first rules", "the small one first", "rolled back"):
+    for trace in (
+        "created",
+        "saved draft",
+        "published",
+        "our first rules",
+        "the small one first",
+        "rolled back",
+    ):
         assert trace in audit, trace
