@@ -145,7 +145,7 @@ def _usage(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(one: Mapping[str, Any], cost: int | None, charge: int | None) -> tuple[int, ...]:
-    usage, is_unknown = one["usage"], cost is None and not one["is_unpriced"]
+    usage, is_unknown = one["usage"], one["usage"]["kind"] == "unknown"
     flags = (
         one["status"] not in ("ok", "cancelled"),
         one["is_unpriced"],
