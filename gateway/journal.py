@@ -20,6 +20,7 @@ import orjson
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_INTERVAL_S = 1.0
+MIN_FREE_BYTES = 1024 * 1024
 
 
 class JournalError(Exception):
@@ -67,6 +68,14 @@ class SegmentJournal:
             # The line is written: when no new file can be made, the old one grows on.
             with suppress(OSError):
                 self._open_next()
+
+    def has_room(self) -> bool:
+        """Whether lines can be written: the disk is there and not full. Asked by readiness checks, not by requests."""
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize >= MIN_FREE_BYTES
 
     def close(self) -> None:
         """Let go of the lock: from here on the ingester takes the folder as a finished worker's."""

@@ -113,12 +113,17 @@ class DataPlane:
             raise NotFound(_where_instead(path, scope["path"]), code="unknown_url")
 
     async def _send_health(self, send: Send, *, is_ready_wanted: bool) -> None:
-        is_ready = self.gateway.configuration.is_ready and not self.gateway.is_draining
-        if is_ready_wanted and not is_ready:
-            state = b"draining" if self.gateway.is_draining else b"starting"
-            await _send_plain(send, 503, b'{"status":"%s"}' % state, [(b"content-type", b"application/json")])
-        else:
-            await _send_plain(send, 200, b'{"status":"ok"}', [(b"content-type", b"application/json")])
+        state = self._readiness() if is_ready_wanted else "ok"
+        body = b'{"status":"%s"}' % state.encode()
+        await _send_plain(send, 200 if state == "ok" else 503, body, [(b"content-type", b"application/json")])
+
+    def _readiness(self) -> str:
+        gateway = self.gateway
+        if gateway.is_draining:
+            return "draining"
+        if not gateway.configuration.is_ready:
+            return "starting"
+        return "ok" if gateway.journal.has_room() else "disk_full"
 
 
 def _where_instead(path: str, full_path: str) -> str:

@@ -140,6 +140,10 @@ class Journal(Protocol):
         """Write one line; it survives `kill -9` when this returns. Raises JournalError when it cannot."""
         ...
 
+    def has_room(self) -> bool:
+        """Whether lines can be written: the disk is not full. Asked by readiness checks, not by requests."""
+        ...
+
 
 class UpstreamResponse(Protocol):
     """An answer whose head has arrived. Header names are lower-case. Closing twice is harmless."""

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,19 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(JournalError):
         journal.append({"k": "intent"})
     os.close(full)
+
+
+def test_a_journal_tells_whether_its_disk_has_room(tmp_path, monkeypatch):
+    journal = SegmentJournal(tmp_path)
+    assert journal.has_room()
+    disk = os.statvfs(tmp_path)
+    blocks_kept = (1024 * 1024 - 1) // disk.f_frsize
+    full = os.statvfs_result((*disk[:4], blocks_kept, *disk[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda folder: full)
+    assert not journal.has_room()
+    monkeypatch.undo()
+    shutil.rmtree(journal.folder)
+    assert not journal.has_room()
 
 
 def test_kill_9_loses_no_line_that_was_acknowledged(tmp_path):

@@ -174,6 +174,9 @@ class Plane:
         orjson.dumps(line)
         self.happened.append((line["k"], line))
 
+    def has_room(self) -> bool:
+        return not self.is_journal_full
+
     async def ask(self, model: str, *, is_stream: bool = False, **fields: Any) -> Client:
         """Send one request and wait for its end."""
         client = Client(self, model, is_stream=is_stream, **fields)
