@@ -96,7 +96,7 @@ def test_a_crash_of_a_currency_can_be_said_to_be_sure() -> None:
         ("$12.5", "USD", 12_500_000_000, "$12.50"),
         ("1200 JPY", "JPY", 1_200_000_000_000, "1,200 JPY"),
         ("0.125", "KWD", 125_000_000, "0.125 KWD"),
-        ("-3", "CHF", -3_000_000_000, "-3.00 CHF"),
+        ("-3", "CHF", -3_000_000_000, "−3.00 CHF"),
     ],
 )
 def test_amounts_are_read_and_written(text: str, currency: str, nano: int, shown: str) -> None:
