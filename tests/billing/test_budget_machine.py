@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from gateway.dataplane import budgets
 from tests.billing.budget_machine import BudgetMachine
 
 pytestmark = pytest.mark.django_db
@@ -22,16 +24,18 @@ def run(example_count: int, step_count: int, *, seed_number: int) -> None:
     """Live `example_count` lives: the same ones each time."""
     machine = type("SeededMachine", (BudgetMachine,), {})
     seed(seed_number)(machine)
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=example_count,
-            stateful_step_count=step_count,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-        ),
-    )
+    # A request waits for its lease in real time. The machine has its own clocks; it may stand still for seconds.
+    with mock.patch.object(budgets, "ANSWER_WAIT_S", 600.0):
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=example_count,
+                stateful_step_count=step_count,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                database=None,
+            ),
+        )
 
 
 @pytest.mark.parametrize("seed_number", range(5))
