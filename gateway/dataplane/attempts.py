@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import orjson
 
@@ -230,6 +230,7 @@ async def _attempt(
         else:
             result = await _read_json(exchange, log, response, headers, give_up_s)
     except UpstreamError as error:
+        error.with_traceback(None)  # a connection keeps what it raises, and its frames hold the request
         result = broken(log, error)
     finally:
         log.end_ms = exchange.elapsed_ms()
@@ -302,6 +303,16 @@ async def _read_json(
     )
 
 
+def _cost_so_far(
+    exchange: Exchange, log: AttemptLog, estimated_input_tokens: int, stream: OpenAIStream
+) -> float | None:
+    """What is charged in the end, in USD: the stream has read its usage. None for a usage that nobody can believe."""
+    exchange.charge(log, stream.usage_so_far(estimated_input_tokens=estimated_input_tokens))
+    is_believed = read_usage(stream.usage, service_tier=stream.service_tier).kind != "unknown"
+    cost = exchange.cost_nanousd() if is_believed else None
+    return None if cost is None else cost / 1_000_000_000  # a JSON number, for showing
+
+
 async def _open_stream(
     exchange: Exchange, log: AttemptLog, response: UpstreamResponse, give_up_s: float
 ) -> StreamAnswer | Failure:
@@ -309,14 +320,8 @@ async def _open_stream(
     parsed, features = exchange.parsed, exchange.features
     assert parsed is not None and features is not None
     secret = log.deployment.provider.secret
-
-    def cost_of(usage: Mapping[str, Any], tier: object) -> float | None:
-        # What is charged in the end: the stream has read this usage. What nobody can believe gets no cost of ours.
-        exchange.charge(log, stream.usage_so_far(estimated_input_tokens=features.input_tokens))
-        is_believed = read_usage(usage, service_tier=tier).kind != "unknown"
-        cost = exchange.cost_nanousd() if is_believed else None
-        return None if cost is None else cost / 1_000_000_000  # a JSON number, for showing
-
+    # No closure: it would hold the stream that holds it, and both the request's body until the collector comes.
+    cost_of = partial(_cost_so_far, exchange, log, features.input_tokens)
     stream = OpenAIStream(is_usage_wanted=parsed.wants_usage, cost_of=cost_of, secret=secret)
     first: list[bytes] = []
     is_ended = False

@@ -157,6 +157,10 @@ class ClientConnection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.on_hangup is not None:
             self.on_hangup()
+        # Each of these holds this connection: all of it would stay until the collector comes.
+        self.on_hangup = None
+        self.cycle = self.running = self.scope = self.task = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()

@@ -79,6 +79,7 @@ async def serve(
             else:
                 exchange.write_outcome("cancelled", http_status=None, error_code="client_disconnected")
     except GatewayError as error:
+        error.with_traceback(None)  # its frames hold it: a cycle that would keep the request's body
         await _send_error(exchange, error, send)
     except asyncio.CancelledError:
         is_answered = exchange.is_recorded

@@ -28,8 +28,9 @@ DRAIN_S = 120.0
 LAST_WORDS_S = 2.0
 SWEEP_INTERVAL_S = 1.0
 TICK_S = 0.1  # uvicorn's
-# The young generation fills with every request's own garbage, which reference counts free anyway.
-GC_THRESHOLDS = (20_000, 50, 50)
+# The young generation fills with every request's own garbage, which reference counts free anyway. What is old here is
+# little, the start's is frozen: whatever a cycle holds in spite of that must not wait for an hour.
+GC_THRESHOLDS = (20_000, 20, 5)
 
 
 def bind_listener(host: str, port: int) -> socket.socket:

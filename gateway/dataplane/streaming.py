@@ -122,6 +122,7 @@ async def _relay_events(
     except StreamGarbageError as garbage:
         return "provider_bad_answer", f"The provider's stream holds {garbage}."
     except UpstreamError as error:
+        error.with_traceback(None)  # as where an attempt fails: no cycle over the connection
         if error.kind == "timeout":
             return "provider_timeout", "The provider stopped sending."
         return "provider_connection_broken", "The provider broke the connection off."

@@ -23,7 +23,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
-CostOf = Callable[[Mapping[str, Any], object], float | None]
+# The cost of the stream's usage so far in USD, None where nobody knows it.
+CostOf = Callable[["OpenAIStream"], float | None]
 
 
 class StreamGarbageError(Exception):
@@ -231,7 +232,7 @@ class OpenAIStream:
             return b"" if is_alone else None
         if payload.get("usage") is not usage or "cost" in usage:
             return None  # the provider states a cost of its own: not ours to overwrite
-        cost = self._cost_of(usage, self.service_tier)
+        cost = self._cost_of(self)
         if cost is None:
             return None
         return _event({**payload, "usage": {**usage, "cost": cost}}, name)

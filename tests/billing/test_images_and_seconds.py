@@ -81,7 +81,7 @@ def test_an_answer_that_is_an_image_alone_is_not_empty() -> None:
 
 def test_images_of_a_stream_are_counted_as_they_pass_and_stand_in_its_cost() -> None:
     costs: list[int] = []
-    stream = OpenAIStream(is_usage_wanted=True, cost_of=lambda *_: costs.append(stream.image_count))
+    stream = OpenAIStream(is_usage_wanted=True, cost_of=lambda _: costs.append(stream.image_count))
     deltas = [
         {"role": "assistant", "content": ""},
         {"content": "", "images": [IMAGE]},

@@ -116,9 +116,11 @@ async def serving(**limits: float) -> AsyncIterator[Served]:
     server = WorkerServer(config, sweep_interval_s=0.1, drain_s=1.0)
     task = asyncio.create_task(server._serve([listener]))
     await until(lambda: server.started)
-    yield Served(application, listener.getsockname()[1], server)
-    server.should_exit = True
-    await task
+    try:
+        yield Served(application, listener.getsockname()[1], server)
+    finally:  # a failed test must not leave the loop with a server that nobody ends
+        server.should_exit = True
+        await task
 
 
 @pytest.fixture

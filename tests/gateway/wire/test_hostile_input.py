@@ -61,7 +61,7 @@ def test_any_error_of_a_provider_becomes_a_fault(payload: dict[str, Any]) -> Non
 def test_any_stream_of_objects_can_be_relayed_in_any_pieces(
     payloads: list[dict[str, Any]], is_usage_wanted: bool, size: int
 ) -> None:
-    stream = OpenAIStream(is_usage_wanted=is_usage_wanted, cost_of=lambda usage, tier: 0.5)
+    stream = OpenAIStream(is_usage_wanted=is_usage_wanted, cost_of=lambda stream: 0.5)
     data = b"".join(b"data: " + orjson.dumps(payload) + b"\n\n" for payload in payloads)
     out = b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size)) + stream.finish()
     assert stream.event_count == len(payloads)
@@ -70,7 +70,7 @@ def test_any_stream_of_objects_can_be_relayed_in_any_pieces(
 
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_stream_are_relayed_or_called_garbage(data: bytes) -> None:
-    stream = OpenAIStream(is_usage_wanted=True, cost_of=lambda usage, tier: None)
+    stream = OpenAIStream(is_usage_wanted=True, cost_of=lambda stream: None)
     try:
         stream.feed(data)
         stream.finish()
@@ -114,7 +114,7 @@ def test_nesting_without_end_is_no_crash(depth: int) -> None:
     error = b'{"error":{"message":%s,"detail":%s,"extra":%s}}' % (deep, deep, deep)
     assert read_fault(error, 500).message
     for event in (error, b'{"choices":[{"delta":{"content":%s}}]}' % deep):
-        stream = OpenAIStream(is_usage_wanted=True, cost_of=lambda usage, tier: 0.5)
+        stream = OpenAIStream(is_usage_wanted=True, cost_of=lambda stream: 0.5)
         try:
             stream.feed(b"data: " + event + b"\n\n")
         except StreamGarbageError:

@@ -26,7 +26,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def make_stream(*, is_usage_wanted=True, cost=None, secret=None):
-    return OpenAIStream(is_usage_wanted=is_usage_wanted, cost_of=lambda usage, tier: cost, secret=secret)
+    return OpenAIStream(is_usage_wanted=is_usage_wanted, cost_of=lambda stream: cost, secret=secret)
 
 
 def pass_through(stream, data, cuts=()):
