@@ -140,7 +140,7 @@ def change_budget(
 ) -> Budget:
     """Change a budget's limit, from the window on that runs, or switch it. None: as it is. Raises InvalidValueError.
 
-    A lower limit takes nothing from leases that workers have: they end within half a minute.
+    Workers notice a lower limit within a second, and give back what no request holds; what is held stays promised.
     """
     row = Budget.objects.select_for_update().get(pk=budget.pk)
     before = _describe(row)

@@ -164,7 +164,9 @@ class LeaseKeeper:
                 book.numbers[key] = state.numbers
                 if is_renewed:
                     lease.valid_until_s = now_s + VALID_S
-                if state.is_wanted or now_s - lease.used_at_s >= IDLE_S:
+                # Less than no room: the limit was lowered below what is promised. What nobody holds is over it.
+                is_over = state.numbers.room_nanousd() < 0
+                if is_over or state.is_wanted or now_s - lease.used_at_s >= IDLE_S:
                     idle.append(key)
                     lease.give_back()
         self._give_back(known, idle)

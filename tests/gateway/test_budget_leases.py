@@ -9,8 +9,8 @@ from django.db import OperationalError
 
 from billing import budgets, leasing
 from billing.budget_scopes import terms_of
-from billing.models import BudgetLease
-from gateway.budget_leases import LeaseKeeper
+from billing.models import Budget, BudgetLease, BudgetWindow
+from gateway.budget_leases import TICK_S, LeaseKeeper
 from gateway.dataplane.budgets import BudgetShortError, BudgetUnknownError, Hold, LeaseBook
 from policies.snapshot import BudgetTerms
 from tests.make_configuration import make_tenant
@@ -112,6 +112,69 @@ def test_another_worker_gives_back_what_it_does_not_need(bench: Bench, terms: Bu
     assert refusal.fits_nanousd == 90
     assert refusal.numbers.leased_nanousd == 910
     other.loop.close()
+
+
+def change(bench: Bench, limit_nanousd: int | None = None, *, is_enabled: bool | None = None) -> None:
+    budget = Budget.objects.get(pk=bench.terms.id)
+    budgets.change_budget(budget=budget, limit_nanousd=limit_nanousd, is_enabled=is_enabled, actor="a test")
+    bench.terms = terms_of(Budget.objects.get(pk=bench.terms.id))
+
+
+def tick(bench: Bench) -> None:
+    bench.now_s += TICK_S
+    bench.step()
+
+
+def test_a_busy_worker_gives_back_at_its_next_tick_what_a_lowered_limit_has_no_room_for(bench: Bench) -> None:
+    held = bench.ask(100)
+    bench.step()
+    (lease,) = bench.book.leases.values()
+    assert lease.free_nanousd() >= 50
+    change(bench, 110)
+    tick(bench)  # within 2 s of its last request: not idle
+    assert (lease.free_nanousd(), lease.held_nanousd) == (0, 100)
+    assert BudgetLease.objects.get().amount_nanousd == 100
+    # What was promised stays, what the new limit leaves besides is lent, and not a nano-USD more.
+    fitting, too_much = bench.ask(10), bench.ask(1)
+    tick(bench)
+    assert fitting.result().nanousd == 10
+    assert isinstance(too_much.exception(), BudgetShortError)
+    change(bench, 60)  # below what is in flight
+    bench.book.settle(held.result(), 5)
+    tick(bench)
+    bench.book.settle(fitting.result(), 0)
+    tick(bench)
+    assert lease.free_nanousd() == 10  # nothing is over: it may stay
+    assert bench.book.numbers[bench.terms.id, lease.span.starts_unix_s].room_nanousd() == 45
+    again = bench.ask(55)
+    tick(bench)
+    assert again.result().nanousd == 55
+    more = bench.ask(1)
+    tick(bench)
+    assert isinstance(more.exception(), BudgetShortError)
+
+
+def test_a_raised_limit_is_lent_at_once_and_what_is_off_for_a_while_is_held_to_it_again(bench: Bench) -> None:
+    held = bench.ask(1_000)
+    bench.step()
+    short = bench.ask(1)
+    bench.step()
+    assert isinstance(short.exception(), BudgetShortError)
+    change(bench, 1_500)
+    more = bench.ask(500)
+    bench.step()
+    assert more.result().nanousd == 500
+    change(bench, is_enabled=False)
+    tick(bench)
+    for hold in (held.result(), more.result()):
+        bench.book.settle(hold, 100)
+    # Meanwhile requests without a hold are counted by the ingester, beyond the limit.
+    BudgetWindow.objects.update(spent_nanousd=1_400)
+    tick(bench)
+    change(bench, is_enabled=True)
+    refused = bench.ask(1)
+    tick(bench)
+    assert isinstance(refused.exception(), BudgetShortError)
 
 
 def test_what_a_deleted_budget_lent_is_lent_no_more(bench: Bench) -> None:
