@@ -227,6 +227,7 @@ class PooledUpstreamClient:
                     raise UpstreamError("tls", _tls_reason(error), is_safe_to_retry=True) from None
             else:
                 await loop.create_connection(lambda: connection, sock=sock)
+                connection.plain_socket = sock
         except BaseException:
             connection.abort()
             sock.close()

@@ -7,6 +7,7 @@ one future per wait, and one timer per connection that is moved on only when it 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -18,10 +19,11 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 # Above this much unread body the transport stops reading, so the provider feels the client's pace.
 HIGH_WATER_BYTES = 256 * 1024
-# A request body goes out in pieces, so that encrypting it never holds the loop for long.
+# A request body goes out in pieces, so that encrypting it never holds the loop for long, and so that an early answer
+# is read before the next write: that may end the connection.
 PIECE_BYTES = 256 * 1024
-BYTES_PER_TURN = 4 * PIECE_BYTES
 JOIN_BELOW_BYTES = 256 * 1024
+LEFTOVER_BYTES = 64 * 1024
 # A timer may fire this much late instead of being set anew for a deadline that is hardly earlier.
 TIMER_SLACK_S = 0.02
 # An idle connection that the provider closed shows it within a round trip of the next request.
@@ -58,6 +60,7 @@ class Connection(asyncio.Protocol):
         "is_lost",
         "is_sent",
         "opened_at_s",
+        "plain_socket",
         "request_count",
         "status",
     )
@@ -76,6 +79,8 @@ class Connection(asyncio.Protocol):
         self._is_read_paused = False
         self._is_write_paused = False
         self.is_lost = False
+        # Without TLS, for `_read_leftovers`; its number is gone (-1) once the transport has closed it.
+        self.plain_socket: socket.socket | None = None
         self.opened_at_s = self.idle_since_s = self.begun_at_s = 0.0
         self.request_count = 0
         self._begin()
@@ -148,6 +153,9 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._is_busy and not self.is_lost and self.plain_socket is not None:
+            self._read_leftovers(self.plain_socket)
+        self.plain_socket = None
         self.is_lost = True
         if exc is None:
             self._is_eof = True
@@ -157,6 +165,23 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._on_lost(self)
+
+    def _read_leftovers(self, plain_socket: socket.socket) -> None:
+        """Read what came before the end. A provider that refuses a request early resets the connection, as it has not
+        read all of it: then our next write fails, while its answer still waits in the socket."""
+        try:
+            while (
+                not self.is_complete
+                and self.fault is None
+                and self.buffered_bytes < HIGH_WATER_BYTES - LEFTOVER_BYTES  # nothing is paused any more
+                and plain_socket.fileno() >= 0
+            ):
+                data = plain_socket.recv(LEFTOVER_BYTES)
+                if not data:
+                    return
+                self.data_received(data)
+        except OSError:
+            return  # nothing more
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -265,9 +290,10 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._waiter = None
-        if self.fault is not None:
+        if self.fault is not None and not (self.status and self.fault.kind == "broken"):
             self.abort()
             raise self.fault
+        # A head whose body broke off still says who is to blame: whoever reads the body is told.
         if self.status in (204, 304) and not self.is_complete:
             # No body whatever its headers say; what might follow belongs to nothing.
             self.is_complete = True
@@ -281,7 +307,6 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Write at the provider's pace, until `timeout_s` after the request began at the latest."""
         transport.write(head)
-        written_bytes = 0
         for piece in pieces:
             view = memoryview(piece)
             for start in range(0, len(view), PIECE_BYTES):
@@ -291,9 +316,7 @@ class Connection(asyncio.Protocol):
                     return  # An answer before the end of the request, mostly a refusal.
                 part = view[start : start + PIECE_BYTES]
                 transport.write(part)
-                written_bytes += len(part)
-                if written_bytes >= BYTES_PER_TURN:
-                    written_bytes = 0
+                if len(part) == PIECE_BYTES:
                     await asyncio.sleep(0)
         self.is_sent = True
 

@@ -8,7 +8,10 @@ import datetime as dt
 import gzip
 import os
 import random
+import socket
 import ssl
+import struct
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
@@ -358,6 +361,40 @@ async def test_an_early_refusal_of_a_large_body_is_the_answer(client: PooledUpst
     assert client.stats().idle_count == 0
     server.close()
     await asyncio.sleep(0.6)
+
+
+@pytest.mark.parametrize(("length", "body"), [(2, b"no"), (200, b"")])
+async def test_a_refusal_that_a_reset_follows_is_the_answer_though_the_next_write_fails(
+    client: PooledUpstreamClient, length: int, body: bytes
+) -> None:
+    """The loop stands still while the provider answers and resets: it must not notice by its own write first."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    def refuse() -> None:
+        provider, _ = listener.accept()
+        while len(provider.recv(65536, socket.MSG_PEEK)) < 1000:
+            time.sleep(0.001)
+        provider.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: %d\r\n\r\nno" % length)
+        provider.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        provider.close()
+        time.sleep(0.01)
+
+    request = asyncio.create_task(call_provider(client, url, body=b"x" * (32 << 20)))
+    while not client.stats().open_count:
+        await asyncio.sleep(0)
+    refuse()
+    response = await request
+    assert response.status == 413
+    if body:
+        assert await response.read(limit_bytes=10, timeout_s=5) == body
+    else:
+        with pytest.raises(UpstreamError):
+            await response.read(limit_bytes=1000, timeout_s=5)
+            await response.read(limit_bytes=1000, timeout_s=5)
+    response.close()
+    assert client.stats().idle_count == 0
+    listener.close()
 
 
 async def test_a_slow_reader_holds_the_provider_back(client: PooledUpstreamClient) -> None:
