@@ -29,7 +29,7 @@ from gateway.dataplane.budget_holds import (
     output_limit_for,
 )
 from gateway.dataplane.deployment_holds import hold_again
-from gateway.dataplane.errors import GatewayError, RateLimited, UpstreamFailed
+from gateway.dataplane.errors import GatewayError, GatewayUnready, RateLimited, UpstreamFailed
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.failures import (
     MAX_RETRY_AFTER_S,
@@ -73,14 +73,14 @@ class StreamAnswer:
 
 async def first_answer(exchange: Exchange) -> JsonAnswer | StreamAnswer:
     """Walk the candidates until one answers. Raises UpstreamFailed with the last failure, made fit for a client;
-    RateLimited when no candidate has room.
+    RateLimited when no candidate has room, GatewayUnready when the worker has none for the answer.
 
     An answer that failed a free check is kept while a better model is asked, and given when that one fails too.
     """
     poor: list[PoorAnswer] = []
     try:
         answer = await _walk(exchange, poor)
-    except (UpstreamFailed, RateLimited):
+    except (UpstreamFailed, RateLimited, GatewayUnready):
         if not poor:
             raise
         return poor[0].give(exchange)
@@ -201,6 +201,7 @@ async def _attempt(
     give_up_s = time.perf_counter() + head_timeout_s
     response: UpstreamResponse | None = None
     is_kept = False
+    kept_bytes = exchange.room.answer_bytes
     try:
         response = await gateway.client_for(provider.base_url).send(
             method="POST",
@@ -232,11 +233,19 @@ async def _attempt(
     except UpstreamError as error:
         error.with_traceback(None)  # a connection keeps what it raises, and its frames hold the request
         result = broken(log, error)
+    except GatewayUnready as unready:
+        # No room for its answer: nothing is wrong with the provider, and what it charges for that nobody knows.
+        log.error_code = unready.code or ""
+        log.usage = read_usage(None)
+        gateway.health.abandon(deployment)
+        raise
     finally:
         log.end_ms = exchange.elapsed_ms()
         if response is not None and not is_kept:
             response.close()
     if isinstance(result, Failure):
+        if exchange.room.answer_bytes > kept_bytes:
+            exchange.room.leave_answer(kept_bytes)
         note_failure(exchange, deployment, result)
     elif not is_kept:
         gateway.health.on_success(deployment, log.latency_ms())
@@ -259,7 +268,7 @@ async def _read_json(
     give_up_s: float,
 ) -> JsonAnswer | Failure:
     timeout_s = max(0.05, give_up_s - time.perf_counter())
-    body = await response.read(limit_bytes=MAX_ANSWER_BYTES, timeout_s=timeout_s)
+    body = await response.read(limit_bytes=MAX_ANSWER_BYTES, timeout_s=timeout_s, room=exchange.room)
     log.first_byte_ms = exchange.elapsed_ms()
     try:
         payload = orjson.loads(body)

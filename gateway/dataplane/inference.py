@@ -31,6 +31,7 @@ from gateway.dataplane.gateway import Gateway
 from gateway.dataplane.hangups import CONNECTION_KEY, HangupWatch, WatchedConnection
 from gateway.dataplane.json_answers import send_error
 from gateway.dataplane.limits import (
+    LARGE_BODY_BYTES,
     Receive,
     check_content_type,
     check_declared_size,
@@ -48,6 +49,8 @@ from policies.features import Features
 from policies.snapshot import RoutingSnapshot
 
 logger = logging.getLogger(__name__)
+
+ANSWER_PIECE_BYTES = 256 * 1024
 
 
 async def serve(
@@ -233,7 +236,15 @@ async def _send_json(exchange: Exchange, answer: JsonAnswer, send: Send) -> None
     headers.append((b"content-length", b"%d" % len(answer.body)))
     exchange.write_outcome("ok", http_status=answer.status)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    body = answer.body
+    if len(body) >= LARGE_BODY_BYTES:
+        # At its client's pace: as long as this takes, the answer takes room.
+        last = (len(body) - 1) // ANSWER_PIECE_BYTES * ANSWER_PIECE_BYTES
+        for start in range(0, last, ANSWER_PIECE_BYTES):
+            piece = body[start : start + ANSWER_PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        body = body[last:]
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _send_error(exchange: Exchange, error: GatewayError, send: Send) -> None:

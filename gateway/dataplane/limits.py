@@ -1,4 +1,4 @@
-"""How large and how slow may a request be? Reads a body within bounds.
+"""How large and how slow may a request be, and how large all answers together? Reads a body within bounds.
 
 Calls: the ASGI receive channel. Header size, count and time are the connection's (`client_connection.py`).
 """
@@ -23,6 +23,10 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 BODY_TIMEOUT_S = 60.0
 LARGE_BODY_BYTES = 1024 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
+# Of answers that are not streams, besides: from their provider until their client has read them.
+MAX_ANSWERS_BYTES = 256 * 1024 * 1024
+ANSWER_ROOM_WAIT_S = 60.0
+ANSWER_ROOM_POLL_S = 0.05
 
 
 def check_declared_size(headers: Mapping[bytes, bytes], *, max_bytes: int = MAX_BODY_BYTES) -> int:
@@ -37,24 +41,26 @@ def check_declared_size(headers: Mapping[bytes, bytes], *, max_bytes: int = MAX_
 
 
 class HeldBytes(Protocol):
-    """What a worker holds of large bodies."""
+    """What a worker holds of large bodies, and of large answers."""
 
     held_bytes: int
+    answer_bytes: int
 
 
 class Room:
-    """How much one request's body takes of what a worker may hold of large ones. `leave` gives it back.
+    """How much one request's body takes of what a worker may hold of large ones, and its answer. `leave` gives it back.
 
     A request's body lives as long as its answer takes: a few hundred of 32 MiB would take the machine's memory from
     everybody. Ordinary requests are never turned away for it. Bodies that come in chunks say no size: they are counted
     while they grow.
     """
 
-    __slots__ = ("_stats", "taken_bytes")
+    __slots__ = ("_stats", "answer_bytes", "taken_bytes")
 
     def __init__(self, stats: HeldBytes) -> None:
         self._stats = stats
         self.taken_bytes = 0
+        self.answer_bytes = 0
 
     def take(self, size: int) -> None:
         """Make room for a body of so many bytes in all. Raises GatewayUnready while too many are held."""
@@ -70,10 +76,39 @@ class Room:
         self._stats.held_bytes += more
         self.taken_bytes = size
 
+    async def take_for_answer(self, more_bytes: int, *, wait_s: float) -> None:
+        """Make room for so much more of large answers. Waits while others hold too much, as the provider does
+        meanwhile; raises GatewayUnready when that takes too long.
+
+        It looks again and again: who waits here waits for slow clients, and nobody is to be told when one has read.
+        """
+        stats = self._stats
+        if stats.answer_bytes + more_bytes > MAX_ANSWERS_BYTES:
+            loop = asyncio.get_running_loop()
+            give_up_s = loop.time() + min(wait_s, ANSWER_ROOM_WAIT_S)
+            while stats.answer_bytes + more_bytes > MAX_ANSWERS_BYTES:
+                if loop.time() >= give_up_s:
+                    raise GatewayUnready(
+                        "Too many large answers wait for their clients to read them; try again in a moment, "
+                        "or ask for a stream.",
+                        code="too_many_large_answers",
+                        headers=[(b"retry-after", b"10")],
+                    )
+                await asyncio.sleep(ANSWER_ROOM_POLL_S)
+        stats.answer_bytes += more_bytes
+        self.answer_bytes += more_bytes
+
+    def leave_answer(self, kept_bytes: int) -> None:
+        """Of the answers only so much is kept."""
+        self._stats.answer_bytes -= self.answer_bytes - kept_bytes
+        self.answer_bytes = kept_bytes
+
     def leave(self) -> None:
-        """The body is not needed any more."""
+        """Neither body nor answer are needed any more."""
         self._stats.held_bytes -= self.taken_bytes
         self.taken_bytes = 0
+        if self.answer_bytes:
+            self.leave_answer(0)
 
 
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:

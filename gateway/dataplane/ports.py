@@ -18,6 +18,7 @@ from policies.snapshot import BudgetTerms, KeyGrant, RateTerms, RoutingSnapshot
 if TYPE_CHECKING:
     from gateway.dataplane.answer_checks import JsonAnswer
     from gateway.dataplane.exchange import Exchange
+    from gateway.dataplane.limits import Room
 
 
 class Configuration(Protocol):
@@ -151,8 +152,11 @@ class UpstreamResponse(Protocol):
     status: int
     headers: list[tuple[str, str]]
 
-    async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """The rest of the body. Raises UpstreamError (kinds timeout, broken, too_large)."""
+    async def read(self, *, limit_bytes: int, timeout_s: float, room: Room | None = None) -> bytes:
+        """The rest of the body. Raises UpstreamError (kinds timeout, broken, too_large).
+
+        With `room`, a large one takes of it, and is read on when there is some; GatewayUnready when there is none.
+        """
         ...
 
     async def read_chunk(self, *, timeout_s: float) -> bytes:

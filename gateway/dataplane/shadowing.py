@@ -294,6 +294,8 @@ async def _call(shadow: Exchange) -> JsonAnswer | None:
         code = "gateway_stopping" if is_stopping else "internal_error"
         shadow.write_outcome("error", http_status=503 if is_stopping else 500, error_code=code)
         raise
+    finally:
+        shadow.room.leave()  # few run at once, and what is large is not looked at
     assert isinstance(answer, JsonAnswer)
     shadow.write_outcome("ok", http_status=answer.status)
     return answer

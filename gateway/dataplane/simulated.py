@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from gateway.dataplane.limits import LARGE_BODY_BYTES, Room
 from gateway.dataplane.simulated_answers import (
     DEFAULT_DIMENSIONS,
     MAX_DIMENSIONS,
@@ -51,8 +52,8 @@ class SimulatedResponse:
         self._pause_s = pause_s
         self._is_closed = False
 
-    async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """The whole answer. Raises UpstreamError (timeout, broken, too_large)."""
+    async def read(self, *, limit_bytes: int, timeout_s: float, room: Room | None = None) -> bytes:
+        """The whole answer. Raises UpstreamError (timeout, broken, too_large), GatewayUnready (no room)."""
         give_up_s = time.monotonic() + timeout_s
         parts: list[bytes] = []
         size_bytes = 0
@@ -61,6 +62,8 @@ class SimulatedResponse:
             if size_bytes > limit_bytes:
                 raise UpstreamError("too_large", f"the answer is larger than {limit_bytes} bytes")
             parts.append(piece)
+        if size_bytes >= LARGE_BODY_BYTES and room is not None:
+            await room.take_for_answer(size_bytes, wait_s=give_up_s - time.monotonic())
         return b"".join(parts)
 
     async def read_chunk(self, *, timeout_s: float) -> bytes:

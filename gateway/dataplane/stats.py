@@ -38,6 +38,7 @@ class Stats:
         self.journal_errors = 0
         self.in_flight = 0
         self.held_bytes = 0  # of large bodies
+        self.answer_bytes = 0  # of large answers that are not streams
         self.duration_ms = Histogram()
         self.first_token_ms = Histogram()
 

@@ -12,6 +12,7 @@ import ssl
 from dataclasses import dataclass
 
 from gateway.dataplane.addresses import AddressBook
+from gateway.dataplane.limits import LARGE_BODY_BYTES, Room
 from gateway.dataplane.upstream_connection import Connection
 from gateway.dataplane.upstream_decoding import BodyDecoder, decoder_for
 from gateway.dataplane.upstream_errors import UpstreamError
@@ -294,8 +295,11 @@ class PooledResponse:
             connection.abort()
             raise
 
-    async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """The rest of the body. Raises UpstreamError; `too_large` beyond `limit_bytes` decoded bytes."""
+    async def read(self, *, limit_bytes: int, timeout_s: float, room: Room | None = None) -> bytes:
+        """The rest of the body. Raises UpstreamError; `too_large` beyond `limit_bytes` decoded bytes.
+
+        With `room`, see the port. What says its length takes all of it at once, so that it never waits half read.
+        """
         connection = self._connection
         if (
             connection is not None
@@ -307,7 +311,7 @@ class PooledResponse:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         parts: list[bytes] = []
-        size = 0
+        size = taken_bytes = 0
         while True:
             data = await self.read_chunk(timeout_s=max(0.0, deadline_s - loop.time()))
             if not data:
@@ -318,6 +322,16 @@ class PooledResponse:
                     connection.abort()
                 raise UpstreamError("too_large", f"The provider's answer is larger than {limit_bytes} bytes.")
             parts.append(data)
+            if size >= LARGE_BODY_BYTES and size > taken_bytes and room is not None:
+                most = max(size, min(limit_bytes, self._declared_bytes()))
+                await room.take_for_answer(most - taken_bytes, wait_s=max(0.0, deadline_s - loop.time()))
+                taken_bytes = most
+
+    def _declared_bytes(self) -> int:
+        for name, value in self.headers:
+            if name == "content-length" and value.isdigit():
+                return int(value)
+        return 0
 
     def close(self) -> None:
         """Give the connection back when the answer came whole, else close it at once. Twice is harmless."""

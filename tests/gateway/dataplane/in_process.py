@@ -17,6 +17,7 @@ from gateway.dataplane.gateway import Gateway, Timeouts
 from gateway.dataplane.hangups import CONNECTION_KEY
 from gateway.dataplane.health import Health
 from gateway.dataplane.inference import serve
+from gateway.dataplane.limits import LARGE_BODY_BYTES, Room
 from gateway.dataplane.upstream_errors import UpstreamError
 from gateway.journal import JournalError
 from policies.snapshot import DeploymentSnapshot, KeyGrant, ModelSnapshot, ProviderSnapshot, RoutingSnapshot
@@ -82,11 +83,14 @@ class FakeResponse:
                 raise UpstreamError("timeout", "scripted")
         return b""
 
-    async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
+    async def read(self, *, limit_bytes: int, timeout_s: float, room: Room | None = None) -> bytes:
         parts = []
         while part := await self.read_chunk(timeout_s=timeout_s):
             parts.append(part)
-        return b"".join(parts)
+        body = b"".join(parts)
+        if len(body) >= LARGE_BODY_BYTES and room is not None:
+            await room.take_for_answer(len(body), wait_s=timeout_s)
+        return body
 
     def close(self) -> None:
         self.is_closed = True
