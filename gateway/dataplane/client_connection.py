@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -23,6 +23,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.dataplane.answer_cycle import AnswerCycle
+from gateway.dataplane.cross_origin import AllowedOrigins
+from gateway.dataplane.errors import Headers
 from gateway.dataplane.hangups import CONNECTION_KEY
 from gateway.dataplane.limits import MAX_BODY_BYTES
 from gateway.dataplane.request_ids import make_request_id
@@ -68,8 +70,11 @@ _REASONS = {
 }
 
 
-def refusal(status: int, limits: ClientLimits) -> bytes:
-    """A whole HTTP answer with an error as OpenAI's SDKs read it, after which the connection closes."""
+def refusal(status: int, limits: ClientLimits, marks: Headers) -> bytes:
+    """A whole HTTP answer with an error as OpenAI's SDKs read it, after which the connection closes.
+
+    `marks`: further headers, that say which pages may read it.
+    """
     code, message = _REASONS[status]
     error = {
         "message": message.format(limits.head_bytes, limits.header_count),
@@ -78,9 +83,10 @@ def refusal(status: int, limits: ClientLimits) -> bytes:
         "code": code,
     }
     body = orjson.dumps({"error": error})
+    lines = b"".join([b"%b: %b\r\n" % mark for mark in marks])
     return STATUS_LINE[status] + (
-        b"content-type: application/json\r\nconnection: close\r\nx-request-id: %b\r\n"
-        b"content-length: %d\r\n\r\n%b" % (make_request_id().encode(), len(body), body)
+        b"content-type: application/json\r\nconnection: close\r\nx-request-id: %b\r\n%b"
+        b"content-length: %d\r\n\r\n%b" % (make_request_id().encode(), lines, len(body), body)
     )
 
 
@@ -88,6 +94,8 @@ class ClientConnection(HttpToolsProtocol):
     """One client's connection. Overrides of uvicorn's callbacks stay small: they run for every request."""
 
     limits = ClientLimits()
+    # Whose pages may read refusals; None: nobody's.
+    cross_origins: AllowedOrigins | None = None
 
     def __init__(
         self,
@@ -363,13 +371,21 @@ class ClientConnection(HttpToolsProtocol):
             return
         if not self.transport.is_closing():
             if phase != Phase.LINGER:  # its request has been answered
-                self.transport.write(refusal(status, self.limits))
+                headers = self.scope["headers"] if phase == Phase.BODY else self.headers
+                self.transport.write(refusal(status, self.limits, self._marks_for(headers)))
                 self.refused_as = status, _REASONS[status][0]
             # Closing with unread input would reset the connection and could take the answer back.
             self.transport.write_eof()
         if phase == Phase.BODY:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+
+    def _marks_for(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """What lets a browser's page read a refusal, as far as the head has come that says whose page it is."""
+        if self.cross_origins is None:
+            return []
+        origin = next((value for name, value in headers if name == b"origin"), b"")
+        return self.cross_origins.marks(self.cross_origins.allowed(origin))
 
 
 class _Refused(Exception):

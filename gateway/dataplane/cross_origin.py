@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
+from gateway.dataplane.errors import Headers
 from gateway.dataplane.exchange import Send
 from gateway.dataplane.limits import Receive
 
@@ -23,24 +24,46 @@ _VARY: Final = (b"vary", b"origin")
 _EXPOSED: Final = (b"access-control-expose-headers", b"*")
 
 
+class AllowedOrigins:
+    """Whose pages may read answers."""
+
+    __slots__ = ("_allows_any", "_origins")
+
+    def __init__(self, origins: Collection[str]) -> None:
+        self._allows_any = ANY in origins
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    def allowed(self, origin: bytes | None) -> bytes:
+        """What `access-control-allow-origin` says to this origin; empty: nothing."""
+        if origin is None:
+            return b""
+        if self._allows_any:
+            return b"*"
+        return origin if origin in self._origins else b""
+
+    def marks(self, allowed: bytes) -> Headers:
+        """The headers of an answer to an origin to which `allowed` is said."""
+        marks = [(b"access-control-allow-origin", allowed), _EXPOSED] if allowed else []
+        if not self._allows_any:
+            marks.append(_VARY)  # also where nothing is allowed: caches keep one answer for each origin
+        return marks
+
+
 class CrossOriginPlane:
     """The data plane for browsers too: answers preflights, and marks answers that a listed origin may read."""
 
-    def __init__(self, plane: Plane, origins: Collection[str]) -> None:
+    def __init__(self, plane: Plane, origins: AllowedOrigins) -> None:
         self._plane = plane
-        self._allows_any = ANY in origins
-        self._origins = frozenset(origin.encode() for origin in origins)
+        self._origins = origins
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send, path: str) -> None:
         """Answer a request whose `endpoint_path` is `path`."""
         given = {name: value for name, value in scope["headers"] if name in _ASKED}
-        allowed = self._allowed(given.get(b"origin"))
+        allowed = self._origins.allowed(given.get(b"origin"))
         if scope["method"] == "OPTIONS" and b"access-control-request-method" in given and allowed:
             await _answer_preflight(send, allowed, given.get(b"access-control-request-headers", b""))
             return
-        marks = [(b"access-control-allow-origin", allowed), _EXPOSED] if allowed else []
-        if not self._allows_any:
-            marks.append(_VARY)  # also where nothing is allowed: caches keep one answer for each origin
+        marks = self._origins.marks(allowed)
 
         async def send_marked(message: Any) -> None:
             if marks and message["type"] == "http.response.start":
@@ -49,18 +72,10 @@ class CrossOriginPlane:
 
         await self._plane(scope, receive, send_marked, path)
 
-    def _allowed(self, origin: bytes | None) -> bytes:
-        """What `access-control-allow-origin` says to this origin; empty: nothing."""
-        if origin is None:
-            return b""
-        if self._allows_any:
-            return b"*"
-        return origin if origin in self._origins else b""
-
 
 def open_to(plane: Plane, origins: Collection[str]) -> Plane:
     """The plane as it is when no origin is listed, else one that browsers may call from those (`*`: from all)."""
-    return CrossOriginPlane(plane, origins) if origins else plane
+    return CrossOriginPlane(plane, AllowedOrigins(origins)) if origins else plane
 
 
 async def _answer_preflight(send: Send, allowed: bytes, wanted_headers: bytes) -> None:

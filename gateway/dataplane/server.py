@@ -11,7 +11,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 
 from gateway.dataplane.client_connection import ClientConnection, ClientLimits
+from gateway.dataplane.cross_origin import AllowedOrigins
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +142,21 @@ class WorkerServer(uvicorn.Server):
         self.force_exit = self._signal_count > 1
 
 
-def build_config(application: Any, *, limits: ClientLimits | None = None) -> uvicorn.Config:
-    """uvicorn's configuration for a worker: no access log, no WebSocket, the date as its only own header."""
+def build_config(
+    application: Any, *, limits: ClientLimits | None = None, origins: Collection[str] = ()
+) -> uvicorn.Config:
+    """uvicorn's configuration for a worker: no access log, no WebSocket, the date as its only own header.
+
+    `origins`: whose pages may read what the server itself refuses.
+    """
     protocol: type[ClientConnection] = ClientConnection
+    settings: dict[str, Any] = {}
     if limits is not None:
-        protocol = type("ClientConnection", (ClientConnection,), {"limits": limits})
+        settings["limits"] = limits
+    if origins:
+        settings["cross_origins"] = AllowedOrigins(origins)
+    if settings:
+        protocol = type("ClientConnection", (ClientConnection,), settings)
     return uvicorn.Config(
         application,
         http=protocol,
@@ -162,11 +173,13 @@ def build_config(application: Any, *, limits: ClientLimits | None = None) -> uvi
     )
 
 
-def run_worker(application: Any, listener: socket.socket) -> None:
+def run_worker(application: Any, listener: socket.socket, *, origins: Collection[str] = ()) -> None:
     """Serve until a signal asks to stop. Exits with status 3 when the application does not start.
 
     An application with a `begin_drain` is told when the stop begins.
     """
-    server = WorkerServer(build_config(application), on_stopping=getattr(application, "begin_drain", None))
+    server = WorkerServer(
+        build_config(application, origins=origins), on_stopping=getattr(application, "begin_drain", None)
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets=[listener]))

@@ -41,4 +41,4 @@ class Command(BaseCommand):
         # After the environment: the application reads the worker's index.
         from gateway.asgi import application
 
-        run_worker(application, listener)
+        run_worker(application, listener, origins=settings.POINTSMAN_CORS_ORIGINS)

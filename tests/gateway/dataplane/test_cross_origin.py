@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from gateway.dataplane.app import DataPlane
+from gateway.dataplane.client_connection import ClientLimits
 from gateway.dataplane.cross_origin import open_to
+from gateway.dataplane.server import WorkerServer, bind_listener, build_config
 from tests.gateway.dataplane.in_process import SECRET, Client, Plane, chat, stream
 
 LISTED, OTHER = "https://app.example.com", "https://evil.example.com"
@@ -89,3 +92,46 @@ async def test_a_star_opens_the_endpoint_to_every_page(plane: Plane) -> None:
     assert (answer.headers["access-control-allow-origin"], "vary" in answer.headers) == ("*", False)
     answer = await ask(plane, ("*",), "OPTIONS", headers={"origin": OTHER, **PREFLIGHT})
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, "*")
+
+
+REFUSED = (
+    (b"a: b\r\n" * 101 + b"\r\n", 431),
+    (b"a: b\r\nno header\r\n\r\n", 400),
+    (b"x-unfinished: ", 408),
+    (b"transfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+)
+
+
+@pytest.mark.parametrize(
+    ("origins", "said"), [((LISTED,), LISTED), (("*",), "*"), ((OTHER,), None), ((), None)]
+)
+async def test_what_the_server_refuses_itself_can_be_read_by_listed_origins_alone(
+    origins: tuple[str, ...], said: str | None
+) -> None:
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] not in ("lifespan.shutdown", "http.disconnect"):
+            if scope["type"] == "lifespan":
+                await send({"type": message["type"] + ".complete"})
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.shutdown.complete"})
+
+    listener = bind_listener("127.0.0.1", 0)
+    config = build_config(application, limits=ClientLimits(head_s=0.05), origins=origins)
+    worker = WorkerServer(config, drain_s=0.1, sweep_interval_s=0.1)
+    serving = asyncio.create_task(worker._serve([listener]))
+    begun = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\norigin: {LISTED}\r\n".encode()
+    async with asyncio.timeout(30):
+        while not worker.started:
+            await asyncio.sleep(0.005)
+        for rest, status in REFUSED:
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+            writer.write(begun + rest)
+            head = (await reader.read(-1)).partition(b"\r\n\r\n")[0].decode().split("\r\n")
+            writer.close()
+            headers = dict(line.split(": ", 1) for line in head[1:])
+            assert head[0].startswith(f"HTTP/1.1 {status} ")
+            assert headers.get("access-control-allow-origin") == said
+            assert headers.get("access-control-expose-headers") == (said and "*")
+            assert headers.get("vary") == ("origin" if origins and origins != ("*",) else None)
+    worker.should_exit = True
+    await serving
